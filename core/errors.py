@@ -78,10 +78,11 @@ class PauseRequested(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text; "" if it has none."""
+    """Return the first line of an error's text that is not blank; "" if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of a foreign error, short enough for a sentence; its type if it has none."""
+    """Return the first line of a library's or the system's error, cut to 200 characters; the name of its type if it has
+    no text."""
     return first_line(error)[:200] or type(error).__name__

@@ -197,12 +197,14 @@ def read_for_update(path: Path, patience_s: float = MOMENT_S) -> JsonObject:
 
 
 def add_to_object(path: Path, more: dict[str, object]) -> None:
-    """Add keys to the JSON object in path. Raises OSError, with path untouched, if an existing file cannot be read."""
+    """Set the keys of `more` in the JSON object in path, which is created if missing. Raises OSError, with path
+    untouched, if an existing file cannot be read."""
     replace_json(path, read_for_update(path, PATIENCE_S) | more)
 
 
 def read_model(kind: type[Model], path: Path, for_update: bool = False) -> Model | None:
-    """Return a file of ours as a model of this kind; None if it is not one. for_update: as `read_for_update`."""
+    """Return a file of ours as a model of this kind; None if it is missing or not one. for_update: raise OSError if an
+    existing file cannot be read."""
     try:
         return kind.model_validate(read_for_update(path) if for_update else read_json(path, MAX_JSON_BYTES))
     except ValidationError:
@@ -268,7 +270,7 @@ if sys.platform == "win32":
         raise ctypes.WinError(code)
 
     def _unlock(descriptor: int) -> None:
-        """Unlock at once: after a close Windows unlocks too, but documents that this may take time."""
+        """Unlock the first byte at once: after a close Windows unlocks too, but documents that this may take time."""
         _KERNEL32.UnlockFileEx(wintypes.HANDLE(msvcrt.get_osfhandle(descriptor)), 0, 1, 0, ctypes.byref(_Overlapped()))
 
 else:
@@ -311,7 +313,7 @@ _NEARLY_FULL = 16 << 20  # bytes
 
 
 def free_when_full(folder: Path) -> int | None:
-    """Return the free bytes of folder's disk, if that is next to nothing; else None."""
+    """Return the free bytes of folder's disk if they are fewer than 16 MiB; None for more, or if unknown."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
@@ -322,8 +324,8 @@ def free_when_full(folder: Path) -> int | None:
 def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
     """Return whether an error means a full disk.
 
-    folder: where it was being written; torch's archive writer only reports an unexpected position.
-    """
+    folder: where something was being written; needed for torch's archive writer, which only reports an unexpected
+    position: then the free space decides."""
     words = str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True

@@ -62,7 +62,8 @@ def language_of(text: str) -> str | None:
 
 
 def main_language(texts: Sequence[str]) -> str | None:
-    """Return the language of most texts; None if half of them cannot be judged, or if they are mixed."""
+    """Return the language of at least MAIN of the texts that can be judged; None if these are fewer than half of all,
+    or mixed."""
     judged = Counter(filter(None, map(language_of, texts)))
     if not judged or judged.total() < len(texts) / 2:
         return None

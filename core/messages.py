@@ -61,7 +61,8 @@ class Message(Frozen):
 
 
 def msg(key: str, **params: object) -> Message:
-    """Return a Message whose nested Messages and Paths are made serializable."""
+    """Return a Message whose params can be written as JSON: Messages become {key, params}, also those in lists; values
+    other than numbers, texts, booleans and None become their text, a Path and a dict too."""
     return Message(key=key, params={k: _as_json(v) for k, v in params.items()})
 
 
@@ -88,7 +89,8 @@ def in_language(texts: Mapping[str, str], language: str) -> str:
 
 
 def _as_json(value: object) -> object:
-    """Return a message's value as JSON: nested messages with their keys, others as text."""
+    """Return a message's value as JSON: a Message as {key, params}, also in lists; numbers, texts, booleans and None as
+    they are; any other value as its text."""
     if isinstance(value, Message):
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):
@@ -124,6 +126,8 @@ class Catalogue:
                 self._add(language, unpacked_yaml(single_file))
 
     def _add(self, language: str, sections: Mapping[str, Mapping[str, str]]) -> None:
+        """Add sentences of a language. sections: by file name, the first part of their keys, and the rest of the key;
+        "python launch.py" in them becomes COMMAND."""
         for name, entries in sections.items():
             sentences = {f"{name}.{key}": value.replace("python launch.py", COMMAND) for key, value in entries.items()}
             self._sentences[language] |= sentences
@@ -163,6 +167,7 @@ class _Forgiving(string.Formatter):
         self._language = language
 
     def get_value(self, key: int | str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Return the value of a placeholder, or its name in braces if there is none."""
         return kwargs.get(str(key), "{" + str(key) + "}")
 
     def format_field(self, value: Any, format_spec: str) -> object:
@@ -185,7 +190,8 @@ def core_catalogue() -> Catalogue:
 
 
 def terminal_language() -> str:
-    """Return the supported language of LORA_GARAGE_LANG or the locale, else "en"."""
+    """Return the supported language of the first that is set of LORA_GARAGE_LANG, LC_ALL, LC_MESSAGES and LANG; else
+    "en"."""
     names = ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     locale = next(filter(None, map(os.environ.get, names)), "")
     return next((language for language in LANGUAGES if locale.lower().startswith(language)), "en")

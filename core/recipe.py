@@ -250,6 +250,7 @@ class Adapter(_Section):
     @field_validator("init_lora_weights", mode="before")
     @classmethod
     def _as_peft_writes_it(cls, value: object) -> object:
+        """Turn True, as peft writes it, into "true"; other values stay."""
         return "true" if value is True else value
 
     @property
@@ -265,6 +266,7 @@ class Train(_Section):
     @model_validator(mode="before")
     @classmethod
     def _without_retired(cls, values: object) -> object:
+        """Drop the settings that earlier versions had (RETIRED)."""
         return {key: values[key] for key in values if key not in RETIRED} if isinstance(values, Mapping) else values
 
     objective: Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo"] = Field(
@@ -458,7 +460,8 @@ class Train(_Section):
 
     @property
     def compares(self) -> bool:
-        """True if a row is a pair of answers (with kto its own and another row's)."""
+        """True for preference training (dpo, orpo, simpo, kto), which compares two answers: those of a row, with kto
+        its own and another row's."""
         return self.objective not in ("sft", "grpo")
 
 
@@ -474,8 +477,8 @@ class Recipe(_Section):
 
     @classmethod
     def parse(cls, value: object, where: str = "recipe") -> Recipe:
-        """Turn value (parsed YAML) into a Recipe. kto implies rated rows, rewards that long ones are dropped. Raises
-        RecipeError with up to eight problems, or every clash of settings."""
+        """Turn value (parsed YAML) into a Recipe. kto implies rated rows, rewards that long ones are dropped. where:
+        its name in errors. Raises RecipeError with up to eight problems, or every clash of settings."""
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
         try:
@@ -590,6 +593,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _problem(item: Mapping[str, Any]) -> str:
+    """Return an error of pydantic as "field.path: message (found value)"."""
     where = ".".join(str(part) for part in item["loc"])
     value = reprlib.repr(item.get("input"))  # repr would expand a YAML bomb of aliases
     return f"{where}: {item['msg']}" + (f" (found {value[:60]})" if item["type"] != "missing" else "")

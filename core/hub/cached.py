@@ -110,13 +110,14 @@ class CachedRepo:
 
 
 def _local_weights(folder: Path) -> list[str]:
+    """Return the names of the weight files in a snapshot, or that its index demands, with the index."""
     if (folder / SINGLE).is_file():
         return [SINGLE]
     return [INDEX, *shards(folder / INDEX)]
 
 
 def shards(index: Path) -> list[str]:
-    """The shard names of an index file, sorted; empty if it is missing or not an index."""
+    """Return the shard names of an index file, sorted; [] if it is missing or not an index."""
     content = files.read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     return sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
@@ -130,4 +131,6 @@ def has(path: Path, size: int | None) -> bool:
 
 
 def is_small(name: str) -> bool:
+    """Return whether a file of this name is downloaded beside the weights: configuration, tokenizer, processor, card,
+    licence."""
     return name in _SMALL or name in _PROCESSOR or bool(_LICENSE.fullmatch(name))

@@ -94,9 +94,8 @@ def patiently(
     """Return the result of fetch(report), called again with growing pauses after its connection broke.
 
     wait: called with the message before a pause, at most LONGEST_WAIT_S, and with None after it. done: of an earlier
-    attempt. Raises what check
-    raises, and the error of fetch for anything else, for a download without a first byte (the user waits for the
-    message), and after all of WAITS_S without a new one.
+    attempt. Raises what check raises, and the error of fetch for anything else, for a download without a first byte
+    (the user waits for the message), and after all of WAITS_S without a new one.
     """
     tries, most_done = 0, done
 
@@ -127,8 +126,9 @@ def patiently(
 def run_worker(
     order: JsonObject, report: Report, check: Check, accept: Callable[[Path], None], check_disk: CheckDisk
 ) -> JsonObject:
-    """Let a worker carry out an order and return its result; it is killed at the end. report: called with the progress;
-    check: at least every POLL_S. Raises ModelError, and what check, accept and check_disk raise."""
+    """Start a process, send it order, the first line of core.hub.fetch_worker, and return its last one; it is killed at
+    the end. report: called with the progress; check: at least every POLL_S. Raises ModelError, and what check, accept
+    and check_disk (as of `fetch`) raise."""
     messages: queue.Queue[JsonObject] = queue.Queue()
     child = Child(WORKER)
     child.listen(messages.put, lambda code: messages.put({"ended": code}))

@@ -139,6 +139,7 @@ class Downloads:
         return list(self._rows.values())
 
     def row(self, repo: str, revision: str | None = None) -> Download | None:
+        """Return a download of the list; None if it is not there. Raises ModelError for an invalid name."""
         return self._rows.get(_key(repo, revision))
 
     def start(self, repo: str, revision: str | None = None, reading: JsonObject | None = None) -> Download:
@@ -308,6 +309,7 @@ class Downloads:
                 files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
     def _row_of(self, repo: str, revision: str | None) -> tuple[str, Download]:
+        """Return (key, row) of a download. Raises ModelError if it is not in the list."""
         key = _key(repo, revision)
         if key not in self._rows:
             raise ModelError("downloads.not_there", repo=repo, there=[row.repo for row in self.rows()][:10] or ["-"])
@@ -363,7 +365,8 @@ def refuse_full_disk_of_set(workspace: Workspace, part: PartName, missing: int, 
 
 # --- mistyped names
 def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
-    """Add suggestions to the message about a name that the hub does not have."""
+    """Return message, the error of a download; with known ids that resemble repo, if it says that the hub has none of
+    that name."""
     near = nearest(repo, known) if message.key == "hub.missing" else []
     return msg("downloads.missing_near", missing=message, near=near) if near else message
 

@@ -85,7 +85,8 @@ class HubRequest:
 
 
 def sentence(error: Exception, request: HubRequest) -> ModelError:
-    """Return the error as one sentence with this app's own names and numbers, without text of a server or a library."""
+    """Return the ModelError that tells an error in one sentence, with this app's own names and numbers, without text of
+    a server or a library."""
     repo, host = request.repo, host_of(request.endpoint)
     page = f"{urlsplit(request.endpoint).scheme}://{host}/{request.pages}{repo}"
     match error:
@@ -144,6 +145,7 @@ class Search:
 
     @classmethod
     def create(cls, words: str, endpoint: str | None) -> Search:
+        """Return the search for words, in which a copied address of a repository becomes its name."""
         return cls(PAGE.sub(r"\1", " ".join(words.split())), host_of(endpoint_of(endpoint)))
 
 

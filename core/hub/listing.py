@@ -41,8 +41,8 @@ class Listing:
     """The files of one commit, with the checks that need no weights."""
 
     def __init__(self, repo_id: str, info: ModelInfo | DatasetInfo, token: bool | None = None):
-        """Index the files of the hub's answer by name. Raises NotAHub if it names no commit. token: as for
-        huggingface_hub."""
+        """Index the files of the hub's answer by name. Raises NotAHub if it names no commit. token: for further
+        requests, None for the one that huggingface_hub finds, False for none."""
         self.repo_id, self.info = repo_id, info
         self.kind: Kind = "dataset" if isinstance(info, DatasetInfo) else "model"
         self.token = token  # None: the one that huggingface_hub finds; False: none, because that one is refused
@@ -78,13 +78,14 @@ class Listing:
             raise ModelError("hub.no_tokenizer", repo=self.repo_id, expected=list(TOKENIZERS))
 
     def small_files(self) -> list[File]:
-        # config.json first: a gated repository refuses it before any large file.
+        """Return the files that are needed besides weights, config.json first: a gated repository refuses it before any
+        large file."""
         names = sorted(filter(is_small, self.siblings), key=lambda name: (name != "config.json", name))
         return [self.file(name) for name in names]
 
     def weights(self, shards: Iterable[str]) -> list[File]:
-        """Return the weight files transformers would load: model.safetensors if it exists, else the index's shards.
-        Raises ModelError if a file is missing, or a shard's name is none."""
+        """Return the weight files that transformers would load: model.safetensors if it exists, else shards, the names
+        in the index. Raises ModelError if a file is missing, or a shard's name is none."""
         if SINGLE in self.siblings:
             return [self.file(SINGLE)]
         shards = list(shards)
@@ -97,6 +98,7 @@ class Listing:
         return [self.file(name) for name in shards]
 
     def file(self, name: str) -> File:
+        """Return a file by its name; without a usable etag its blob is named by commit and name. Raises KeyError."""
         sibling = self.siblings[name]
         sha256 = sibling.lfs.sha256 if sibling.lfs else None
         etag = sha256 or sibling.blob_id or ""
@@ -110,8 +112,8 @@ class Listing:
         return url, build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
 
     def save(self, folder: Path) -> None:
-        """Save the listing in huggingface_hub's place and format 1, as the proof that a snapshot is complete; nothing
-        if it exists, or a size is unknown."""
+        """Write trees/<commit>.json (format 1) in folder, the repository's in huggingface_hub's cache, as the proof
+        that the commit's snapshot is complete. Nothing happens if it exists, or if any size or blob is unknown."""
         needed = {}
         for name, sibling in sorted(self.siblings.items()):
             if sibling.size is None or sibling.blob_id is None:

@@ -72,13 +72,14 @@ class PartialFile:
         return self.size
 
     def seek(self, position: int) -> int:
+        """Note the position for `truncate`: 0 or the end. Raises OSError for any other."""
         if position not in (0, self.size):
             raise OSError("it only grows at its end")
         self._position = position
         return position
 
     def truncate(self) -> int:
-        """Truncate at the position of the last `seek`."""
+        """Empty the file if the last `seek` was to 0; return its size."""
         if self._position == 0:
             self.restart()
         return self.size

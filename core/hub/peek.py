@@ -71,8 +71,8 @@ def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -
 
 
 def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:
-    """Return the result of small_answer; if the token is refused, retry without it: an expired one is refused even for
-    open repositories."""
+    """Return the result of small_answer, which describes the arguments; if the token is refused, retry without it: an
+    expired one is refused even for open repositories."""
     try:
         return small_answer(url, None, first, most)
     except HfHubHTTPError as error:
@@ -82,8 +82,8 @@ def answer_with_or_without_token(url: str, most: int, first: int | None = None) 
 
 
 def small_answer(url: str, token: bool | None, first: int | None = None, most: int = SMALL_FILE) -> bytes:
-    """Return the bytes at url, at most `most`, or only the first ones. Raises NotAHub for more, TooSlow if they do not
-    arrive in PEEK_S, HTTPError. token: None for the one that huggingface_hub finds, False for none."""
+    """Return the bytes at url, or its first ones (first: how many). Raises NotAHub for more than `most`, TooSlow if
+    they do not arrive in PEEK_S, HTTPError. token: None for the one that huggingface_hub finds, False for none."""
     end = time.monotonic() + PEEK_S
     content = bytearray()
     headers = build_hf_headers(token=token) | ({"Range": f"bytes=0-{first - 1}"} if first else {})

@@ -68,6 +68,7 @@ class Transfer:
 
     @property
     def done(self) -> int:
+        """Bytes so far, those from before included; 0 while total is unknown."""
         return min(sum(list(self._arrived.values())), self.total) if self.total else 0
 
     def leave(self) -> None:
@@ -98,6 +99,7 @@ class Transfer:
         return snapshot
 
     def _check_disk_and_fetch(self, repository: Listing, needed: list[File], snapshot: Path) -> None:
+        """Download the needed files into the snapshot once check_disk has returned, and set total."""
         total = sum(file.size or 0 for file in needed)
         self.check_disk(sum(max(0, (file.size or 0) - self._bytes_here(file, snapshot)) for file in needed), total)
         self.total = total

@@ -53,7 +53,8 @@ class Verdict(Frozen):
 
 
 def judge(spec: JudgeSpec, expected: str, answer: str) -> Verdict:
-    """Judge an answer. expected: that of the data, "" if there is none. Raises JudgeError if that cannot be done."""
+    """Judge an answer without its thoughts; one with nothing else is wrong. expected: the dataset's answer, "" if there
+    is none. Raises JudgeError if this judge cannot decide."""
     answer = without_thoughts(answer)
     if not answer:
         return scored(0.0, msg("judges.empty"))
@@ -66,7 +67,7 @@ def is_right(spec: JudgeSpec, expected: str, answer: str) -> bool:
 
 
 def scored(score: float, reason: Message) -> Verdict:
-    """Return a verdict with the outcome of its score, 0 to 1."""
+    """Return a verdict with this score: right for 1, wrong for 0, else partly."""
     return Verdict(outcome="right" if score == 1 else "partly" if score else "wrong", score=score, reason=reason)
 
 
@@ -92,8 +93,8 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
-    """Return wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of. Without
-    phrases of either kind, the expected answer must occur."""
+    """Return wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of as the score
+    (`_share`). Without phrases in any_of and all_of, the expected answer must occur."""
     text = folded(answer)
     for phrase in spec.none_of:
         if has(text, phrase):
@@ -106,8 +107,8 @@ def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Verdict:
-    """Return right if the text contains the expected answer; otherwise the share of its words that are not common
-    (without common words: wrong). Raises JudgeError without an expected answer."""
+    """Return right if text, a folded answer, contains the expected one; otherwise score the share of its words that are
+    not common (`_share`); without common words: wrong. Raises JudgeError without an expected answer."""
     if not expected:
         raise JudgeError("judges.no_expected")
     if has(text, expected):
@@ -156,8 +157,8 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
 
 
 def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
-    """Return right if the pattern occurs in the answer, else wrong. Raises JudgeError if searching takes longer than
-    PATTERN_S."""
+    """Return right if the pattern occurs in the answer, else wrong. Raises JudgeError if the pattern is broken, or
+    searching takes longer than PATTERN_S."""
     pattern = _compiled(spec.pattern, spec.case_sensitive)
     try:
         match = pattern.search(answer, timeout=PATTERN_S, concurrent=True)
@@ -168,6 +169,7 @@ def _regex(spec: RegexJudge, _: str, answer: str) -> Verdict:
 
 @lru_cache(maxsize=32)
 def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
+    """Return a compiled pattern, whose `.` matches newlines too. Raises JudgeError for a broken one."""
     try:
         return regex.compile(pattern, regex.DOTALL | (0 if case_sensitive else regex.IGNORECASE))
     except (regex.error, OverflowError, RecursionError) as error:
@@ -261,7 +263,8 @@ def _choice(spec: ChoiceJudge, expected: str, answer: str) -> Verdict:
 
 
 def _letter(letters: str, text: str) -> str | None:
-    """Return the letter that a text chooses: "B", "(b) Paris", "The answer is B", "选B"; None if that is unclear."""
+    """Return the letter that a text chooses, as a capital: "B", "(b) Paris", "The answer is B", "选B"; None if that is
+    unclear. letters: those of the options."""
     text = narrow(text)
     some = f"[{letters}]"
     start = re.match(rf"[\s(\[*\"']*({some}|{some.lower()}(?=[).:\]]|\W*\Z))[*)\]\"']*(?:[).:、,。，]|\s*\Z)", text)
@@ -276,6 +279,8 @@ def _letter(letters: str, text: str) -> str | None:
 
 
 def _language(spec: LanguageJudge, expected: str, answer: str) -> Verdict:
+    """Return right if the answer is in the spec's language, or else the expected answer's; otherwise wrong. Raises
+    JudgeError if the language of either text is unknown."""
     language, given = spec.language or language_of(expected), language_of(answer)
     if language is None or given is None:
         raise JudgeError("judges.language_unknown", text=quoted(expected if language is None else answer))
@@ -296,6 +301,8 @@ def _length(spec: LengthJudge, _: str, answer: str) -> Verdict:
 
 
 def _similarity(spec: SimilarityJudge, expected: str, answer: str) -> Verdict:
+    """Score the chrF of answer and expected answer: right or partly from the spec's limits on. Raises JudgeError
+    without an expected answer."""
     if not expected:
         raise JudgeError("judges.no_expected")
     score = chrf(folded(answer), folded(expected))
@@ -304,7 +311,7 @@ def _similarity(spec: SimilarityJudge, expected: str, answer: str) -> Verdict:
 
 
 def voted(outcome: Outcome) -> Verdict:
-    """Return a person's vote as a verdict."""
+    """Return a person's vote as a verdict, with the score 1, 0.5 or 0."""
     return scored({"right": 1.0, "partly": 0.5, "wrong": 0.0}[outcome], msg("judges.voted"))
 
 

@@ -52,6 +52,7 @@ _BEFORE = ("€", "$", "£", "百分之")
 
 
 def _any_of(names: Iterable[str]) -> str:
+    """Return a pattern for any of the names, the longest first; no letter follows one that ends with a Latin letter."""
     longest_first = sorted(names, key=len, reverse=True)
     is_word = {name: name[-1].isascii() and name[-1].isalpha() for name in longest_first}
     return "|".join(re.escape(name) + (r"(?![^\W\d_])" if is_word[name] else "") for name in longest_first)
@@ -83,10 +84,11 @@ class Quantity:
 
     @property
     def is_ambiguous(self) -> bool:
+        """True if its value depends on which sign is the decimal separator, as for 1.962."""
         return len(set(self.by_decimal.values())) > 1
 
     def with_decimal(self, separator: str) -> Quantity:
-        """Return it as read with this separator, if it can be."""
+        """Return it as read with this decimal separator alone; unchanged if it cannot be read so."""
         value = self.by_decimal.get(separator)
         return self if value is None else replace(self, by_decimal={separator: value})
 

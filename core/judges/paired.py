@@ -44,15 +44,17 @@ class Paired(Frozen):
 
     @property
     def is_better(self) -> bool:
+        """True if the second surely has the higher mean: enough questions, and the whole interval above 0."""
         return self._is_enough and self.low > 0 and self.difference > 0
 
     @property
     def is_worse(self) -> bool:
+        """True if the second surely has the lower mean: enough questions, and the whole interval below 0."""
         return self._is_enough and self.high < 0
 
     @property
     def brings_nothing(self) -> bool:
-        """True if the second is at most MARGIN better, if at all."""
+        """True if the second is surely less than MARGIN better than the first, or worse."""
         return self._is_enough and self.high < MARGIN
 
     @property
@@ -133,7 +135,7 @@ class Agreement(Frozen):
 
 
 def agreement(pairs: Sequence[tuple[Outcome, Outcome]]) -> Agreement:
-    """Return how far two agree on the same answers, of which there is at least one."""
+    """Return how far a judge and a person agree. pairs: their opinions of each answer, at least one."""
     count, (judged, votes) = len(pairs), list(zip(*pairs, strict=True))
     share = sum(a == b for a, b in pairs) / count
     chance = sum(judged.count(each) * votes.count(each) for each in set(votes)) / count**2

@@ -63,10 +63,12 @@ def propose(expected_answers: Sequence[str]) -> JudgeSpec:
 
 
 def _share_of(texts: Sequence[str], is_kind: object) -> float:
+    """Return the share of texts, 0 to 1, for which is_kind(text) is true."""
     return sum(map(bool, map(is_kind, texts))) / len(texts)  # type: ignore[call-overload]
 
 
 def _is_json(text: str) -> bool:
+    """Return whether a text is a JSON object or list, perhaps in a code fence, and nothing else."""
     try:
         value, has_other_text = parse(text)
     except ValueError:
@@ -90,6 +92,7 @@ def _by_fields(values: Sequence[object]) -> JsonJudge:
 
 
 def _is_free_text(values: Sequence[object]) -> bool:
+    """Return whether all values of a field are texts, of more than FACT_WORDS words in the median."""
     return all(isinstance(one, str) for one in values) and median(len(words(str(one))) for one in values) > FACT_WORDS
 
 

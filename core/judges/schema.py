@@ -49,6 +49,8 @@ def violation(schema: str, value: object) -> str | None:
 
 @lru_cache(maxsize=32)
 def _validator(text: str) -> SchemaValidator:
+    """Return the validator of a JSON schema's text. Raises JudgeError for one that is broken, or has an unknown
+    keyword."""
     try:
         schema = _loads(text)
         definitions = [
@@ -71,7 +73,8 @@ def _loads(text: str) -> Any:
 
 
 def _core(schema: Any) -> Core:
-    """Return the validator of a schema: one step after the other for each of its demands."""
+    """Return a JSON schema as pydantic-core's: one step after the other for each of its demands. Raises ValueError for
+    an unknown keyword."""
     if isinstance(schema, bool):
         return {"type": "any"} if schema else _one_of([])
     if unknown := schema.keys() - _KEYWORDS - _ANNOTATIONS:

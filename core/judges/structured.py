@@ -48,6 +48,7 @@ def equal(a: object, b: object) -> bool:
 
 
 def _loads(text: str) -> object:
+    """Return a text's JSON. Raises ValueError, also for one that is nested too deeply."""
     try:
         return _DECODER.decode(text)
     except RecursionError:

@@ -30,15 +30,16 @@ class WeightedJudge(Strict):
 
     @property
     def reads_content(self) -> bool:
-        """True if it compares with the row's own answer; False if it looks at form alone, which a model learns to
-        satisfy without saying anything."""
+        """True if the judge compares with the row's own answer; False if it looks at form alone, which a model learns
+        to satisfy without saying anything."""
         if isinstance(self.judge, ContainsJudge):
             return not (self.judge.any_of or self.judge.all_of)
         return not isinstance(self.judge, RegexJudge | LengthJudge | LanguageJudge)
 
 
 def read(given: Sequence[Mapping[str, Any]]) -> tuple[WeightedJudge, ...]:
-    """Return the judges of a recipe. Raises RecipeError for an unknown kind, a wrong option, or no rule."""
+    """Return a recipe's judges, with weight 1 unless given. Raises RecipeError for an unknown kind, a wrong option, or
+    a judge that is no rule (a person, a model)."""
     judges = list[WeightedJudge]()
     for number, each in enumerate(given, 1):
         options = {name: value for name, value in each.items() if name != "weight"}

@@ -76,6 +76,7 @@ def _text_classes() -> dict[str, dict[str, str]]:
 
 
 def _texts(*names: str) -> list[str]:
+    """Return the texts of those of the named files that transformers has in models/auto; [] without transformers."""
     package = find_spec("transformers")
     folders = (
         [Path(place) / "models" / "auto" for place in (package.submodule_search_locations or ())] if package else []

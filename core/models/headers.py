@@ -64,6 +64,7 @@ class Tensor(NamedTuple):
 
     @property
     def stored_bytes(self) -> int:
+        """Bytes in its file; 16 bits a number if its type is unknown."""
         return self.count * _BITS.get(self.dtype, 16) // 8
 
 

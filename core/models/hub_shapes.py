@@ -63,7 +63,8 @@ def _index(repo_id: str, revision: str | None, endpoint: str | None) -> JsonObje
 
 
 def _files(index: JsonObject | None) -> list[str]:
-    """Return the names of the model's files by its index; without one, the single file's. Raises ValueError."""
+    """Return the names of the model's files by its index; without one, the single file's. Raises ValueError if they are
+    no names of shards."""
     if index is None:
         return [cached.SINGLE]
     names = sorted({str(name) for name in index["weight_map"].values()})

@@ -120,6 +120,8 @@ def model_of(entry: JsonObject, spoken: dict[str, list[str]]) -> KnownModel:
 
 
 def _with_shape(entry: JsonObject) -> JsonObject:
+    """Return an entry with its ModelShape: from its widths, or from its config and the counts in `held`, which is
+    removed from the argument."""
     held = entry.pop("held", None)
     if held is None:
         return entry | {"shape": _shape(entry["shape"])}

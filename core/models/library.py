@@ -116,6 +116,8 @@ class Models:
     def _refused(
         self, model_id: str, config: JsonObject, folder: Path | None, revision: str | None = None
     ) -> Message | None:
+        """Return why a model cannot be trained, by its config.json and its card; None if it can. folder: of the model,
+        if it is here; otherwise a card may be read from the hub."""
         return families.refusal(model_id, config) or quantized.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
@@ -330,6 +332,8 @@ def _config_of(file: Path) -> JsonObject:
 
 
 def _shape_in(folder: Path) -> ModelShape:
+    """Return the shape of the model in folder, with the counts of its files. Raises ModelError if these are damaged or
+    do not match its config.json."""
     config, tensors = _config_of(folder / "config.json"), headers.of_folder(folder)
     shape = ModelShape.from_config(config)
     headers.refuse_untrue(tensors, config, shape)

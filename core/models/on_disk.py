@@ -54,6 +54,7 @@ class StoredModel:
 
     @property
     def can_delete(self) -> bool:
+        """True if it is in the hub's cache and no run needs it."""
         return self.store == "hub" and not any(use.needs_it for use in self.uses)
 
 

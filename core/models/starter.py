@@ -42,14 +42,15 @@ def folder(models: Path) -> Path:
 
 
 def is_ready(models: Path) -> bool:
+    """Return whether the starter's folder in models, the workspace's, is complete and of this CONVERSION."""
     record = files.read_object(folder(models) / "starter.json")
     sizes = record.get("files", {}) if record.get("conversion") == CONVERSION else {}
     return bool(sizes) and all(_size(folder(models) / name) == size for name, size in sizes.items())
 
 
 def ensure(models: Path, report: Report, check: Check) -> Path:
-    """Return the starter's folder, downloaded, checked by its SHA-256 and converted first if missing or damaged, by one
-    process at a time. Raises ModelError with what to try."""
+    """Return the starter's folder in models, the workspace's, downloaded, checked by its SHA-256 and converted first if
+    missing or damaged, by one process at a time. Raises ModelError with what to try."""
     target = folder(models)
     if is_ready(models):
         return target

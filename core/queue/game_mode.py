@@ -2,13 +2,12 @@
 (core/workspace/preferences).
 
 Two functions decide, without a thread or a clock of their own: `demand_of_card` finds which program needs the GPU, from
-NVML's numbers, or why that is unknown; `decide` turns this into a verdict that ignores a short use (a picture viewer)
-and a short pause (a loading screen). Chosen hours take effect and end at once; they and named programs work without a
-GPU too.
+NVML's numbers, or why that is unknown; `decide` ignores a short use (a picture viewer) and a short pause (a loading
+screen). Chosen hours take effect and end at once; they and named programs work without a GPU too.
 
-NVML's numbers differ. Linux reports bytes for each process. Windows' display driver model lists the processes without
-bytes; then the GPU's total counts, minus what training uses. In a container the process ids are of another namespace,
-so that our own are not among them while we train; then, too, only the total is usable.
+Linux's NVML reports bytes for each process. Windows' display driver model lists the processes without bytes; then the
+GPU's total counts, minus what training uses. In a container the process ids are of another namespace, so that our own
+are not among them while we train; then, too, only the total is usable.
 """
 
 from __future__ import annotations
@@ -127,7 +126,8 @@ def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: fl
 
 
 def demand_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:
-    """The first of the named programs that runs, with or without .exe in its name."""
+    """Return the message that one of the named programs runs, the first, with or without .exe in its name; None if none
+    does."""
     by_plain_name = {_plain(name): name for name in running}
     match = next((by_plain_name[_plain(name)] for name in named if _plain(name) in by_plain_name), None)
     return msg("game.named", program=match) if match else None

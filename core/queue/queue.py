@@ -95,7 +95,8 @@ class Order(Frozen):
 
 
 def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
-    """The waiting runs in their order. waiting: their ids, the longest waiting first."""
+    """Return the waiting runs in their order: as order.runs has them, then those that it lacks. waiting: their ids, the
+    longest waiting first."""
     waiting_ids = set(waiting)
     named = tuple(entry for entry in order.runs if entry.run in waiting_ids)
     named_ids = {entry.run for entry in named}

@@ -106,11 +106,7 @@ class StandbyProcess:
 
 class Standby:
     """Starts, keeps and ends the standby process. The supervisor's thread calls look, take_for and close; pages call
-    note_page from any thread.
-
-    machine: returns the newest state of the PC; is_timing: whether a step is being timed, which needs the whole PC;
-    free_bytes: returns available RAM.
-    """
+    note_page from any thread."""
 
     def __init__(
         self,
@@ -121,6 +117,8 @@ class Standby:
         free_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
         steady: Callable[[], float] = time.monotonic,
     ):
+        """Start nothing yet. machine: returns the newest state of the PC; is_timing: whether a step is being timed,
+        which needs the whole PC; free_bytes: returns available RAM; steady: a monotonic clock."""
         self._workspace, self._machine, self._is_timing, self._free_bytes = workspace, machine, is_timing, free_bytes
         self._steady = steady
         self._guard = threading.Lock()
@@ -188,10 +186,13 @@ class Standby:
             self._has_failed = True
 
     def _is_needed(self, is_free: Callable[[], bool], now: float) -> bool:
+        """Return whether a page is open and in use, is_free() holds, and the person wants a process kept ready."""
         is_open = now - self._seen_at < CLOSED_S and now - self._touched_at < IDLE_S
         return is_open and is_free() and preferences.read(self._workspace).keep_ready
 
     def _still_fits(self, waiting: StandbyProcess) -> bool:
+        """Return whether the process may stay: there is RAM, its conditions still hold, and no step is timed while it
+        loads."""
         if waiting.held_bytes is None and self._is_timing():
             return False
         return self._free_bytes() >= MIN_FREE_TO_KEEP and waiting.start_conditions == StartConditions.now(
@@ -211,6 +212,7 @@ class Standby:
         return None
 
     def close(self) -> None:
+        """End the standby, and start no other."""
         with self._guard:
             self._has_failed = True  # the supervisor may call look once more
             self._end()

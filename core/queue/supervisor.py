@@ -64,11 +64,7 @@ def spawn_worker(
 
 
 class Supervisor:
-    """The supervisor of an app's runs. start() begins the thread, close() pauses the running worker, then ends it.
-
-    before_start is called with the run just before its worker starts, so that the chat can release the device. standby:
-    may have imported the libraries for that worker.
-    """
+    """The supervisor of an app's runs. start() begins the thread, close() pauses the running worker, then ends it."""
 
     def __init__(
         self,
@@ -79,6 +75,9 @@ class Supervisor:
         patience: Patience | None = None,
         standby: Standby | None = None,
     ):
+        """Prepare the thread. before_start: called with the run just before its worker starts, so that the chat can
+        release the device. spawn, patience: replaced in tests. standby: may have imported the libraries for that
+        worker."""
         self.workspace, self.runs = workspace, Runs(workspace)
         self.turns = turns or Turns(workspace)
         self.queue = self.turns.queue
@@ -98,6 +97,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
 
     def start(self) -> None:
+        """Begin the thread, with waiting runs held for the user, and remove what interrupted deletions left."""
         self.turns.app_started([run.id for run in self.runs.waiting()])
         threading.Thread(target=self.runs.clear, name="clear", daemon=True).start()
         self._thread.start()
@@ -213,7 +213,8 @@ class Supervisor:
             self._thread.join(timeout=5)
 
     def _adopted(self) -> RunFolder | None:
-        """A running run that an earlier app started and this one watches; runs of commands are not included."""
+        """Return a running run that an earlier app started and this one watches, else None; runs of commands are not
+        included."""
         if not self._thread.is_alive():
             return None
         at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
@@ -349,6 +350,7 @@ class Supervisor:
         self._ended(run)
 
     def _ended(self, run: RunFolder) -> None:
+        """Let the queue go on after a run (`Turns.ended`), unless it waits again or the app closes."""
         status = self.runs.status(run)
         if not self._closing.is_set() and status.state not in BUSY:
             self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.requested()])
@@ -361,6 +363,8 @@ class Supervisor:
         self.queue.forget(run.id)
 
     def _mark_interrupted(self, run: RunFolder) -> None:
+        """Write and log that a run was interrupted, if its state allows that. Raises Timeout while another process has
+        it."""
         with run.lock().acquire(timeout=5):
             status = run.status()
             if State.INTERRUPTED in MOVES[status.state]:

@@ -35,11 +35,7 @@ LOOK_S = 2.0  # between two checks for game mode
 
 
 class Turns:
-    """The order of runs, and game mode. exporting: whether an export has begun.
-
-    machine, programs, clock, steady: the outside world, replaced in tests. steady is monotonic; clock is the wall
-    clock.
-    """
+    """The order of runs, and game mode. exporting: whether an export has begun."""
 
     def __init__(
         self,
@@ -50,6 +46,8 @@ class Turns:
         steady: Callable[[], float] = time.monotonic,
         exporting: Callable[[], bool] = lambda: False,
     ):
+        """Start nothing yet. machine, programs, clock, steady: the outside world, replaced in tests; steady is
+        monotonic, clock the wall clock."""
         self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
         self._machine, self._programs, self._exporting = machine, programs, exporting
         self.clock, self._steady = clock, steady
@@ -82,6 +80,7 @@ class Turns:
         return chosen
 
     def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
+        """Return the id of the run whose turn it is (`queue.first`); None if none may start."""
         with self.queue.locked():
             # Both are read inside the lock, so that a run which is just being added or resumed has its place.
             return first(self.queue.read(), waiting(), self.clock())
@@ -181,7 +180,8 @@ class Turns:
 
 
 def _renewed(game: Game | None, why: Message | None, until: float | None, now: float) -> Game:
-    """Return the updated record; the same one for small differences, so that line.json is not written at each check."""
+    """Return game mode's record with this reason and end; the same one for small differences, so that line.json is not
+    written at each check."""
     if game is None:
         return Game(why=why or msg("game.soon"), since=now, until=until)
     same_time = game.until == until or (game.until and until and abs(game.until - until) < 5)

@@ -84,7 +84,8 @@ class Runs:
             raise RunError("further.parent_gone", name=parent.name) from None
 
     def get(self, run_id: str) -> RunFolder:
-        """Raises RunError for an id that is not a run here; no id can leave the runs folder."""
+        """Return the run with this id. Raises RunError for an id that is not a run here; no id can leave the runs
+        folder."""
         if not RUN_ID.fullmatch(run_id) or not (self.workspace.runs / run_id / "state.json").is_file():
             raise RunError("run.unknown", run=str(run_id)[:80])
         return RunFolder(self.workspace.runs / run_id)
@@ -217,6 +218,7 @@ class Runs:
         return sorted(since, key=since.__getitem__)
 
     def rename(self, run: RunFolder, name: str) -> None:
+        """Give a run this name, made fit for display. Raises RunError if nothing is left of it."""
         clean = names.display_name(name)
         if not clean:
             raise RunError("run.empty_name")

@@ -15,7 +15,7 @@ SHARE = 0.4  # of all measurements, for frequent ones, of which three are soon o
 
 def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> int:
     """Return how many measurements in a row without a better one end a run: the recipe's setting, else a share of all
-    measurements; 0 disables early stopping.
+    measurements; 0, also without a validation set, disables early stopping.
 
     rows: size of the validation set.
     """

@@ -96,6 +96,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
+        """The name that a person gave it, else that of run.json, else its id."""
         return str(self.label().get("name") or self.facts().name or self.id)[:MAX_NAME]
 
     def label(self) -> files.JsonObject:

@@ -97,7 +97,7 @@ def child_of(recipe: Recipe, parent: RunFolder) -> Recipe:
 
 
 def next_name(name: str) -> str:
-    """ "Pirate" -> "Pirate · 2" -> "Pirate · 3" """
+    """Return a name's successor: "Pirate" -> "Pirate · 2" -> "Pirate · 3"."""
     numbered = NUMBERED.match(name)
     base, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
     ending = f" · {number}"
@@ -128,6 +128,7 @@ def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
 
 
 def _value(recipe: Recipe, section: str, key: str) -> object:
+    """Return a setting of a section, lora_alpha resolved."""
     return recipe.lora_alpha if key == "lora_alpha" else getattr(getattr(recipe, section), key)
 
 

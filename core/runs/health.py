@@ -42,6 +42,7 @@ class Health:
 
     @property
     def is_good(self) -> bool:
+        """True if a checkpoint of now is fit to go back to: no doubts, and the loss near its start or below."""
         is_near = self.loss is None or self.started_at is None or self.loss <= self.started_at + GOOD_WITHIN_NATS
         return self.is_worth_saving and is_near
 
@@ -50,6 +51,7 @@ class Health:
         return 0.5**self.back
 
     def note_start(self, loss: float) -> None:
+        """Take a loss before training for the start, if it is finite; the highest one counts."""
         if math.isfinite(loss):
             self.started_at = max(loss, self.started_at or loss)
 

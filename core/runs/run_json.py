@@ -55,6 +55,7 @@ class _Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_key_misspelt(cls, value: object, info: ValidationInfo) -> object:
+        """Raise ValueError for an unknown key, unless it is of a file."""
         if info.context is None and isinstance(value, dict) and (unknown := value.keys() - cls.model_fields.keys()):
             raise ValueError(f"no fact of {cls.__name__}: {', '.join(sorted(unknown))}")
         return value

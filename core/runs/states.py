@@ -40,6 +40,7 @@ TERMINAL = frozenset({S.STOPPED, S.COMPLETED, S.FAILED})
 
 
 def may_move(old: State, new: State) -> bool:
+    """Return whether a run's state may change from old to new; it may always stay."""
     return new == old or new in MOVES[old]
 
 

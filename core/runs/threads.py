@@ -5,12 +5,11 @@ one, many times where they spin while they wait (core/system/processes). So a co
 fewer, or again more, for TRIED steps, and it stays only if a step became FASTER by it; a trial whose first step is
 slower ends at once. The load of other programs is only a reason to try, and fewer threads stay only while it lasts.
 Each decision doubles the patience before the next, so that a load that comes and goes is not chased. A step that took
-JOLT times as long is reason enough for a trial at once: beside one busy program two threads of two cores take ten times
-as long, and waiting for three more such steps was two thirds of the first 50 s beside it.
+JOLT times as long is reason enough for a trial at once: two threads of two cores beside one busy program take ten times
+as long.
 
-The count does not change a run's numbers: torch distributes the rows of a product, not the sums in them. Checked bit
-for bit on steps of the starter (EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by
-1, 2, 3 and 8; the one sum that differs is that over all of a tensor beyond 32,768 numbers, which no step takes.
+The count does not change a run's numbers, checked bit for bit: torch distributes the rows of a product, not the sums in
+them. The one sum that differs is that over all of a tensor beyond 32,768 numbers, which no step takes.
 """
 
 from __future__ import annotations

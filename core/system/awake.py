@@ -2,9 +2,7 @@
 
 Windows: SetThreadExecutionState, which lasts as long as the thread that called it. Linux: `systemd-inhibit` around a
 `cat` whose standard input comes from this process, so that it ends with it in any case. macOS: `caffeinate`, which
-watches this process. Closing the lid acts as always; systemd may meanwhile refuse a person's own Sleep. wakepy 1.0.0
-was considered: it speaks to GNOME and KDE over D-Bus and not to systemd, tells the desktop its own name in place of
-ours, and is fifty times as long.
+watches this process. Closing the lid acts as always; systemd may meanwhile refuse a person's own Sleep.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ def battery() -> Battery | None:
 
 def hold(system: str | None = None) -> Release | Message:
     """Keep the system awake (also against idling, where possible); return a function that ends it, or a message why
-    that is impossible.
+    that is impossible. system: as `driver_system` names it.
 
     Both must be called from the same thread.
     """
@@ -127,7 +125,8 @@ class KeepAwake:
         acquire: Callable[[], Release | Message] = hold,
         look_s: float = LOOK_S,
     ):
-        """Create the thread; it starts with the block. report: called with each change of state."""
+        """Create the thread; it starts with the block. report: called with each change of state. acquire: `hold`,
+        replaced in tests. look_s: seconds between two checks."""
         self._is_wanted, self._report, self._acquire, self._look_s = is_wanted, report, acquire, look_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)
@@ -165,6 +164,7 @@ class KeepAwake:
                 return _give_free(held)
 
     def _reason_against(self) -> Message | None:
+        """Return why the PC is not to be kept awake now (not wanted, or its battery runs down); None if it is."""
         if not self._is_wanted():
             return msg("awake.unwanted")
         state = battery()

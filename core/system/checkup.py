@@ -193,6 +193,7 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
 
 
 def _without_kernels(torch: Torch, nvidia: gpu.Nvidia) -> list[gpu.Card]:
+    """Return the GPUs for which this torch has no kernels; one of unknown capability is not among them."""
     known = [card for card in nvidia.cards if card.capability and torch.arches]
     return [card for card in known if not has_kernels(torch.arches, card.capability or (0, 0))]
 
@@ -288,8 +289,8 @@ print("\\n" + json.dumps(facts))
 
 
 def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
-    """Return torch's facts, or its error, from a child process, so that a torch that crashes or hangs is a finding and
-    does not end this one."""
+    """Return torch's facts, or its error, from a child process (program: its code), so that a torch that crashes or
+    hangs is a finding and does not end this one."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s

@@ -140,18 +140,15 @@ def best_card(nvidia: Nvidia) -> Card | None:
 
 
 def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
-    """Return the uuid of a GPU, or for the CPU (None).
-
-    MIG instances, and GPUs unknown to NVML, are left to CUDA to find: None.
-    """
+    """Return what selects a card: its uuid, None to leave it to CUDA (MIG instances, and GPUs unknown to NVML). For
+    card None: CPU, or None without GPUs."""
     if card is not None:
         return None if card.mig else card.uuid
     return CPU if nvidia.cards else None
 
 
 def nearest(device: str | None, nvidia: Nvidia) -> str | None:
-    """Return device if it is available, else the best GPU, for work that may move to another device, which it then
-    mentions."""
+    """Return device if it is available, else what selects the best GPU: for work that may move to another device."""
     is_there = device == CPU or any(card.uuid == device for card in nvidia.cards if device and card.usable)
     return device if is_there else selector_of(best_card(nvidia), nvidia)
 
@@ -230,5 +227,6 @@ def why_left_out(card: Card) -> Message | None:
 
 
 def too_old(card: Card) -> Message:
+    """Return the sentence that a GPU's compute capability is below bitsandbytes' least."""
     capability, least = ("{}.{}".format(*each) for each in (card.capability or (0, 0), MIN_FOR_BITSANDBYTES))
     return msg("device.too_old", card=card.name or card.index, capability=capability, least=least)

@@ -162,7 +162,8 @@ def _card(nvml: ModuleType, index: int) -> Card:
 
 
 def _bytes(record: object, field: str) -> int | None:
-    """Read a size, in which NVML writes "not available" as the largest number."""
+    """Return a size in a record of NVML's; None if it is missing or "not available", for which NVML writes the largest
+    number."""
     value = getattr(record, field, None)
     return None if value is None or value >= 2**63 else int(value)
 

@@ -24,7 +24,8 @@ class Job(ABC, Generic[Status]):
     """Context manager around the worker's life; the only writer of its status file."""
 
     def __init__(self, status: Status):
-        """Prepare the thread that watches; it starts with the block."""
+        """Begin with this status and prepare the thread that writes it and looks for commands; it starts with the
+        block."""
         self._status = status
         self._unwritten = False  # whether the status has changes that are not written yet
         self._guard = threading.RLock()
@@ -55,7 +56,8 @@ class Job(ABC, Generic[Status]):
         return self._status
 
     def _put(self, **changes: object) -> None:
-        """Change the status and write it first. Raises OSError if the disk refuses."""
+        """Write the status with these changes, then keep it. Raises OSError, with the old one kept, if the disk
+        refuses."""
         with self._guard, self._writing:
             status = self._status.model_copy(update=changes)
             self._write(status)
@@ -68,7 +70,7 @@ class Job(ABC, Generic[Status]):
             self._status, self._unwritten = self._status.model_copy(update=changes), True
 
     def _write_pending(self) -> None:
-        """Write the status if it has changed since; after a failure it stays pending."""
+        """Write the status if it has changed since the last write; after a failure it stays pending."""
         with self._writing:
             if not self._unwritten:
                 return

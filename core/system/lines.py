@@ -64,7 +64,8 @@ class Child:
         threading.Thread(target=read, name="lines", daemon=True).start()
 
     def end(self, wait_s: float) -> None:
-        """Close stdin, wait, then kill; its memory and locks are free when this returns."""
+        """Close stdin, wait at most wait_s, then kill the child and its descendants; its memory and locks are free when
+        this returns."""
         self.close()
         try:
             self.process.wait(wait_s)
@@ -79,13 +80,11 @@ class Child:
 
 
 class ToParent:
-    """The child's end, to be created before any slow import.
-
-    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that libraries may read the one and
-    print to the other.
-    """
+    """The child's end, to be created before any slow import."""
 
     def __init__(self) -> None:
+        """Take over stdin and stdout. From then on descriptor 0 is the null device and descriptor 1 is stderr, so that
+        libraries may read the one and print to the other."""
         self._source = _take_stdin()
         self._output = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
         os.dup2(2, 1)

@@ -132,7 +132,8 @@ class Monitor:
         return self._newest or newest
 
     def look_again(self) -> Machine:
-        """Query now, even after a recent result: someone has just closed a program."""
+        """Query now, also GPUs that sleep, and return the result, even after a recent one: someone has just closed a
+        program."""
         return self._look_now(wakes=True)
 
     def _look_now(self, wakes: bool) -> Machine:
@@ -170,8 +171,7 @@ class Monitor:
 
 
 def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
-    """Return now, with earlier GPUs that are missing or no longer report their memory as lost, under their old
-    names."""
+    """Return now, with those GPUs of before as lost that are missing or no longer report their memory."""
     cards = list(now.cards)
     for old in before.cards:
         place = next((i for i, card in enumerate(cards) if _is_same(old, card)), None)
@@ -183,12 +183,13 @@ def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
 
 
 def _is_same(old: gpu.Card, card: gpu.Card) -> bool:
-    """Compare by uuid; a GPU that fell off the bus no longer reports it and keeps its index."""
+    """Return whether both are one GPU, by uuid; one that fell off the bus no longer reports it and keeps its index."""
     if old.uuid and card.uuid:
         return old.uuid == card.uuid
     return old.index == card.index
 
 
 def _lost(card: gpu.Card) -> gpu.Card:
+    """Return the GPU as lost: its name, size and the like, without what was measured."""
     known = {"index", "name", "uuid", "total_bytes", "capability", "mig", "left_out"}
     return gpu.Card(**card.model_dump(include=known), lost=True)

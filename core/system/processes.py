@@ -32,20 +32,17 @@ def worker_environment() -> dict[str, str]:
     """Return the environment of all our child processes: this one's, with our folder on PYTHONPATH and quiet, patient
     libraries.
 
-    GOMP_SPINCOUNT: by default the threads of a torch process spin almost without end while they wait for each other,
-    and as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step
-    (starter, batch of 4 x 58 tokens, 2 cores; quiet / beside one busy process): default 0.59 / 18-26, 20000 0.64 / 3.3,
-    2000 0.70 / 1.4, never spinning 1.06 / 1.0. Read by GNU's OpenMP, which torch uses on Linux; elsewhere it does
-    nothing.
+    GOMP_SPINCOUNT: by default a torch process's threads spin almost without end while they wait for each other, and
+    beside another busy program a training step takes thirty times as long. Seconds of a step (starter, 4 x 58 tokens, 2
+    cores) alone and beside one: by default 0.59 and 18-26, with 20000 0.64 and 3.3. Only GNU's OpenMP reads it, torch's
+    on Linux.
 
-    PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On
-    Linux its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks are released at
-    0.8 of the limit of `core.engine.device.stay_within_card`. Only a GPU's allocator reads it; a setting of the
-    person's own stays.
+    PYTORCH_ALLOC_CONF: packed micro-batches differ in length, and blocks cut for one fit no other. On Linux segments
+    grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks are released at 0.8 of the limit of
+    `core.engine.device.stay_within_card`. A setting of the person's own stays.
 
-    KEPT_PRODUCTS: a CPU's 16-bit products are compiled for each shape and cached, 1,024 by default and twice (oneDNN,
-    ideep), at 0.3 MiB each. Every packed micro-batch has another length, so none is used again: 361 MiB after 600
-    lengths of one layer of 64 x 64 (docs/benchmarks.md).
+    KEPT_PRODUCTS: a CPU's 16-bit products are compiled for each shape and cached, by default 1,024 and twice (oneDNN,
+    ideep), at 0.3 MiB each, though hardly any length comes twice (docs/benchmarks.md).
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
@@ -72,9 +69,9 @@ LARGEST_SHARED = 1 << 20  # bytes, of a column of a hundred thousand rows
 def keep_freed_memory() -> None:
     """Let glibc (Linux) keep the memory that this process frees. Call it before libraries allocate.
 
-    By default it returns memory as soon as a few blocks at the end of its heap are free, so that a training step gets
-    the same pages from the system again and again, each cleared and each a fault. Three steps of the starter (570
-    tokens each, one thread of an EPYC, bf16): 86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
+    By default a training step gets the same pages from the system again and again, each cleared and each a fault.
+    Three steps of the starter (570 tokens, one thread of an EPYC, bf16): 86,147 faults before, 24,467 so, with the
+    same peak.
     """
     _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MAX_KEPT))
 
@@ -82,9 +79,9 @@ def keep_freed_memory() -> None:
 def share_one_heap() -> None:
     """Let all threads share one heap of glibc (Linux), by default up to eight a core. Call it before threads start.
 
-    The web process answers from forty threads. A set of 10,000 rows dropped, viewed and fixed on the page: 288 MiB
-    before and 238 so (Pss, 2026-11-28). Large blocks lie outside of that heap and are returned when freed; by default
-    glibc takes each that is returned for a reason to put the next into the heap.
+    The web process answers from forty threads: 288 MiB before and 238 so with a set of 10,000 rows. Large blocks lie
+    outside of that heap and are returned when freed; by default glibc takes each that is returned for a reason to put
+    the next into the heap.
     """
     _mallopt((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_SHARED))
 
@@ -158,7 +155,7 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_children() -> None:
-    """Kill all processes that this one has started."""
+    """Kill all descendants of this process, without waiting for their end."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -233,7 +230,8 @@ MIN_BYTES = 200 << 20  # closing a smaller program gains nothing
 
 
 def top_by_ram(count: int) -> list[tuple[str, int]]:
-    """Return (name, bytes) of up to `count` programs that are not ours; empty if the system does not report them."""
+    """Return (name, bytes) of the programs that use most RAM, at most `count`, each above MIN_BYTES and none of ours;
+    empty if the system does not report them."""
     ours = _ours()
     used: Counter[str] = Counter()
     for process in psutil.process_iter(["pid", "name", "memory_info"]):
@@ -257,7 +255,8 @@ def _ours() -> set[int]:
 
 
 def process_lives(pid: object, started: object) -> bool:
-    """Return whether the process with this pid and start time lives: a pid alone may belong to another by now."""
+    """Return whether the process with this pid, started within two seconds of `started` (since 1970; any other value is
+    not compared), lives: a pid alone may belong to another by now."""
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:

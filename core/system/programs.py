@@ -50,7 +50,8 @@ def run(
 
 
 def last_line(text: str) -> str:
-    """The last line that looks like a Python error, else the last line: libraries print other lines around it."""
+    """Return the last line that looks like a Python error, else the last line, because libraries print other lines
+    around it; "-" without any."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if ERROR.match(line)]
     return (errors or lines)[-1][:300] if lines else "-"
@@ -65,6 +66,6 @@ def download(pins: Path, to: Path, scratch: Path, check: Callable[[], None]) -> 
 
 
 def reason_of_pip(log_tail: str) -> str:
-    """Why a download failed. log_tail: the end of pip's output."""
+    """Return the first error in the end of pip's output, else its `last_line`."""
     errors = [line.removeprefix("ERROR: ").strip() for line in log_tail.splitlines() if line.startswith("ERROR: ")]
     return errors[0][:300] if errors else last_line(log_tail)

@@ -43,6 +43,7 @@ class CheckResult(Frozen):
 
 
 def result(name: str, state: Message, fix: Message | None = None) -> CheckResult:
+    """Return the result of a check, which is good if there is no fix."""
     return CheckResult(name=name, ok=fix is None, found=state, fix=fix)
 
 
@@ -268,6 +269,7 @@ def _existing(folder: Path) -> Path:
 
 
 def free_bytes(folder: Path) -> int | None:
+    """Return the free bytes on the drive of a folder, which need not exist yet; None if unknown."""
     try:
         return shutil.disk_usage(_existing(folder)).free
     except OSError:

@@ -33,8 +33,8 @@ def expand(path: str | Path) -> Path:
 
 
 def use(old: Path, folder: Path) -> Path:
-    """Make folder, the user's copy of the workspace `old`, the one that is used from now on, by moved.json in old;
-    return its path. Raises RecipeError if one lies in the other, or a file is missing in the copy."""
+    """Write moved.json into `old`, a workspace, so that folder, the user's copy of it, is used from now on; return
+    folder's path. Raises RecipeError if one lies in the other, or a file is missing in the copy."""
     new, old_resolved = expand(folder).absolute(), old.resolve()
     new_resolved = new.resolve()
     if new_resolved == old_resolved or old_resolved in new_resolved.parents or new_resolved in old_resolved.parents:
@@ -79,6 +79,7 @@ class Workspace:
 
     @property
     def library_folders(self) -> tuple[Path, ...]:
+        """The folders with base models: those of settings.yaml, then those added on the Models page."""
         return (*self.of_settings, *self.added_folders)
 
     @staticmethod

@@ -20,8 +20,8 @@ from core.workspace.folder import Workspace
 
 @contextmanager
 def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[None]:
-    """Context manager: hold the lease of the device during the block and record `doing` as the owner's work. Raises
-    BusyError, naming the owner, if it is not free within wait_s."""
+    """Context manager: hold the lease of the device during the block. doing: this process's work, for the errors of
+    others. Raises BusyError, naming their work, if it is not free within wait_s."""
     lock = FileLock(workspace.root / "gpu.lock")
     try:
         lock.acquire(timeout=max(wait_s, files.LOOK_S), poll_interval=min(0.1, files.LOOK_S / 4))
@@ -35,7 +35,7 @@ def hold(workspace: Workspace, doing: Message, wait_s: float = 0.0) -> Iterator[
 
 
 def record(workspace: Workspace, doing: Message) -> None:
-    """Write this process's work down for the errors of others. For the holder of the lease."""
+    """Write down this process's work, which others then name in errors. For the holder of the lease."""
     files.replace_json(workspace.root / "gpu.owner.json", {"pid": os.getpid(), "doing": doing.model_dump()})
 
 
@@ -45,7 +45,7 @@ def is_held(workspace: Workspace) -> bool:
 
 
 def owner(workspace: Workspace) -> Message | None:
-    """Return the work of the last holder as a message, or None if the lease was never held."""
+    """Return the work of the last holder, who may have released the lease; None if it was never held."""
     record = files.read_object(workspace.root / "gpu.owner.json")
     try:
         return Message.model_validate(record["doing"])

@@ -11,7 +11,8 @@ _WINDOWS_RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10))
 
 
 def slug(name: str, fallback: str = "run") -> str:
-    """Lower-case ASCII letters, digits and single hyphens, at most MAX_SLUG characters, never reserved on Windows."""
+    """Return name as lower-case ASCII letters, digits and single hyphens, at most MAX_SLUG characters; fallback if
+    nothing remains, or Windows reserves it."""
     ascii_name = unicodedata.normalize("NFKD", name[:1000]).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:MAX_SLUG].strip("-")
     return fallback if not plain or is_reserved(plain) else plain

@@ -29,8 +29,8 @@ ANSWER_S = 5.0
 
 
 class Owner(Frozen):
-    """The app that last claimed the workspace. since, started: seconds since 1970. address: of its page; empty while
-    the app ends, and in files of version 0.1."""
+    """The app that last claimed the workspace, on the PC `host`. since: of the claim; started: of its process, both
+    seconds since 1970. address: of its page; empty while the app ends, and in files of version 0.1."""
 
     pid: int
     started: float

@@ -71,7 +71,8 @@ def parse_hours(text: str) -> tuple[Hours, ...]:
 
 
 def parse_programs(text: str) -> tuple[str, ...]:
-    """Parse program names separated by commas, as a task manager shows them."""
+    """Return the different program names of a list with commas, semicolons or lines, at most MAX_PROGRAMS of 100
+    characters."""
     names = [part.strip()[:100] for part in re.split(r"[,，;；\n]", text)]
     return tuple(dict.fromkeys(filter(None, names)))[:MAX_PROGRAMS]
 

@@ -61,7 +61,8 @@ class UserPresets:
         )
 
     def get(self, preset_id: str) -> UserPreset:
-        """Read a preset. Raises RecipeError for an id that is not in the list; no id can leave the folder."""
+        """Return the preset with this id, which has no recipe if its file is invalid. Raises RecipeError for an id that
+        is not in the list; no id can leave the folder."""
         if not isinstance(preset_id, str) or not _ID.fullmatch(preset_id) or not self._path(preset_id).is_file():
             raise RecipeError("preset.unknown", id=display_name(preset_id))
         return self._read(preset_id)
@@ -95,7 +96,8 @@ class UserPresets:
         return self.folder / f"{preset_id}.yaml"
 
     def _read(self, preset_id: str) -> UserPreset:
-        """Return a preset; one that cannot be read has no recipe but the reason."""
+        """Return a preset; one that cannot be read has a problem and no recipe. A missing title is the id, a missing
+        data.source NO_DATA."""
         path = self._path(preset_id)
         title: Any = None
         try:

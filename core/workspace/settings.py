@@ -25,6 +25,7 @@ def read(root: Path) -> JsonObject:
 
 
 def llama_cpp(root: Path) -> str | None:
-    """The value of `llama_cpp: never`; None if it is not set."""
+    """Return the value of `llama_cpp` in settings.yaml ("never" is known), None if it is not set. Raises RecipeError as
+    `read`."""
     value = read(root).get("llama_cpp")
     return str(value) if value else None

@@ -121,7 +121,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
 
 
 def _with_suggestions(error: DataError, repo: str) -> DataError:
-    """Return the error, for a dataset that the hub does not have with similar names that a search finds."""
+    """Return the error; if the hub lacks that dataset, with the names of similar ones, which are searched for."""
     if error.message.key != "hub_set.missing":
         return error
     owner, _, last = repo.partition("/")

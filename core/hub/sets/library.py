@@ -112,7 +112,7 @@ def parts_of(listing: Listing) -> list[Part]:
 
 
 def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
-    """The part with this name. Raises DataError, HTTPError."""
+    """Return the part that `select_part` chooses by configuration and split. Raises DataError, HTTPError."""
     parts = parts_of(listing)
     chosen = select_part([part.about for part in parts], listing.repo_id, named)
     return next(part for part in parts if part.about is chosen)
@@ -215,7 +215,7 @@ def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableD
 
 
 def media(features: Features | None) -> list[str]:
-    """Columns that hold pictures, sound and the like."""
+    """Return the names of the columns that hold images, sound or video."""
     return [name for name, feature in (features or {}).items() if _is_media(feature)]
 
 

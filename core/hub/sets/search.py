@@ -103,7 +103,8 @@ def _list(value: object) -> Iterable[object]:
 
 
 def _why_not(tags: list[str]) -> Message | None:
-    """The reason by tags alone; the files, which are checked before a download, decide."""
+    """Return why a dataset cannot be used, by its tags alone (media without text), else None; the files, which are
+    checked before a download, decide."""
     kinds = [tag.removeprefix("modality:") for tag in tags if tag.startswith("modality:")]
     media = [kind for kind in kinds if kind in _MEDIA]
     return msg("hub_set.search_media", kinds=media) if media and "text" not in kinds else None

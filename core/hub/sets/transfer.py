@@ -45,6 +45,7 @@ class SetTransfer(Transfer):
 
     @property
     def done(self) -> int:
+        """Bytes so far, or rows if unit says so."""
         return self._rows if self.unit == "rows" else super().done
 
     def fetch(self, revision: str) -> Path:

@@ -216,6 +216,7 @@ def doubts_about(config: Mapping[str, object], inner: JsonObject, values: Mappin
 
 
 def _sentence_values(key: str, values: Mapping[str, int]) -> dict[str, float]:
+    """Return the values of a doubt's sentence: the memory of per-layer embeddings; others have none."""
     if key != "shape.per_layer_embeddings":
         return {}
     vocabulary = values.get("per_layer_vocabulary") or values.get("vocab_size", 0)
@@ -223,13 +224,16 @@ def _sentence_values(key: str, values: Mapping[str, int]) -> dict[str, float]:
 
 
 def _is_number(value: object) -> TypeGuard[int]:
+    """Return whether value is a whole number from 0 to 2**40."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
 def _is_by_layer(value: object) -> bool:
+    """Return whether value is a list with a number for each layer."""
     return isinstance(value, list) and 2 < len(value) <= 2048 and all(map(_is_number, value))
 
 
 def _number(config: Mapping[str, object], key: str) -> int:
+    """Return the number at key; 0 if it is missing or none."""
     value = config.get(key)
     return value if isinstance(value, int) and _is_number(value) else 0

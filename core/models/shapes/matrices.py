@@ -32,6 +32,7 @@ class Names(NamedTuple):
 
 
 def _plain(up: str, down: str, attention: tuple[str, ...] = Names().attention, output: str = "o_proj") -> Names:
+    """Return the names of a family whose MLP has no gate."""
     return Names(attention, output, (up, down), gated=False)
 
 
@@ -99,6 +100,7 @@ def names_of(model_type: str) -> Names:
 # Cached: advice asks for the same few models some hundred times.
 @lru_cache(maxsize=512)
 def attention_of(model_type: str, h: int, layers: int, query: int, key_value: int) -> tuple[Matrix, ...]:
+    """Return the matrices of attention in all layers. h: hidden size; query, key_value: widths of these projections."""
     names = names_of(model_type)
     widths = (query, key_value, key_value) if len(names.attention) == 3 else (query + 2 * key_value,)
     inputs = [Matrix(name, h, width, layers) for name, width in zip(names.attention, widths, strict=True)]

@@ -212,6 +212,7 @@ class ModelShape(Strict):
 
     @property
     def embedding_params(self) -> int:
+        """Parameters of all embeddings: of tokens, learned positions, and in every layer."""
         positions = (self.max_position_embeddings or 0) if self.model_type in _LEARNED_POSITIONS else 0
         return (self.vocab_size + positions) * self.hidden_size + self.per_layer_params
 

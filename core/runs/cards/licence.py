@@ -86,4 +86,5 @@ def header_of(card: Path) -> JsonObject:
 
 
 def _word(value: object) -> str | None:
+    """Return a text as one line of at most 200 characters; None for anything else, or a blank one."""
     return " ".join(value.split())[:200] if isinstance(value, str) and value.strip() else None

@@ -228,7 +228,7 @@ def _film(answers: Sequence[results.CardAnswer]) -> list[str]:
 
 
 def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
-    """Return code or a command that loads the export, as Markdown."""
+    """Return code or a command that loads the export, as Markdown. base: the base's id."""
     at = form.repo or "this folder"
     match form.kind:
         case "adapter":
@@ -243,6 +243,7 @@ def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
 
 # ---- words ---------------------------------------------------------------------------------------
 def base_id_of(recipe: Recipe) -> str:
+    """Return the hub id of the recipe's base; for the starter, of the model that it was made from."""
     return f"HuggingFaceTB/{starter.NAME}" if recipe.model.id == "starter" else recipe.model.id
 
 

@@ -38,7 +38,8 @@ class CardAnswer:
 
 
 def shared_recipe(run: RunFolder) -> Recipe:
-    """Return a run's recipe for another PC. Raises RecipeError if it cannot be read."""
+    """Return a run's recipe for another PC, with the commit of the base that was trained, if known, and the run's name.
+    Raises RecipeError if it cannot be read."""
     recipe, facts = run.recipe(), run.facts()
     commit = Path(facts.model_folder).name if facts.model_folder else ""
     if recipe.model.id != "starter" and not recipe.model.revision and COMMIT.fullmatch(commit):

@@ -22,12 +22,13 @@ def spare_bytes(run: RunFolder) -> int:
 
 
 def _is_over(run: RunFolder) -> bool:
+    """Return whether a run has ended with an adapter and cannot be resumed."""
     state = run.status().state
     return state in TERMINAL and not may_resume(state) and run.has_adapter()
 
 
 def drop_checkpoints(run: RunFolder) -> None:
-    """Delete the checkpoints of a run that has ended with an adapter, which nothing continues from.
+    """Delete the checkpoints of a run that has ended with an adapter and cannot be resumed.
 
     Raises RunError for any other run, BusyError while a process has it.
     """

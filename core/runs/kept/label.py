@@ -35,6 +35,7 @@ class Label(Frozen):
 
 
 def _tags(given: Iterable[str]) -> tuple[str, ...]:
+    """Return the different tags, made fit for display, at most MAX_TAGS."""
     return tuple(dict.fromkeys(tag for each in given if (tag := names.display_name(each, LONGEST_TAG))))[:MAX_TAGS]
 
 
