@@ -67,7 +67,8 @@ def msg(key: str, **params: object) -> Message:
 
 
 def figures(text: str, language: str) -> str:
-    """Format a number that code formatted, "1,962" or "2.2 GB", as a language writes it."""
+    """Format a number that code formatted, "1,962", "-3" or "2.2 GB", as a language writes it."""
+    text = f"−{text[1:]}" if text.startswith("-") else text
     return text.translate(_SWAPPED) if language in DECIMAL_COMMA else text
 
 

@@ -203,7 +203,7 @@ class Trainer:
             if self._spill:
                 self._spill.note(number, seconds, tokens)
             if self._threads and (changed := self._threads.note(seconds, tokens)):
-                self._log_guard("threads", number, changed)
+                self.reporter.run.log_event("decision", message=changed)
             self._clock.finish(number)
             self._report_time_left(number)
             self._due_after(number)

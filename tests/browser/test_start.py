@@ -3,6 +3,7 @@ on a phone."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
+from webui.kit.wording import Wording
+from webui.pages.rail import PAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,6 +28,16 @@ IS_SEEN = """() => {
     const isIn = box.height > innerHeight || (box.top >= 0 && box.bottom <= innerHeight);
     return isIn && over !== null && (at.contains(over) || over.contains(at));
 }"""
+# Gives the rail's links other words, and returns where each begins and ends.
+BAR = """words => [...document.querySelectorAll('.lg-rail a span')].flatMap((label, i) => {
+    label.textContent = words[i];
+    return [label];
+}).flatMap(label => {
+    const range = document.createRange();
+    range.selectNodeContents(label);
+    const box = range.getBoundingClientRect();
+    return [box.left, box.right];
+})"""
 
 
 @pytest.mark.gate
@@ -139,6 +152,17 @@ def test_a_link_that_is_pressed_before_the_pages_are_drawn_opens_its_page(chrome
     kit.expect(page.locator("#runs-empty")).to_be_visible()
     kit.expect(page.locator("a[data-page][aria-current=page]")).to_have_text("Runs")
     watch.check()
+    page.context.close()
+
+
+def test_the_words_of_a_phones_bar_do_not_overlap_in_any_language(chrome: Browser, app: kit.App) -> None:
+    """Seen in German at 390 px: "Auswerten" ran into "Modelle"."""
+    page, _ = kit.open_page(chrome, app, viewport=kit.PHONE)
+    for language, width in itertools.product(("en", "zh", "de"), (360, 390, 430)):
+        page.set_viewport_size({"width": width, "height": 844})
+        edges = page.evaluate(BAR, [Wording(language).t(f"page.{name}") for name in PAGES])
+        apart = [right - left for left, right in itertools.pairwise([0, *edges, width])][::2]
+        assert min(apart) >= 1, (language, width, edges)
     page.context.close()
 
 

@@ -270,6 +270,13 @@ def test_a_noun_is_singular_where_a_number_with_a_fraction_is_one() -> None:
     assert "of 1.5 hours starts" in CATALOGUE.render(msg("data.note_chat_gap", hours=1.5), "en")
 
 
+def test_a_negative_number_has_a_minus_sign_in_every_language() -> None:
+    """Seen: "-71 to 71 percentage points" beside a figure of "−71 %"."""
+    said = msg("better.neutral", percent=-1962.5, words="-")
+    texts = [CATALOGUE.render(said, language).partition(" %")[0] for language in ("en", "zh", "de")]
+    assert [text.rpartition(" ")[2] for text in texts] == ["−1962.5", "−1962.5", "−1962,5"]
+
+
 def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
     assert "future.key" in Message(key="future.key", params={"n": 1}).render("zh")
     assert "{file}" in Message(key="recipe.missing").render("en")

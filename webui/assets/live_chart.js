@@ -38,7 +38,7 @@ const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) =>
 const language = document.documentElement.lang || 'en', point = (0.5).toLocaleString(language)[1];
 const four = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 }), whole = new Intl.NumberFormat(language);
 const exponential = value => Number(value.toPrecision(4)).toExponential().replace('.', point);
-const short = value => value == null ? '–' : value && Math.abs(value) < 1e-6 ? exponential(value) : four.format(value);
+const short = value => value == null ? '–' : value && Math.abs(value) < 1e-6 ? exponential(value) : four.format(value).replace(/^-/, '−');
 const tick = value => value && Math.abs(value) < 1e-3 ? exponential(value) : short(value);
 const values = (plot, ticks) => ticks.map(tick), steps = (plot, ticks) => ticks.map(whole.format);
 const dots = column => ({ show: () => held[column].length === 1 }); // one point makes no line

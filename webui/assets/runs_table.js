@@ -14,7 +14,7 @@ const colours = () => isDark() ? ['#56B4E9', '#E69F00', '#2BC49A', '#F0E442', '#
 const language = document.documentElement.lang || 'en', point = (0.5).toLocaleString(language)[1];
 const four = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 }), whole = new Intl.NumberFormat(language);
 const exponential = value => Number(value.toPrecision(4)).toExponential().replace('.', point);
-const short = value => value == null ? '–' : value && Math.abs(value) < 1e-3 ? exponential(value) : four.format(value);
+const short = value => value == null ? '–' : value && Math.abs(value) < 1e-3 ? exponential(value) : four.format(value).replace(/^-/, '−');
 function add(parent, tag, name = '', text = '') {
   const made = parent.appendChild(document.createElement(tag));
   if (name) made.className = name;

@@ -38,6 +38,7 @@ from webui.state.services import Services
 
 MODEL = "(...values) => loraGarageForm.press(...values.map((value) => value === '' ? window.loraGarageModel : value))"
 MAX_PATH = 1000  # characters
+MAX_FOUND = 20  # earlier searches on the Hub whose results are kept
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
@@ -61,7 +62,8 @@ class ModelsPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self._stored: tuple[object, list[StoredModel]] = None, []  # what the list depends on, and the list
-        self._found: tuple[str, list[FoundModel]] = "", []  # words, and what the hub found for them
+        # by words, what the hub found for them; several visitors search at the same time
+        self._found: dict[str, list[FoundModel]] = {}
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
     def drawn(self, request: JsonObject) -> Html:
@@ -119,10 +121,8 @@ class ModelsPage:
         machine = self.services.standby.machine_for_run(self.services.monitor.newest())
         matches = shelf.find(text, budgets.of_machine(machine), wish, budgets.of_cpu(machine))
         marks = Marks(None, self.services.models.local_ids(), matches.budget, self._button)
-        words, results = self._found
-        found = (
-            hub_rows.results(shelf.of_hub(results, matches.budget), words, marks, w) if text and words == text else None
-        )
+        results = self._found.get(text)
+        found = hub_rows.results(shelf.of_hub(results, matches.budget), text, marks, w) if results is not None else None
         return tag(
             "section",
             tag("h2", w.t("shelf_view.words")),
@@ -173,7 +173,9 @@ class ModelsPage:
             self.services.downloads.start(_text(request, "repo"))
         elif act == "search":
             words = _text(fields_sent(request), "words")
-            self._found = words, search(words)
+            results = search(words)
+            kept = [each for each in self._found.items() if each[0] != words][-MAX_FOUND:]
+            self._found = dict([*kept, (words, results)])
         elif act == "add_folder":
             return self._add_folder(request)
         elif act == "remove_folder":

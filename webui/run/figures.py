@@ -56,15 +56,10 @@ def _trained(view: RunView, w: Wording) -> tuple[str, str, str]:
     first = row.course[0] if row.course else 0.0
     if row.is_reward:
         gained = row.last_measure - first
-        sign = "+" if gained > 0 else "−"
-        about = w.t("run_figures.gained", change=sign + format.loss(w, abs(gained))) if len(row.course) > 1 else ""
+        about = w.t("run_figures.gained", change=gained) if len(row.course) > 1 else ""
         return format.loss(w, row.last_measure), about, "ok" if gained > 0 else "quiet"
     change = round(100 * (row.last_measure - first) / first) if first else 0
-    about = (
-        w.t("run_figures.since_start", change=f"{change:+d}".replace("-", "−"))
-        if len(row.course) > 1 and change
-        else ""
-    )
+    about = w.t("run_figures.since_start", change=change) if len(row.course) > 1 and change else ""
     return format.loss(w, row.last_measure), about, "ok" if change < 0 else "quiet"
 
 

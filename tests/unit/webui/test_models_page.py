@@ -148,6 +148,15 @@ def test_what_the_hub_found_stays_while_its_words_do(page: ModelsPage, monkeypat
     assert "owner/tiny-chat" not in search_card(page, words="tin") + search_card(page)
 
 
+def test_one_visitors_search_does_not_take_away_the_results_of_another(
+    page: ModelsPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "search", lambda words: [FoundModel(f"owner/{words}", params=1_590_000)])
+    for words in ("tiny", "large"):
+        press(page, "search", fields={"words": words})
+    assert "owner/tiny" in search_card(page, words="tiny") and "owner/large" in search_card(page, words="large")
+
+
 def test_a_folder_is_added_on_this_pc_alone_and_its_models_are_listed_and_trained(
     page: ModelsPage, tmp_path: Path
 ) -> None:
