@@ -60,8 +60,8 @@ def time_left(wording: Wording, seconds: float | None) -> str:
 
 
 def about(wording: Wording, seconds: float | None) -> str:
-    """ "about 25 min": a duration that is only estimated; "" while it is not known."""
-    if seconds is not None and 10 * 3600 <= seconds < 48 * 3600:
+    """ "about 25 min": a duration that is only estimated, from 4 h on in whole hours; "" while it is not known."""
+    if seconds is not None and 4 * 3600 <= seconds < 48 * 3600:
         return wording.t("units.about_whole_hours", hours=round(seconds / 3600))
     return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours", "about_days")
 

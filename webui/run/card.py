@@ -71,15 +71,18 @@ def objective_name(view: RunView, w: Wording) -> str:
 
 
 def _at_work(view: RunView, w: Wording) -> list[Html]:
-    """Return the phase of an active run, its numbers with the time left, and a progress bar."""
+    """Return the phase of an active run and a progress bar, with what the phase counts and its time left. The step and
+    the time left of the training itself are figures below."""
     status = view.row.status
-    numbers, fraction = numbers_of(status, w)
+    fraction = share_done(status)
     phase = w.t("train_page.waits_for_export" if view.waits_for_export else f"stage.{status.stage}")
     if status.state in (State.STOPPING, State.PAUSING):
         phase = w.t(f"train_page.{status.state.value}")
     # While pausing: the time waited so far instead of the time left.
     waited = format.duration(w, time.time() - status.since) if status.state == State.PAUSING else ""
-    detail = [part for part in (numbers, waited or format.time_left(w, status.seconds_left)) if part]
+    has_figure = status.state == State.RUNNING and status.total_steps
+    left = waited or ("" if has_figure else format.time_left(w, status.seconds_left))
+    detail = [part for part in (format.progress(w, status.progress), left) if part]
     percent = None if fraction is None else round(100 * fraction)
     return [
         tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
@@ -87,16 +90,15 @@ def _at_work(view: RunView, w: Wording) -> list[Html]:
     ]
 
 
-def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
-    """Return the numbers of the present phase, and the share that is done (None if unknown)."""
+def share_done(status: Status) -> float | None:
+    """Return the share of the present phase that is done, 0 to 1; None if unknown."""
     if status.progress is not None:
-        done = status.progress.done / status.progress.total if status.progress.total else None
-        return format.progress(w, status.progress), done if done is None else min(1.0, max(0.0, done))
-    if status.total_steps and status.state in (State.RUNNING, State.PAUSING, State.STOPPING):
-        return w.t("train_page.step_of", step=status.step, total=status.total_steps), min(
-            1.0, status.step / status.total_steps
-        )
-    return "", None
+        done, total = status.progress.done, status.progress.total
+    else:
+        done, total = status.step, status.total_steps
+        if status.state not in (State.RUNNING, State.PAUSING, State.STOPPING):
+            return None
+    return min(1.0, max(0.0, done / total)) if total else None
 
 
 def ended_with(status: Status, w: Wording) -> str:

@@ -15,10 +15,12 @@ OPEN_ROWS, RUNS = 8, 3
 
 
 def total(models: Sequence[StoredModel], free: str, w: Wording) -> str:
-    """Return the number of models and their size in words. free: the free space of their drive, "" if unknown."""
+    """Return the number of models and their size in words, if there are any. free: the free space of their drive, "" if
+    unknown."""
     key = "total_one" if len(models) == 1 else "total"
-    count = w.t(f"disk_view.{key}", count=len(models), size=format.bytes_used(w, sum(each.size for each in models)))
-    return " · ".join([count, *([w.t("disk_view.free", size=free)] if free else [])])
+    size = format.bytes_used(w, sum(each.size for each in models))
+    parts = [w.t(f"disk_view.{key}", count=len(models), size=size)] if models else []
+    return " · ".join([*parts, *([w.t("disk_view.free", size=free)] if free else [])])
 
 
 def rows(models: Sequence[StoredModel], w: Wording) -> Html:
