@@ -76,10 +76,15 @@ html { scrollbar-gutter: stable; scroll-padding: 110px 0 24px; } /* what has the
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
-CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
+# By language, the page's code and what it says when the app does not answer (server/script).
+SAID = json.dumps(
+    {each: [*map(Wording(each).t, ("language.html", "page.lost", "page.lost_try"))] for each in LANGUAGES},
+    ensure_ascii=False,
+)
 HTML_LANG = (
-    f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || "
-    f"'en'; document.querySelector('link[rel=manifest]')?.setAttribute('crossorigin', 'use-credentials');</script>"
+    f"<script>{{ const said = {SAID}; [document.documentElement.lang, ...window.loraGarageLost] = "
+    f"said[location.pathname.split('/').filter(Boolean).pop()] ?? said.en; }} "
+    f"document.querySelector('link[rel=manifest]')?.setAttribute('crossorigin', 'use-credentials');</script>"
 )
 
 

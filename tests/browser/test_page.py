@@ -563,6 +563,7 @@ def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that
         wait_until(lambda: "step 30" in curve(page))
         assert app.stop() == 0 and "Traceback" not in app.log.read_text("utf-8")
         kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact")
+        kit.expect(page.get_by_text("start it again on its PC")).to_be_visible()
         waiting(workspace, "alpha", "beta")
         app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
         # Seen: gradio asks which app is there now, the guard answered that nothing is, and the page did nothing more

@@ -1,5 +1,5 @@
-"""Fixes of gradio's script in the browser: no answer is lost, and no late piece of a cancelled answer is shown (gradio
-6.31, assets/index-*.js, Blocks-*.js)."""
+"""Fixes of gradio's script in the browser: no answer is lost, no late piece of a cancelled answer is shown, and an app
+that was closed is said in the page's language (gradio 6.31, assets/index-*.js, Blocks-*.js)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,19 @@ FIRST = re.compile(
     r"0;if\(\4\)\{)this\.cancel\(\4\.cancels\);"
 )
 
+# What the page says when the app no longer answers, a title and a text in English; webui/app has them in each language.
+LOST = ("`Connection Lost`", "`Connection to the server was lost. Attempting reconnection...`")
+
 
 def with_fixes(script: str) -> str:
     """Return gradio's script with the fixes. It is unchanged if this gradio does it in another way
     (tests/unit/server/test_script.py fails then)."""
     script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
     script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\1\4.isOver=!0;\5,\4)", script))
-    return FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
+    script = FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
+    for place, text in enumerate(LOST):
+        script = script.replace(text, f"window.loraGarageLost[{place}]")
+    return script
 
 
 def serve_fixed_script() -> None:

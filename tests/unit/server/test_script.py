@@ -31,6 +31,18 @@ def test_an_answer_that_was_cancelled_shows_nothing_more() -> None:
     assert done.returncode == 0 and json.loads(done.stdout) == [True, 7, True], done.stderr[-2000:]
 
 
+def test_an_app_that_was_closed_is_said_in_the_page_s_language() -> None:
+    """Seen on the German page: "Connection Lost", in English."""
+    import gradio
+
+    (file,) = Path(gradio.__file__).parent.glob("templates/frontend/assets/Blocks-*.js")
+    blocks = file.read_text("utf-8")
+    assert [blocks.count(text) for text in script.LOST] == [1, 1], "gradio says it in another way: read script anew"
+    assert re.findall(r"title:window\.loraGarageLost\[0\],message:(\w+)", script.with_fixes(blocks)) == re.findall(
+        r"let (\w+)=window\.loraGarageLost\[1\]", script.with_fixes(blocks)
+    )
+
+
 def test_the_page_is_served_it() -> None:
     from gradio import route_utils, routes
     from gradio.routes import BUILD_PATH_LIB
