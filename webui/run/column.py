@@ -112,9 +112,10 @@ class RunColumn:
         return gr.update(visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None)
 
     def _again_button(self, context: ViewContext) -> Update:
-        """Show the button that sets up a stopped run again; failed and paused runs have Resume."""
+        """Show the button that sets up a stopped or failed run again, for instance with another learning rate."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
-        return gr.update(visible=bool(row and context.snapshot.busy is None and row.status.state == State.STOPPED))
+        is_over = row is not None and row.status.state in (State.STOPPED, State.FAILED)
+        return gr.update(visible=context.snapshot.busy is None and is_over)
 
     def _stop_button(self, context: ViewContext) -> Update:
         """Return the update of Stop: its label names its present effect; hidden without a run at work, disabled if

@@ -11,6 +11,15 @@ from webui.kit.wording import Wording
 from webui.run.column import RunColumn
 
 
+@pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.PAUSED, State.COMPLETED])
+def test_a_run_that_was_stopped_or_failed_can_be_set_up_again(state: State) -> None:
+    """Seen: "Start again with a lower learning rate" beside Resume alone, which repeats what failed."""
+    shown = SimpleNamespace(row=SimpleNamespace(status=SimpleNamespace(state=state)))
+    context = SimpleNamespace(snapshot=SimpleNamespace(busy=None, shown=shown))
+    update = RunColumn._again_button(SimpleNamespace(), context)  # type: ignore[arg-type]
+    assert update["visible"] == (state in (State.STOPPED, State.FAILED))
+
+
 @pytest.mark.parametrize(
     ("state", "checkpoints", "label"),
     [
