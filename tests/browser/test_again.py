@@ -22,6 +22,7 @@ from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun, trained
 from tests.kit.waits import wait_until
 from webui.kit import format
+from webui.kit.wording import Wording
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -63,7 +64,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
         if language == "en"
         else "在第 30 步中断；保存在第 20 步。会重新训练的步数：10。"
     )
-    begun = format.moment(older.facts().created)  # two may have one name
+    begun = format.moment(Wording(language), older.facts().created)  # two may have one name
     kit.expect(banner.locator("li", has_text="older one")).to_contain_text(begun)
     kit.expect(page.locator("#left-runs-which label", has_text="older one")).to_contain_text(begun)
     kit.expect(page.locator("#run-card")).to_contain_text("the newest")

@@ -85,7 +85,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     page.locator("#run-open-chat").click()
     for side, run in (("first", parent), ("second", child)):
         page.locator(f"#duel-{side} input").click()
-        named = w.t("chat_page.choice_run", name=run.name, when=format.moment(run.facts().created))
+        named = w.t("chat_page.choice_run", name=run.name, when=format.moment(w, run.facts().created))
         page.get_by_role("option", name=named, exact=True).click()
         kit.expect(page.get_by_role("option")).to_have_count(0)  # folded up, before the other one unfolds
         kit.expect(page.locator(f"#duel-{side}-checkpoint")).to_be_visible()

@@ -107,13 +107,15 @@ def progress(wording: Wording, value: Progress | None) -> str:
     return wording.t("units.of_unit", done=round(value.done), total=round(value.total), unit=unit)
 
 
-def moment(seconds_since_1970: float | None) -> str:
-    """Return a time on the clock of the PC that trains; without the year if it is this year; "–" if unknown."""
+def moment(wording: Wording, seconds_since_1970: float | None) -> str:
+    """Return a time on the clock of the PC that trains, such as "12-01 15:27", in German "01.12. 15:27"; with the year
+    unless it is this year; "–" if unknown."""
     then = _local(seconds_since_1970)
     if not then:
         return "–"
-    same_year = then.tm_year == time.localtime().tm_year
-    return time.strftime("%m-%d %H:%M" if same_year else "%Y-%m-%d %H:%M", then)
+    key = "units.day" if then.tm_year == time.localtime().tm_year else "units.day_of_year"
+    day = wording.t(key, year=then.tm_year, month=then.tm_mon, day=then.tm_mday)
+    return f"{day} {time.strftime('%H:%M', then)}"
 
 
 def clock(seconds_since_1970: float | None) -> str:
@@ -189,7 +191,7 @@ def at_time(w: Wording, seconds: float | None) -> str:
         return then.strftime("%H:%M")
     if then.date() == date.today() + timedelta(days=1):
         return w.t("queue_panel.tomorrow", time=then.strftime("%H:%M"))
-    return moment(seconds)
+    return moment(w, seconds)
 
 
 def model_name(model_id: str, w: Wording) -> str:

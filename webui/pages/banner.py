@@ -66,12 +66,12 @@ class LeftRuns(Panel):
             return Html("")
         title = w.t("left_runs_card.left_one") if len(runs) == 1 else w.t("left_runs_card.left_many", count=len(runs))
         each = (
-            tag("li", w.render(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in runs
+            tag("li", w.render(run.words), " ", tag("span", moment(w, run.created), class_="lg-quiet")) for run in runs
         )
         return join([tag("h2", title), tag("ul", *each, class_="lg-plain-list")])
 
     def _choices(self, runs: Sequence[LeftRun]) -> list[tuple[str, str]]:
-        return [(f"{run.name} · {moment(run.created)}", run.id) for run in runs]
+        return [(f"{run.name} · {moment(self.w, run.created)}", run.id) for run in runs]
 
     def parts(self) -> list[LivePart]:
         return [

@@ -24,7 +24,7 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
     """Return (label, id) of all models: runs with an adapter, adapters made elsewhere, base models. Ids: run:<id>,
     adapter:<name>, base:<model>."""
     runs = [
-        (w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
+        (w.t("chat_page.choice_run", name=row.name, when=format.moment(w, row.created)), f"run:{row.id}")
         for row in rows
         if row.can_chat
     ]

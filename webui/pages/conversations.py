@@ -186,7 +186,8 @@ class ConversationShelf:
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
-            (f"{each.name} · {each.label} · {format.moment(each.changed)}", each.id) for each in matches[:MAX_LISTED]
+            (f"{each.name} · {each.label} · {format.moment(self.w, each.changed)}", each.id)
+            for each in matches[:MAX_LISTED]
         ]
         count = (
             w.t("conversations_view.count", shown=len(choices), count=len(matches))

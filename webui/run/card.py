@@ -17,6 +17,7 @@ from webui.run import better, figures, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
 TONES = {
+    State.QUEUED: "plain",
     State.COMPLETED: "ok",
     State.STOPPED: "ok",
     State.PAUSED: "plain",
@@ -86,7 +87,7 @@ def _at_work(view: RunView, w: Wording) -> list[Html]:
     percent = None if fraction is None else round(100 * fraction)
     return [
         tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
-        bar(phase, percent),
+        *([] if status.state == State.QUEUED else [bar(phase, percent)]),  # nothing is going on yet
     ]
 
 

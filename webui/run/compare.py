@@ -17,7 +17,7 @@ from core.errors import GarageError
 from core.files import JsonObject
 from core.recipe import Recipe
 from core.runs.run_json import Parent
-from core.runs.states import BUSY, State
+from core.runs.states import BUSY
 from webui.form.fields import FIELDS, label_of
 from webui.kit import format
 from webui.kit.theme import ASSETS
@@ -109,9 +109,9 @@ def row_data(row: RunRow, w: Wording) -> JsonObject:
     return {
         "id": row.id,
         "name": row.name,
-        "about": " · ".join(filter(None, (model_line(row, w), steps, right, lost, format.moment(row.created)))),
+        "about": " · ".join(filter(None, (model_line(row, w), steps, right, lost, format.moment(w, row.created)))),
         "state": w.t(f"state.{state.value}"),
-        "tone": "plain" if state == State.QUEUED else tone_of(row.status),
+        "tone": tone_of(row.status),
         "course": row.course,
         "eval": w.t("runs_table.reward", value=evaluated) if row.is_reward and row.evaluated is not None else evaluated,
         "minutes": format.duration(w, row.seconds) or "–",

@@ -84,7 +84,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     return tag(
         "div",
         tag("div", tag("h3", export_name(done, w)), verdict(done.check, w), class_="lg-run-head"),
-        muted(" · ".join((format.moment(done.created), size, done.base))),
+        muted(" · ".join((format.moment(w, done.created), size, done.base))),
         tag("p", w.render(done.check.summary)),
         _to_copy(first, w),
         tag(

@@ -38,7 +38,7 @@ def rows(models: Sequence[StoredModel], w: Wording) -> Html:
 def row(each: StoredModel, w: Wording) -> Html:
     """Return a model with its facts, and the buttons that train it and delete it."""
     facts = [
-        w.t("disk_view.last_used", when=format.moment(each.last_used)),
+        w.t("disk_view.last_used", when=format.moment(w, each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
         used_by(each, w),
     ]

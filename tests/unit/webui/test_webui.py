@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,13 @@ def test_numbers_as_they_were_typed(value: float, shown: str):
 )
 def test_time_left_in_words(seconds: float | None, shown: str):
     assert format.time_left(EN, seconds) == shown
+
+
+def test_a_date_is_written_as_its_language_does():
+    """Seen in German: "12-01 15:27", broken after "12-"."""
+    then = datetime(2025, 3, 9, 7, 5).timestamp()
+    shown = [format.moment(Wording(language), then) for language in ("en", "de", "zh")]
+    assert shown == ["2025‑03‑09 07:05", "09.03.2025 07:05", "2025年3月9日 07:05"]
 
 
 def test_progress_says_its_unit():
