@@ -115,7 +115,7 @@ def details(
         for word in choice.offered
     )
     key = f"{choice.model}-{choice.questions}"
-    prompt = tag("textarea", ground.system, name_="prompt", rows=3, maxlength=MAX_PROMPT, id=f"ep-prompt-{key}")
+    prompt = tag("textarea", ground.system, name_="prompt", rows=4, maxlength=MAX_PROMPT, id=f"ep-prompt-{key}")
     parts = [
         tag("fieldset", tag("legend", w.t("evaluate_page.who")), *boxes, class_="ep-who"),
         select("also", w.t("evaluate_page.also"), further, choice.also, choice.model) if len(further) > 1 else None,
