@@ -236,7 +236,7 @@ def unfold_all(page: Page, *folds: str) -> None:
 def link_starter(workspace: Workspace) -> bool:
     """Link an existing starter model into workspace; nothing is downloaded for pictures."""
     named = os.environ.get("LORA_GARAGE_TEST_STARTER")
-    made = Path(named) if named else starter.folder(Path(__file__).parent / ".cache" / "models")
+    made = Path(named) if named else starter.folder(PROJECT / "tests" / ".cache" / "models")
     if not (made / "config.json").is_file():
         return False
     target = starter.folder(workspace.models)
