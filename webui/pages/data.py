@@ -90,7 +90,7 @@ class DataPage:
         """Build the chosen dataset's head with its buttons."""
         w = self.w
         with gr.Column(elem_id="data-title"):
-            self.head = gr.HTML("", elem_id="data-head")
+            self.head = gr.HTML(muted(w.t("data_page.reading")), elem_id="data-head")
             with gr.Row(visible=False, elem_id="data-actions", elem_classes="lg-tight") as self.actions:
                 self.use = gr.Button(w.t("data_page.use"), variant="primary", elem_id="data-use")
                 self.copy = gr.Button(w.t("data_page.copy"), elem_id="data-copy")
