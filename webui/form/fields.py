@@ -106,7 +106,8 @@ def step_of(default: float | int) -> float | int:
 
 def label_of(name: str, w: Wording) -> str:
     words = w.t(f"wizard.field_{name}")
-    return words if words.lower() == name or words.endswith(f"({name})") else f"{words} ({name})"
+    is_said = words.lower() == name or words.lower().endswith(f"({name})")
+    return words if is_said else f"{words} ({name})"
 
 
 def shown_value(key: Key, value: Any) -> object:
