@@ -78,11 +78,11 @@ body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
 # By language, the page's code and what it says when the app does not answer (server/script).
 SAID = json.dumps(
-    {each: [*map(Wording(each).t, ("language.html", "page.lost", "page.lost_try"))] for each in LANGUAGES},
+    {each: [*map(Wording(each).t, ("language.html", "page.lost"))] for each in LANGUAGES},
     ensure_ascii=False,
 )
 HTML_LANG = (
-    f"<script>{{ const said = {SAID}; [document.documentElement.lang, ...window.loraGarageLost] = "
+    f"<script>{{ const said = {SAID}; [document.documentElement.lang, window.loraGarageLost] = "
     f"said[location.pathname.split('/').filter(Boolean).pop()] ?? said.en; }} "
     f"document.querySelector('link[rel=manifest]')?.setAttribute('crossorigin', 'use-credentials');</script>"
 )

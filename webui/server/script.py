@@ -29,8 +29,8 @@ FIRST = re.compile(
     r"0;if\(\4\)\{)this\.cancel\(\4\.cancels\);"
 )
 
-# What the page says when the app no longer answers, a title and a text in English; webui/app has them in each language.
-LOST = ("`Connection Lost`", "`Connection to the server was lost. Attempting reconnection...`")
+# What the page says when the app no longer answers, in English; webui/app has it in each language.
+LOST = "`Connection to the server was lost. Attempting reconnection...`"
 
 
 def with_fixes(script: str) -> str:
@@ -39,9 +39,7 @@ def with_fixes(script: str) -> str:
     script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
     script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\1\4.isOver=!0;\5,\4)", script))
     script = FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
-    for place, text in enumerate(LOST):
-        script = script.replace(text, f"window.loraGarageLost[{place}]")
-    return script
+    return script.replace(LOST, "window.loraGarageLost")
 
 
 def serve_fixed_script() -> None:
