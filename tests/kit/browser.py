@@ -31,8 +31,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 (button[data-set]),
                 #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns >
                 #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report,
-                #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
-                #learned-row, #row-before, #row-after, #next-data
+                #comparing > #comparing-said, #comparing-choose, #comparing-try, #comparing-tried;
+                #learned > #learned-counters, #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table
                 #column-choices > #first-rows,
                 #column-<number>; #reading-notice

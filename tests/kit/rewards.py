@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from core.judges.weighted import WeightedJudge
+from core.runs.judging import Judged
+from core.runs.judging_worker import scored
 from core.training.rewards.drawing import Drawing
-from core.training.rewards.judging import Judged
-from core.training.rewards.judging_worker import scored
 
 STOP = (3, 4, 5, 6, 7, 8)
 # an answer is better the fewer of its words are above 49

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import PauseRequested, RunError
 from core.judges import weighted
-from core.training.rewards.judging import MAX_FAILURES, Judging
+from core.runs.judging import MAX_FAILURES, Judging
 
 PAIRS = [('{"answer": 7}', '{"answer": 7}'), ("7", "The answer is 8."), ("7", ""), ("7", "a" * 60 + "!")]
 

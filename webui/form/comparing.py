@@ -3,6 +3,10 @@ marked good and bad, training by rewards for rows whose answers a rule can judge
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 import gradio as gr
@@ -14,16 +18,19 @@ from core.files import JsonObject
 from core.judges import weighted
 from core.judges.propose import propose
 from core.judges.specs import LabelJudge
+from core.messages import msg
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
 from core.reward_settings import Rewards
 from webui.form.fields import REWARDS
 from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle
-from webui.form.planner import Form
+from webui.form.planner import Form, FormResult
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format
-from webui.kit.html import Html, join, tag
-from webui.kit.live import QUIET, Updates
+from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.live import CONTROL, QUIET, Updates, shown
 from webui.kit.panel import Panel
+from webui.kit.wording import Wording
+from webui.state.trying import TryingProgress
 
 SETTING = "train.objective"
 SETTINGS = [f"train.{name}" for name in OF_PREFERENCES]  # with those that depend on it
@@ -31,6 +38,7 @@ PLANNED_ANEW = [f"train.{name}" for name in OF_ONE_OBJECTIVE]
 Kind = Literal["dpo", "kto", "grpo"]
 JUDGED = ("choice", "json", "label", "number")  # rules that read the answer, rather than some of its words
 MAX_JUDGED = 200  # answers that the proposal of a rule reads
+MAX_SHOWN = 600  # characters of a question or an answer
 TOKEN_BYTES = 3  # of UTF-8, at least, that a token of an answer stands for
 # Parts that a report lists as left out, and the objective that reads them.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
@@ -46,25 +54,67 @@ class Comparing(Panel):
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="comparing") as self.column:
             self.text = gr.HTML("", elem_id="comparing-said")
-            self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
+            with gr.Row(elem_classes="lg-tight"):
+                self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
+                self.attempt = gr.Button("", size="sm", elem_id="comparing-try", elem_classes="lg-remedy")
+            self.tried = gr.HTML("", elem_id="comparing-tried", visible=False)
 
     @property
     def parts(self) -> Components:
-        return {self.column, self.text, self.button}
+        return {self.column, self.text, self.button, self.attempt, self.tried}
 
     def draw(self, form: Form) -> Updates:
         """Return the updates of the offer's text and button (another objective, or only the better answers); hidden
         unless the dataset suits one or one is chosen."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
-            return {self.column: gr.update(visible=False), self.text: gr.skip(), self.button: gr.skip()}
+            return {self.column: gr.update(visible=False)}
         back = "comparing.imitate" if objective == "grpo" else "comparing.better_only"
         button = back if objective else f"comparing.choose_{kind}"
         return {
             self.column: gr.update(visible=True),
             self.text: self._sentences(kind, objective, form),
             self.button: gr.update(value=self.w.t(button)),
+            **self._draw_trial(form, "grpo" in (objective, kind) and objective in ("", "grpo")),
         }
+
+    def _draw_trial(self, form: Form, by_rewards: bool) -> Updates:
+        """Return the updates of the button that tries the model, and of the progress or result of this form's try."""
+        w, progress = self.w, self.services.trying.progress()
+        if not by_rewards:
+            return {self.attempt: gr.update(visible=False), self.tried: shown("")}
+        is_mine = progress.key == self._key(form)
+        at_work = is_mine and progress.at_work
+        label = w.t("chat_page.stop" if at_work else "comparing.try")
+        return {
+            self.attempt: gr.update(visible=True, value=label),
+            self.tried: shown(trial_view(progress, w) if is_mine else ""),
+        }
+
+    def _key(self, form: Form) -> str:
+        """Return a text that changes with what a try depends on."""
+        reading = form.answers.reading
+        with suppress(GarageError, TypeError):  # the dataset is gone, or invalid JSON from a browser
+            own = [form.model, form.answers.parent, form.data, self.services.datasets.version(form.data)]
+            own += [reading and reading.state(), form.answers.rewards or self._rewards(form)]
+            return json.dumps(own, default=str)
+        return "-"
+
+    def _try(self, form: Form, result_of: Callable[[Form], FormResult]) -> None:
+        """Start a try of the form's model, or stop the one that is at work."""
+        trying, key = self.services.trying, self._key(form)
+        if trying.progress().at_work and trying.progress().key == key:
+            return trying.stop()
+        try:
+            if not self._objective(form):
+                form = replace(form, answers=replace(form.answers, explicit=self.switched(form)))
+            result = result_of(form)
+            if (why := result.problem or result.missing) or result.plan is None:
+                return trying.refuse(key, why or msg("comparing.try_no_plan"))
+            self.services.snapshots.refuse_while_training()
+            trying.start(key, result.plan.recipe, form.answers.parent)
+        except GarageError as error:
+            trying.refuse(key, error.message)
 
     def _kind(self, form: Form) -> Kind | None:
         """Return the objective that the dataset suits beside sft; None without one, if none is chosen, or it cannot be
@@ -164,4 +214,32 @@ class Comparing(Panel):
             state = form.read(values)
             return Filling(answers={"explicit": self.switched(state)}), {}
 
+        def attempt(values: FieldValues) -> Filled:
+            """Start or stop a try; nothing of the form changes."""
+            self._try(form.read(values), form.result_of)
+            return None, {}
+
         form.fill_on(self.button.click, fill, form.inputs, set(), **QUIET)
+        form.fill_on(self.attempt.click, attempt, form.inputs, set(), **CONTROL)
+
+
+def trial_view(progress: TryingProgress, w: Wording) -> Html:
+    """Return the progress of a try, or its result: the verdict, the shares of questions, and the best answer."""
+    if progress.at_work:
+        sentence = w.t("evaluation_view.preparing")
+        if progress.total:
+            sentence = w.t("evaluation_view.answers", done=progress.done, total=progress.total)
+        percent = round(100 * progress.done / progress.total) if progress.total else None
+        return join([muted(sentence), bar(sentence, percent)])
+    if progress.error:
+        return notice(w.render(progress.error), "warn")
+    if (trial := progress.trial) is None:
+        return Html("")
+    tone = "ok" if trial.can_learn else "warn"
+    facts = trial.model_dump(include={"questions", "answers", "wrong", "right", "mixed"})
+    return join([
+        notice(w.render(trial.verdict()), tone),
+        muted(w.t("comparing.tried", percent=100 * trial.reward, **facts)),
+        tag("p", trial.question[:MAX_SHOWN], class_="jd-question", dir="auto"),
+        tag("p", trial.best[:MAX_SHOWN], class_="jd-answer", dir="auto"),
+    ])  # fmt: skip

@@ -114,7 +114,7 @@ class Wizard:
             self.start_step.build()
         self.state = gr.JSON(FormAnswers().state(), visible=False)  # the answers, kept in the browser
         self.moved = gr.JSON(None, visible=False)  # whether the free memory has changed enough for another look
-        self.again = gr.Timer(1.5, active=False)  # active while the pace is measured or a dry run is made
+        self.again = gr.Timer(1.5, active=False)  # active during a measurement of the pace, a dry run or a try
 
     def build_plan(self) -> None:
         """Build the plan beside the steps."""
@@ -369,7 +369,7 @@ class Wizard:
             self.start_view.cards: self.start_view.draw_cards(result, form.data),
             self.start_view.links: self.start_view.draw_links(form.model, form.data),
             self.start_view.bar: self.start_view.draw_bar(self._summary(form, result), result),
-            self.again: gr.Timer(active=result.unsettled),
+            self.again: gr.Timer(active=result.unsettled or self.services.trying.progress().at_work),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
             ),

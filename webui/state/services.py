@@ -34,6 +34,7 @@ from webui.state.diagnoses import Diagnoses
 from webui.state.evaluating import Evaluating
 from webui.state.making import Makings
 from webui.state.snapshot import Snapshots
+from webui.state.trying import Trying
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Services:
     hub_token: HubToken
     evaluating: Evaluating
     makings: Makings
+    trying: Trying
     deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
@@ -113,6 +115,7 @@ class Services:
             hub_token=HubToken(),
             evaluating=Evaluating(workspace, datasets, chat),
             makings=Makings(workspace, datasets, chat, supervisor.queue),
+            trying=Trying(runs, datasets, chat),
         )
 
     def begin(self) -> None:
@@ -127,6 +130,7 @@ class Services:
         self.ollama.cancel()
         self.downloads.close()
         self.evaluating.stop()
+        self.trying.stop()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

@@ -124,6 +124,10 @@ class LocalWriter:
             do_sample=attempt > 0, temperature=TEMPERATURE, seed=attempt, max_new_tokens=max_tokens,
             enable_thinking=None if thinks is None else False,
         )  # fmt: skip
+        return self.sampled(conversations, sampling)
+
+    def sampled(self, conversations: Conversations, sampling: Sampling) -> list[str]:
+        """Return an answer for each conversation, AT_ONCE at a time; "" for one that is too long. Raises ChatError."""
         texts = list[str]()
         for begin in range(0, len(conversations), AT_ONCE):
             texts += self._together(conversations[begin : begin + AT_ONCE], sampling)

@@ -1,5 +1,5 @@
 """Training by rewards (objective grpo): answers are drawn and judged, then weighed for the step; held-out reward.
-Torch, except in `judging_worker`.
+Torch. The judges are in core/runs/judging.
 
 Imports: as core.training.
 """

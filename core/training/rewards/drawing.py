@@ -28,8 +28,8 @@ from core.files import is_out_of_memory
 from core.judges import weighted
 from core.messages import Message, msg
 from core.recipe import Recipe
+from core.runs.judging import Judged, Judging, shares_of_groups
 from core.runs.reporter import Reporter
-from core.training.rewards.judging import Judged, Judging
 from core.training.rewards.questions import AskedRow, question_of
 from core.training.rewards.reference import with_reference
 
@@ -63,13 +63,6 @@ class Draw:
         """Return means over the answers, by TRL's names; shares of groups, ours. largest: the most that an answer can
         get."""
         known = [reward for reward in self.rewards if not math.isnan(reward)]
-        groups = [self.rewards[i : i + self.copies] for i in range(0, len(self.rewards), self.copies)]
-        spread = [[reward for reward in group if not math.isnan(reward)] for group in groups]
-        shares = {
-            "frac_reward_zero_std": sum(len(set(group)) < 2 for group in spread),
-            "frac_all_wrong": sum(max(group, default=0.0) <= 0 for group in spread),
-            "frac_all_right": sum(min(group, default=0.0) >= largest - 1e-9 for group in spread),
-        }
         means = {
             f"rewards/{name}/mean": statistics.fmean(judged)
             for name, scores in zip(names, self.judged.scores, strict=True)
@@ -79,7 +72,7 @@ class Draw:
             "reward": statistics.fmean(known) if known else 0.0,
             "reward_std": statistics.stdev(known) if len(known) > 1 else 0.0,
             **means,
-            **{name: count / len(groups) for name, count in shares.items()},
+            **shares_of_groups(self.rewards, self.copies, largest),
             "completions/mean_length": self.tokens / len(self.answers),
             "completions/clipped_ratio": sum(not answer.has_ended for answer in self.answers) / len(self.answers),
             "entropy": self.surprise,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gradio as gr
 import pytest
 
 from core.advice.diagnosis import Diagnosis
+from core.chat.trying import Trial
 from core.messages import msg
 from core.workspace.folder import Workspace
 from webui.form.comparing import Comparing
@@ -18,6 +20,7 @@ from webui.form.fields import FormAnswers
 from webui.form.planner import Form, FormResult, Planner, recipe_of
 from webui.kit.wording import Wording
 from webui.state.services import Services
+from webui.state.trying import TryingProgress
 
 
 @pytest.fixture
@@ -134,3 +137,37 @@ def test_another_objective_takes_no_rate_and_no_steps_from_the_one_before(servic
     dpo = switched(before)
     assert dpo == {"train.seed": 7, "train.objective": "dpo"}
     assert switched(dpo | {"train.beta": 0.2, "train.learning_rate": 1e-4}) == {"train.seed": 7}
+
+
+def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, begun = Comparing(services, Wording("en")), list[tuple[Any, ...]]()
+    monkeypatch.setattr(services.trying, "start", lambda *given: begun.append(given))
+    with gr.Blocks():
+        part.build()
+    form = Form(
+        goal="style", model="starter", data="sample:shop_messages", memory="here", name="", answers=FormAnswers()
+    )
+    part._try(form, lambda form: Planner(services).look(form, Wording("en")))
+    [(key, recipe, parent)] = begun
+    assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None
+    chosen = replace(form, answers=FormAnswers(explicit=part.switched(form)))
+    trial = Trial(questions=16, answers=8, wrong=16, right=0, mixed=0, reward=0.0, question="<b>?", best="no")
+    for progress, said, button in (
+        (TryingProgress(key, at_work=True, done=16, total=128), "16 of 128", "Stop"),
+        (TryingProgress(key, trial=trial), "never gets this right", "Try the model"),
+        (TryingProgress(key, error=msg("comparing.try_other")), "Another model", "Try the model"),
+    ):
+        monkeypatch.setattr(services.trying, "_progress", progress)
+        for each in (form, chosen):  # choosing the objective changes nothing that was tried
+            drawn = part.draw(each)
+            assert said in drawn[part.tried]["value"] and button in drawn[part.attempt]["value"]
+        assert "<b>" not in drawn[part.tried]["value"]
+        assert part.draw(replace(form, model="other"))[part.tried]["visible"] is False
+        assert part.draw(replace(form, data="sample:pirate_answers"))[part.column]["visible"] is False
+    for junk in (replace(form, model="no/such/model"), replace(chosen, data=7), replace(chosen, data="gone")):
+        monkeypatch.setattr(services.trying, "_progress", TryingProgress())
+        part._try(junk, lambda form: Planner(services).look(form, Wording("en")))
+        assert services.trying.progress().error, "why it did not begin"
+    assert len(begun) == 1

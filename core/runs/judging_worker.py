@@ -1,4 +1,4 @@
-"""Judges answers in a process of its own: `python -m core.training.rewards.judging_worker`. No torch.
+"""Judges answers in a process of its own: `python -m core.runs.judging_worker`. No torch.
 
 Reads {"judges": [...]} once, then {"request": n, "pairs": [[expected, answer], ...], "first": i}; writes for each judge
 from the i-th on {"request": n, "judge": i, "scores": [0 to 1, or null], "why": message or null}: null for an answer

@@ -16,7 +16,7 @@ from core.messages import Message, msg
 from core.system.lines import Child
 from core.system.processes import kill_tree
 
-MODULE = "core.training.rewards.judging_worker"
+MODULE = "core.runs.judging_worker"
 DEADLINE_S = 60.0  # of one judge for all answers of a step; the slowest pattern takes 0.5 s an answer
 MAX_FAILURES = 3  # steps in a row without a result of a judge, after which the run ends
 LOOK_S = 0.2
@@ -38,6 +38,19 @@ class Judged:
             known = [weight * score for weight, score in zip(weights, scores, strict=True) if score is not None]
             rewards.append(sum(known) if known else math.nan)
         return rewards
+
+
+def shares_of_groups(rewards: Sequence[float], copies: int, largest: float) -> dict[str, float]:
+    """Return the shares of questions whose answers all got the same reward, none, and the largest. rewards: groups of
+    `copies` are neighbours; NaN is left out."""
+    groups = [rewards[i : i + copies] for i in range(0, len(rewards), copies)]
+    known = [[reward for reward in group if not math.isnan(reward)] for group in groups]
+    counts = {
+        "frac_reward_zero_std": sum(len(set(group)) < 2 for group in known),
+        "frac_all_wrong": sum(max(group, default=0.0) <= 0 for group in known),
+        "frac_all_right": sum(min(group, default=0.0) >= largest - 1e-9 for group in known),
+    }
+    return {name: count / len(groups) for name, count in counts.items()}
 
 
 class Judging:
