@@ -83,27 +83,27 @@ def test_zoom_is_shared_kept_while_rows_arrive_and_taken_back(chrome: Browser, a
     page, watch = kit.open_page(chrome, app)
     kit.open_details(page.locator("#live-chart .lc-more"))
     kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
-    whole = page.locator("#live-chart .lc-reset")
-    kit.expect(whole).to_be_hidden()
+    reset = page.locator("#live-chart .lc-reset")
+    kit.expect(reset).to_be_hidden()
     assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
     rate = page.locator("#live-chart .lc-small b").first
     at_the_end = rate.inner_text()
     assert step_at(page, 0.03) < 35 and rate.inner_text() != at_the_end, "the small charts follow the pointer"
     drag(page, 0.02, 0.04)  # the axis is that of all 1,000 steps, of which 100 are done
-    kit.expect(whole).to_be_visible()
+    kit.expect(reset).to_be_visible()
     zoomed = (step_at(page, 0.001), step_at(page, 0.999))
     assert 19 <= zoomed[0] <= 22 and 39 <= zoomed[1] <= 42
     more_rows(page, run, 30)
     kit.set_dark(page, True)
     assert (step_at(page, 0.001), step_at(page, 0.999)) == zoomed
     kit.assert_accessible(page)
-    whole.focus()
+    reset.focus()
     page.keyboard.press("Enter")
-    kit.expect(whole).to_be_hidden()
+    kit.expect(reset).to_be_hidden()
     assert (step_at(page, 0.001), step_at(page, 0.999)) == (1, run.step)
     drag(page, 0.05, 0.06)
     page.locator("#live-chart .lc-box .u-over").first.dblclick()
-    kit.expect(whole).to_be_hidden()
+    kit.expect(reset).to_be_hidden()
     assert step_at(page, 0.999) == run.step
     watch.check()
     page.context.close()

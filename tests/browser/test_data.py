@@ -90,7 +90,7 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     kit.expect(page.locator("#data-place")).to_have_text(left)  # none is repeated any more: all of the others
     if viewport == kit.DESKTOP:
         edit(page, 21, "answer", "Twenty-one <b>it</b> is.")
-        said = page.locator("#data-said")
+        notice = page.locator("#data-said")
     else:  # a row is opened over the table, whole
         reached(page, 21).locator(".dt-answer").click()
         kit.expect(page.locator("#data-row-first textarea")).to_have_value("What is number 21?")
@@ -98,8 +98,8 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
         page.locator("#data-row-second textarea").fill("Twenty-one <b>it</b> is.")
         kit.assert_accessible(page)
         page.locator("#data-row-save").click()
-        said = page.locator("#data-notice")
-    kit.expect(said).to_contain_text(edited)
+        notice = page.locator("#data-notice")
+    kit.expect(notice).to_contain_text(edited)
     kit.expect(page.locator(".dt-row", has_text="<b>it</b>")).to_have_count(1)
     page.mouse.move(0, 0)  # the colour of a button under it is not asked for
     kit.assert_accessible(page)
@@ -336,8 +336,8 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.open_step(page, "data")
     for number in range(3):  # as Chat keeps them
-        asked = [{"role": "user", "content": f"What is number {number}?"}]
-        corrected = corrections.row(asked, f"It is {number}.", f"No idea, {number}.")
+        turns = [{"role": "user", "content": f"What is number {number}?"}]
+        corrected = corrections.row(turns, f"It is {number}.", f"No idea, {number}.")
         made, _ = corrections.keep(workspace, store, "base:starter", "Corrections", [corrected])
     kit.go_to_tab(page, "Chat")
     kit.go_to_tab(page, "Train")
@@ -389,8 +389,8 @@ def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     parent = trained(workspace, "my tuned one")
     for number in range(24):
-        asked = [{"role": "user", "content": f"What is number {number}?"}]
-        row = corrections.row(asked, f"Number {number} it is, said in some words.", f"No idea, {number}.")
+        turns = [{"role": "user", "content": f"What is number {number}?"}]
+        row = corrections.row(turns, f"Number {number} it is, said in some words.", f"No idea, {number}.")
         made, _ = corrections.keep(workspace, store, f"run:{parent.id}", "Corrections", [row])
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.choose(page, "#data", made.id)

@@ -54,8 +54,8 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
 
     with page.expect_download() as saved:
         page.locator("#duel-save").click()
-    asked = tmp_path / saved.value.suggested_filename
-    saved.value.save_as(asked)
+    saved_file = tmp_path / saved.value.suggested_filename
+    saved.value.save_as(saved_file)
 
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
@@ -89,9 +89,9 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
         page.get_by_role("option", name=named, exact=True).click()
         kit.expect(page.get_by_role("option")).to_have_count(0)  # folded up, before the other one unfolds
         kit.expect(page.locator(f"#duel-{side}-checkpoint")).to_be_visible()
-    page.locator("#duel-file input[type=file]").set_input_files(asked)
+    page.locator("#duel-file input[type=file]").set_input_files(saved_file)
     kit.expect(page.locator("#duel-file-said")).to_have_text(
-        w.t("contenders.file_said", name=asked.name, count=10, expected=0)
+        w.t("contenders.file_said", name=saved_file.name, count=10, expected=0)
     )
     kit.assert_accessible(page, f"duel-of-two-{language}")
     duel_of_ten(page, w, child.name, own="")

@@ -125,9 +125,9 @@ def test_one_press_evaluates_a_run_that_was_trained_here(
     [evaluation] = SetEvaluation.all_of(workspace)
     assert len(evaluation.answers()) == len(evaluation.lineup.prompts) * 5 == 100
     assert evaluation.lineup.contestants[3].run == run.id
-    said = part.locator(".ev-conclusion").inner_text()
+    conclusion = part.locator(".ev-conclusion").inner_text()
     page.reload()
-    kit.expect(page.locator("#run-evaluation .ev-conclusion")).to_have_text(said)
+    kit.expect(page.locator("#run-evaluation .ev-conclusion")).to_have_text(conclusion)
     kit.assert_accessible(page, f"evaluated-journey-{language}")
     watch.check()
     page.context.close()

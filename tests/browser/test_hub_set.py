@@ -105,16 +105,16 @@ def search(page: Page, words: str) -> None:
 
 
 def failures_are_sentences(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
-    said = page.locator("#hub-set-failure .lg-notice")
+    notice = page.locator("#hub-set-failure .lg-notice")
     hub.status = 429
     search(page, "pirate")
-    kit.expect(said).to_contain_text(words["busy"])
+    kit.expect(notice).to_contain_text(words["busy"])
     hub.status = None
     search(page, "owner/pirat-talk")
-    kit.expect(said).to_contain_text(words["near"])
+    kit.expect(notice).to_contain_text(words["near"])
     hub.gated = True
     search(page, NAME)
-    kit.expect(said).to_contain_text(words["gated"], timeout=40_000)
+    kit.expect(notice).to_contain_text(words["gated"], timeout=40_000)
     kit.expect(page.locator("#hub-set-add")).to_be_hidden()
     hub.gated = False
 

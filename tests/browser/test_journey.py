@@ -206,11 +206,11 @@ def test_ctrl_c_in_the_terminal_pauses_and_saves_what_runs(tmp_path: Path, tiny_
     workspace = Workspace.open(tmp_path)
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     app = start_app(tmp_path)
-    wanted = with_settings(
+    recipe = with_settings(
         plan.resolve(Recipe.read(PRESETS / "recipes" / "quickstart.yaml"), "x", has_card=False),
         "model.id=library:tiny", "train.max_steps=100000", "train.sample_seconds=0",
     )  # fmt: skip
-    run = Runs(workspace).create(wanted, "app")
+    run = Runs(workspace).create(recipe, "app")
     wait_until(lambda: run.status().step >= 2, 60)
     assert app.stop() == 0
     assert run.status().state == State.PAUSED and run.saved_step() == run.status().step

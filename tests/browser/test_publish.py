@@ -32,7 +32,7 @@ def test_an_adapter_is_published_after_its_files_were_seen(
     folder = workspace.exports / f"{run.id}-adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(bytes(300_000))
-    said = {
+    record = {
         "name": folder.name,
         "run": run.id,
         "run_name": "whole",
@@ -41,17 +41,17 @@ def test_an_adapter_is_published_after_its_files_were_seen(
         "dtype": "bfloat16",
     }
     made = ExportResult(
-        **said, files={"adapter_model.safetensors": 300_000}, check=PROVEN, created=time.time(), seconds=1.0
+        **record, files={"adapter_model.safetensors": 300_000}, check=PROVEN, created=time.time(), seconds=1.0
     )
     (folder / "export.json").write_text(made.model_dump_json(), "utf-8")
     with TakingHub() as hub:
-        here = {
+        environment = {
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": "hf_plantedForThePage",
             "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        app = kit.start_app(workspace.root, **here, HF_HOME=str(tmp_path / "hf"))
+        app = kit.start_app(workspace.root, **environment, HF_HOME=str(tmp_path / "hf"))
         try:
             page, watch = kit.open_page(chrome, app, "/zh" if language == "zh" else "/?lang=en", viewport=viewport)
             page.locator("#run-way-out").click()
@@ -73,8 +73,8 @@ def test_an_adapter_is_published_after_its_files_were_seen(
             assert hub.requests == [] and kit.overflow(page) <= 0
             page.locator("#publish-look").click()
             page.locator("#publish-send").click()
-            told = page.locator("#publish-status")
-            kit.expect(told).to_contain_text("hf repos delete anna/pirate")
+            status = page.locator("#publish-status")
+            kit.expect(status).to_contain_text("hf repos delete anna/pirate")
             assert hub.rows == [{"id": "anna/pirate", "private": True}]
             kit.assert_accessible(page, f"publish-done-{language}")
             watch.check()

@@ -60,11 +60,11 @@ def upload(page: Page, file: Path, text: str) -> None:
 
 def readers(app: kit.App) -> list[int]:
     """Processes that read a file for it."""
-    found = []
+    pids = []
     for child in psutil.Process(app.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found += [child.pid] if "tests.kit.endless" in child.cmdline() else []
-    return found
+            pids += [child.pid] if "tests.kit.endless" in child.cmdline() else []
+    return pids
 
 
 def pick(page: Page, dropdown: str, option: str) -> None:

@@ -80,10 +80,10 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
         kit.go_to_tab(other, words["models"])
         listed = other.locator("#disk-list li", has_text=MODEL)
         kit.expect(listed).to_contain_text(words["incomplete"])
-        asked, _ = len(hub.requests), hub.release.set()
+        before, _ = len(hub.requests), hub.release.set()
         page.locator("#downloads-list button[data-act=resume]").click()
         kit.expect(page.locator("#downloads-list button[data-act=remove]")).to_be_visible(timeout=60_000)
-        ranges = [line for line in hub.requests[asked:] if ".safetensors bytes=" in line]
+        ranges = [line for line in hub.requests[before:] if ".safetensors bytes=" in line]
         assert ranges and all(int(re.split("[=-]", line)[-2]) > 0 for line in ranges), "gone on with where it was"
         kit.expect(listed).not_to_contain_text(words["incomplete"])
         find_on_the_models_page(other, words)
@@ -127,7 +127,7 @@ def what_the_hub_finds(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
 
     Seen: a hub that answered before the list was drawn for the same words was gone again once it was.
     """
-    found, rows = page.locator("#hub-found"), page.locator("#shelf li")
+    results, rows = page.locator("#hub-found"), page.locator("#shelf li")
     page.evaluate(gate.script("shelf-words"))
     few = rows.count()
     page.locator("#shelf-words input").fill("tiny")
@@ -135,15 +135,15 @@ def what_the_hub_finds(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
     assert not [line for line in hub.requests if line == "GET /api/models"], "asked while somebody typed"
     hub.status = 429
     page.locator("#ask-hub").click()
-    kit.expect(found.locator(".lg-notice")).to_contain_text(words["busy"])
+    kit.expect(results.locator(".lg-notice")).to_contain_text(words["busy"])
     gate.open(page, "shelf-words")
     kit.expect(rows).not_to_have_count(few)
-    kit.expect(found.locator(".lg-notice")).to_contain_text(words["busy"])
+    kit.expect(results.locator(".lg-notice")).to_contain_text(words["busy"])
     hub.status = None
     page.locator("#ask-hub").click()
-    kit.expect(found.locator("li")).to_have_count(2)
-    kit.expect(found.locator("li", has_text="GGUF").locator("button")).to_have_count(0)
-    found.locator("button", has_text=MODEL).click()
+    kit.expect(results.locator("li")).to_have_count(2)
+    kit.expect(results.locator("li", has_text="GGUF").locator("button")).to_have_count(0)
+    results.locator("button", has_text=MODEL).click()
     kit.expect(page.locator("#model input")).to_have_value(MODEL)
 
 
@@ -168,10 +168,10 @@ def find_on_the_models_page(page: Page, words: dict[str, str]) -> None:
     kit.expect(shelf.first.locator("button")).to_have_attribute("data-repo", re.compile("Qwen/"))
     page.locator("#models-words").fill("tiny")
     page.locator("#models-words").press("Enter")
-    found = page.locator("#models-found li", has_text=MODEL).first
-    kit.expect(found.locator("[data-train]")).to_be_visible(timeout=60_000)
+    row = page.locator("#models-found li", has_text=MODEL).first
+    kit.expect(row.locator("[data-train]")).to_be_visible(timeout=60_000)
     kit.assert_accessible(page, f"models-{words['models']}")
-    found.locator("[data-train]").click()
+    row.locator("[data-train]").click()
     kit.expect(page.locator("#start-summary")).to_contain_text("tiny-chat", timeout=60_000)
     kit.go_to_tab(page, words["models"])
 

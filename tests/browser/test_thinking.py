@@ -123,13 +123,13 @@ def correct(page: Page, app: kit.App) -> None:
 def opened_during_an_answer(page: Page, app: kit.App) -> None:
     """Seen: the next piece of the answer took the screen back, and a correction that was open was saved for the other
     conversation."""
-    message, asked = page.locator("#chat-message textarea"), page.locator("#chat-base [data-testid=user]")
+    message, question = page.locator("#chat-message textarea"), page.locator("#chat-base [data-testid=user]")
     listed = page.locator("#chat-conversations-list label")
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
     page.locator("#chat-temperature input").fill("1")
     page.locator("#chat-clear").click()
-    kit.expect(asked).to_have_count(0)
+    kit.expect(question).to_have_count(0)
     message.fill("Who?")
     message.press("Enter")
     kit.expect(page.locator("#chat-tuned-note p")).to_have_attribute("title", re.compile("词元"), timeout=60_000)
@@ -137,21 +137,23 @@ def opened_during_an_answer(page: Page, app: kit.App) -> None:
     page.locator("#chat-correct").click()
     kit.expect(page.locator("#chat-correction-text")).to_be_visible()
     listed.filter(has_text="What is 2+2?").click()
-    kit.expect(asked).to_have_text("What is 2+2?")
+    kit.expect(question).to_have_text("What is 2+2?")
     kit.expect(page.locator("#chat-correction-text")).to_be_hidden()
     listed.filter(has_text="Who?").click()
-    kit.expect(asked).to_have_text("Who?")
+    kit.expect(question).to_have_text("Who?")
     page.locator("#chat-max-new-tokens input").fill("400")
     message.fill("More?")
     message.press("Enter")
-    kit.expect(asked).to_have_count(2)
+    kit.expect(question).to_have_count(2)
     listed.filter(has_text="What is 2+2?").click()
     kit.expect(page.locator("#chat-send")).to_be_visible()
-    kit.expect(asked).to_have_text("What is 2+2?")
+    kit.expect(question).to_have_text("What is 2+2?")
 
     def kept() -> dict[str, list[str]]:
-        found = Conversations(Workspace.open(app.workspace)).find()
-        return {one.name: [turn["content"] for turn in one.branch.base if turn["role"] == "user"] for one in found}
+        conversations = Conversations(Workspace.open(app.workspace)).find()
+        return {
+            one.name: [turn["content"] for turn in one.branch.base if turn["role"] == "user"] for one in conversations
+        }
 
     wait_until(lambda: kept() == {"What is 2+2?": ["What is 2+2?"], "Who?": ["Who?", "More?"]})
 

@@ -96,10 +96,10 @@ def test_a_run_is_taken_elsewhere(
 def at_work_and_cancelled(page: Page, workspace: Workspace, run: str) -> None:
     """Its phase and the time left of it and of what follows, by the earlier export's phases; then Cancel, to which the
     worker agrees."""
-    asked = ExportRequest(workspace=str(workspace.root), run=run, kind="gguf", quant="q8_0")
-    job = JobFolder(workspace.exports / ".jobs" / asked.name)
+    request = ExportRequest(workspace=str(workspace.root), run=run, kind="gguf", quant="q8_0")
+    job = JobFolder(workspace.exports / ".jobs" / request.name)
     job.path.mkdir(parents=True)
-    files.replace(job.path / "request.json", asked.model_dump_json())
+    files.replace(job.path / "request.json", request.model_dump_json())
     with job.lock():
         status = ExportStatus(
             state="running", stage="merging", fraction=0.5, phase=1, phase_since=time.time() - 5, since=time.time() - 6

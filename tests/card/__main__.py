@@ -34,8 +34,8 @@ def files_of(arguments: Sequence[str]) -> list[str]:
         if not (PROJECT / name.partition("::")[0]).exists():
             raise NotPossible(f"no such file of tests: {name}")
     tests = sorted((PROJECT / "tests").rglob("test_*.py"))
-    found = [file for file in tests if file.parent.name == "card" or is_marked(file)]
-    return list(arguments) or [file.relative_to(PROJECT).as_posix() for file in found]
+    files = [file for file in tests if file.parent.name == "card" or is_marked(file)]
+    return list(arguments) or [file.relative_to(PROJECT).as_posix() for file in files]
 
 
 def is_marked(file: Path) -> bool:

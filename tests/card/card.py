@@ -124,9 +124,9 @@ class NullCard:
         return self
 
     def _fill_venv(self) -> None:
-        wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+        digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
         stamp, link = self.venv / ".filled", self.packages / "project.pth"
-        if not stamp.exists() or stamp.read_text() != wanted:
+        if not stamp.exists() or stamp.read_text() != digest:
             if (free := shutil.disk_usage(self.folder).free) < 4e9:
                 raise NotPossible(
                     f"The null card needs 4 GB of disk while it is made; {free / 1e9:.1f} GB are free in {self.folder}."
@@ -153,17 +153,17 @@ class NullCard:
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no output"])[-1]
                 raise NotPossible(f"pip could not install the CUDA build of torch: {last}")
-            stamp.write_text(wanted)
+            stamp.write_text(digest)
         link.write_text(sysconfig.get_paths()["purelib"] + "\n")  # behind the environment's own packages
 
     def _build(self) -> None:
         """Compile the libraries where a source, torch or bitsandbytes has changed since the last build."""
         binaries = [*sorted((self.packages / "torch/lib").glob("lib*.so")), bitsandbytes_library()]
-        seen = hashlib.sha256(repr([(str(each), each.stat().st_size) for each in binaries]).encode())
+        hasher = hashlib.sha256(repr([(str(each), each.stat().st_size) for each in binaries]).encode())
         for source in (Path(__file__), *sorted(SOURCES.rglob("*.[ch]"))):
-            seen.update(source.read_bytes())
+            hasher.update(source.read_bytes())
         stamp = self.lib / ".built"
-        if stamp.exists() and stamp.read_text() == seen.hexdigest():
+        if stamp.exists() and stamp.read_text() == hasher.hexdigest():
             return
         if unknown := linked_libraries(binaries) - LIBRARIES.keys():
             raise NotPossible(f"This torch needs {', '.join(sorted(unknown))}, which tests/card/card.py does not know.")
@@ -175,7 +175,7 @@ class NullCard:
         gcc("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", self.lib / "libnvidia-ml.so.1",
             SOURCES / "nvml.c",
             self.lib / "libcudart.so.13")  # fmt: skip
-        stamp.write_text(seen.hexdigest())
+        stamp.write_text(hasher.hexdigest())
 
     @property
     def include(self) -> Path:
@@ -206,13 +206,13 @@ def cudnn_version(packages: Path) -> list[str]:
     """gcc's definitions of the version of cuDNN that torch requires, from torch's own metadata."""
     (torch,) = packages.glob("torch-*.dist-info")
     required = " ".join(Distribution.at(torch).requires or ())
-    found = re.search(r"nvidia-cudnn-cu\d+==(\d+)\.(\d+)\.(\d+)", required)
-    if not found:
+    match = re.search(r"nvidia-cudnn-cu\d+==(\d+)\.(\d+)\.(\d+)", required)
+    if not match:
         raise NotPossible(
             "torch's metadata names no version of cuDNN: tests/card/card.py must learn how this torch asks for it."
         )
     return [
-        f"-DCUDNN_{name}={number}" for name, number in zip(("MAJOR", "MINOR", "PATCH"), found.groups(), strict=True)
+        f"-DCUDNN_{name}={number}" for name, number in zip(("MAJOR", "MINOR", "PATCH"), match.groups(), strict=True)
     ]
 
 

@@ -36,18 +36,18 @@ def asked(environment: dict[str, str]) -> tuple[dict, list[int]]:
         encoding="utf-8",
     )
     assert process.stdout
-    said = json.loads(process.stdout.readline())
+    report = json.loads(process.stdout.readline())
     cards = devices.read_cards().cards
-    on = [card.index for card in cards if any(holder.pid == said["pid"] for holder in card.holders or ())]
+    on = [card.index for card in cards if any(holder.pid == report["pid"] for holder in card.holders or ())]
     process.communicate("\n")
-    return said, on
+    return report, on
 
 
 def main() -> None:
     nvidia = devices.read_cards()
     best = devices.best_card(nvidia)
-    wanted = sys.argv[1] if len(sys.argv) > 1 else best and best.uuid
-    cuda, on = asked(devices.environment_of(wanted, nvidia))
+    best_uuid = sys.argv[1] if len(sys.argv) > 1 else best and best.uuid
+    cuda, on = asked(devices.environment_of(best_uuid, nvidia))
     print(json.dumps({
         "nvml": [[card.name, card.uuid, card.free_bytes] for card in nvidia.cards], "best": best and best.uuid,
         "default": asked({})[0]["name"] if len(sys.argv) > 1 else None, "cuda": cuda, "on": on,

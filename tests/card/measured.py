@@ -173,8 +173,8 @@ def sweep(
     which adds to gradients that are there. cases: packing, checkpointing, lengths of the rows of a micro-batch."""
     layers = dry_run._config(config).get_text_config().num_hidden_layers
     for depth in depths_of(config, is_whole):
-        for found in at_depth(config, depth, method, cases, is_whole):
-            yield found | {"depth": depth, "layers": layers}
+        for point in at_depth(config, depth, method, cases, is_whole):
+            yield point | {"depth": depth, "layers": layers}
         gc.collect()
         emptied()
 
@@ -213,12 +213,12 @@ def at_depth(
 def plan(config: Mapping[str, Any], recipe: Mapping[str, Any], lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Whether a plan's base, and then its step of two equal micro-batches, get the memory that they ask for on this
     card."""
-    wanted, at, base, step = Recipe.model_validate(recipe), "loading", None, None
+    parsed, at, base, step = Recipe.model_validate(recipe), "loading", None, None
     emptied()
     try:
-        base = Base(config, None, wanted)
+        base = Base(config, None, parsed)
         emptied()
-        at, step = "step", base.step(wanted)
+        at, step = "step", base.step(parsed)
         emptied()
         rows = tuple(rows_of(lengths))
         step.rehearse(LongestBatch(rows, step.tokens(rows), sum(lengths), several=True))
@@ -278,8 +278,8 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         try:
-            for found in TASKS[task.pop("task")](**task):
-                print(json.dumps(found), flush=True)
+            for answer in TASKS[task.pop("task")](**task):
+                print(json.dumps(answer), flush=True)
             print(json.dumps({"end": True}), flush=True)
         except Exception as error:  # noqa: BLE001 - in the code of a hundred families: the driver writes it down
             print(json.dumps({"end": True, "why": f"{type(error).__name__}: {error}"[:500]}), flush=True)

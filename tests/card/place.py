@@ -108,10 +108,10 @@ class Place:
         on_card = self.run(f"{name}-float32")
         facts = RunFacts(data=on_card.facts().data, wanted_device=devices.CPU)
         on_processor = runs.create(on_card.recipe(), "command", facts)
-        here = {name: value for name, value in os.environ.items() if name != "NULLCARD_REPORT"}
+        variables = {name: value for name, value in os.environ.items() if name != "NULLCARD_REPORT"}
         for run, python, environment in (
             (on_card, str(self.card.python), self.environment()),
-            (on_processor, sys.executable, here | {"CUDA_VISIBLE_DEVICES": ""}),
+            (on_processor, sys.executable, variables | {"CUDA_VISIBLE_DEVICES": ""}),
         ):
             worker = [python, "-m", "tests.card.in_float32", "--workspace", str(self.root / "workspace"), run.id]
             done = subprocess.run(worker, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
@@ -122,11 +122,11 @@ class Place:
         self, run: RunFolder, prompt: str, tokens: int, settings: Mapping[str, str] = NO_SETTINGS
     ) -> tuple[str, str]:
         """Of the base and of the tuned model."""
-        asked = ("chat", run.id, "--prompt", prompt, "--base", "--max-new-tokens", str(tokens), "--json")
-        done = self.command(*asked, settings=settings)
+        arguments = ("chat", run.id, "--prompt", prompt, "--base", "--max-new-tokens", str(tokens), "--json")
+        done = self.command(*arguments, settings=settings)
         assert done.returncode == 0, done.stderr[-3000:]
-        said = json.loads(done.stdout)
-        return said["base"], said["tuned"]
+        losses = json.loads(done.stdout)
+        return losses["base"], losses["tuned"]
 
     def run(self, name: str) -> RunFolder:
         """The newest run of that name, once it is there."""

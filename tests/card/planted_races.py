@@ -218,17 +218,19 @@ CASES: dict[str, tuple[Callable[[], Any], Any]] = {
 def main() -> None:
     device.read_bitsandbytes()
     kit.FP32 = device.Compute(CARD, torch.float32, msg("device.cpu_fp32"))
-    seen: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for case, (act, expected) in CASES.items():
         race = None
         try:
-            seen[case] = act()
+            results[case] = act()
             torch.cuda.synchronize()
         except Exception as error:  # noqa: BLE001 - whatever the fault led to
             race = card.nullcard_race().decode() or str(error).splitlines()[0]
         card.nullcard_mend()
-        truth = seen.get(expected) if isinstance(expected, str) else expected
-        same = truth is None or (case in seen and bool((torch.as_tensor(seen[case]) == torch.as_tensor(truth)).all()))
+        truth = results.get(expected) if isinstance(expected, str) else expected
+        same = truth is None or (
+            case in results and bool((torch.as_tensor(results[case]) == torch.as_tensor(truth)).all())
+        )
         print(json.dumps({"case": case, "race": race, "same": same}), flush=True)
 
 

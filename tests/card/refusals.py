@@ -72,12 +72,12 @@ def undisturbed(folder: Path) -> tuple[torch.Tensor, int, int]:
 
 
 def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, Any]:
-    trainer, before, told, error = trainer_in(folder), refused(), list[Message](), None
-    trainer.recovery._report = lambda what, step, message: told.append(message)
+    trainer, before, messages, error = trainer_in(folder), refused(), list[Message](), None
+    trainer.recovery._report = lambda what, step, message: messages.append(message)
     tell = trainer._log_guard
 
     def hear(what: str, step: int, message: Message) -> None:
-        told.append(message)
+        messages.append(message)
         tell(what, step, message)
 
     trainer._log_guard = hear  # type: ignore[method-assign]
@@ -94,7 +94,7 @@ def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, An
     return {
         "nth": nth, "refused": refused() - before, "error": error, "far": far,
         "retreats": trainer.step.retreat.reductions,
-        "not_measured": any(message.key == "retreat.not_measured" for message in told),
+        "not_measured": any(message.key == "retreat.not_measured" for message in messages),
     }  # fmt: skip
 
 

@@ -50,19 +50,19 @@ LARGEST_MIB = 400_000
 def shapes() -> list[KnownModel]:
     """Known models, of those that are alike in everything but the longest text that they read the first; the smallest
     first."""
-    seen: dict[str, KnownModel] = {}
+    models: dict[str, KnownModel] = {}
     for model in known_models():
         config = without_reach(config_of(model))
-        seen.setdefault(json.dumps(config, sort_keys=True), model)
-    return sorted(seen.values(), key=lambda model: model.shape.params)
+        models.setdefault(json.dumps(config, sort_keys=True), model)
+    return sorted(models.values(), key=lambda model: model.shape.params)
 
 
 def in_turns(models: Sequence[KnownModel]) -> list[KnownModel]:
     """One of each family, then a second of each, and so on: what was measured when it had to end is of all families."""
-    seen, turns = Counter[str](), list[int]()
+    counts, turns = Counter[str](), list[int]()
     for model in models:
-        seen[model.shape.model_type] += 1
-        turns.append(seen[model.shape.model_type])
+        counts[model.shape.model_type] += 1
+        turns.append(counts[model.shape.model_type])
     return [model for _, model in sorted(zip(turns, models, strict=True), key=lambda pair: pair[0])]
 
 
@@ -99,9 +99,9 @@ class OnCard:
             except queue.Empty:
                 self.close()
                 line = json.dumps({"end": True, "why": f"no answer in {LIMIT_S:.0f} s"})
-            found = json.loads(line) if line else {"end": True, "why": f"the process ended: {self._process.wait()}"}
-            yield found
-            if "end" in found:
+            answer = json.loads(line) if line else {"end": True, "why": f"the process ended: {self._process.wait()}"}
+            yield answer
+            if "end" in answer:
                 return
 
     def _start(self) -> None:
@@ -153,13 +153,13 @@ def measure(card: NullCard, models: Sequence[KnownModel], is_whole: bool, kept: 
                 key = f"{model.id} {method} {'whole' if is_whole else 'few'}"
                 if key in kept.known:
                     continue
-                found = list(
+                points = list(
                     process.answers(
                         task="sweep", config=config_of(model), is_whole=is_whole, method=method, cases=CASES
                     )
                 )
-                kept.add(key, found)
-                print(key, len(found), found[-1].get("why", ""), flush=True)
+                kept.add(key, points)
+                print(key, len(points), points[-1].get("why", ""), flush=True)
     finally:
         process.close()
 
@@ -265,12 +265,12 @@ def try_plans(card: NullCard, plans: Sequence[Plan], kept: Kept) -> None:
                 if plan.gb != gb or plan.key in kept.known:
                     continue
                 recipe = plan.recipe.model_dump(mode="json")
-                found = list(
+                points = list(
                     process.answers(task="plan", config=config_of(plan.model), recipe=recipe, lengths=plan.lengths)
                 )
-                kept.add(plan.key, found)
-                print(plan.verdict, plan.key, found[0], flush=True)
-                if "why" in found[-1] or found[-2].get("left", 0) > 1 << 24:
+                kept.add(plan.key, points)
+                print(plan.verdict, plan.key, points[0], flush=True)
+                if "why" in points[-1] or points[-2].get("left", 0) > 1 << 24:
                     process.close()
         finally:
             process.close()
@@ -302,8 +302,8 @@ def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: 
     GB."""
     model = next(each for each in known_models() if each.id == "llama-3.1-8b-instruct")
     cut = model.shape.model_copy(update={"num_hidden_layers": FEW})
-    whole, part = (arithmetic.weights(shape, Setup(method="qlora")) for shape in (model.shape, cut))
-    free = gb - (whole - part) / GIB
+    total, part = (arithmetic.weights(shape, Setup(method="qlora")) for shape in (model.shape, cut))
+    free = gb - (total - part) / GIB
     lengths = [
         Setup(method="qlora", gradient_checkpointing=True, max_length=length) for length in range(64, 32_769, 64)
     ]
@@ -315,13 +315,13 @@ def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: 
         task = {
             "depth": FEW,
             "longest": longest,
-            "held": int(whole - part),
+            "held": int(total - part),
             "steps": steps,
             "seed": seed,
             "every": steps // 10,
         }
-        for found in process.answers(task="ragged", config=config_of(model), **task):
-            yield found | {"longest": longest}
+        for answer in process.answers(task="ragged", config=config_of(model), **task):
+            yield answer | {"longest": longest}
     finally:
         process.close()
 
@@ -345,8 +345,8 @@ def main(arguments: Sequence[str]) -> int:
         print(allocator_points.table(points))
     elif chosen.ragged:
         for system in ALLOCATOR:
-            for found in on_ragged_rows(card, system, chosen.ragged, chosen.seed):
-                print(system, found, flush=True)
+            for answer in on_ragged_rows(card, system, chosen.ragged, chosen.seed):
+                print(system, answer, flush=True)
     elif chosen.plans:
         plans, kept = list(random_plans(chosen.plans, chosen.seed)), Kept(card.folder, "plans", part)
         try_plans(card, plans[part::parts], kept)

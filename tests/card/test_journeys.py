@@ -68,8 +68,8 @@ def trained(place: Place) -> RunFolder:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_completes_on_the_card_and_its_loss_falls(way: str, place: Place) -> None:
     run = place.train(way.replace(" ", "-"), **WAYS[way])
-    seen = losses(run)
-    assert all(map(math.isfinite, seen)) and seen[-1] < seen[0], seen
+    values = losses(run)
+    assert all(map(math.isfinite, values)) and values[-1] < values[0], values
     assert run.facts().device_name == "Null RTX 3060"
 
 
@@ -82,14 +82,14 @@ def learned(place: Place) -> RunFolder:
 
 
 def test_the_starter_learns_on_the_card(learned: RunFolder) -> None:
-    seen = losses(learned)
-    assert seen[0] > 2.5 and sum(seen[-3:]) / 3 < 2.0, seen
+    values = losses(learned)
+    assert values[0] > 2.5 and sum(values[-3:]) / 3 < 2.0, values
     assert (learned.facts().device, learned.facts().dtype) == ("cuda:0", "bfloat16")
 
 
 def test_rows_that_are_kept_apart_are_evaluated_on_the_card(learned: RunFolder) -> None:
-    seen = [line["eval_loss"] for line in learned.metrics().records if line["kind"] == "eval"]
-    assert len(seen) >= 2 and all(map(math.isfinite, seen)) and seen[-1] < seen[0], seen
+    values = [line["eval_loss"] for line in learned.metrics().records if line["kind"] == "eval"]
+    assert len(values) >= 2 and all(map(math.isfinite, values)) and values[-1] < values[0], values
 
 
 def test_the_tuned_starter_speaks_as_it_was_taught_beside_its_base(place: Place, learned: RunFolder) -> None:
@@ -109,13 +109,13 @@ def test_a_run_leaves_sample_answers_from_before_and_after(place: Place) -> None
 def test_the_doctor_and_the_plan_go_by_the_card(name: str, place: Place) -> None:
     capability, gib, dtype, verdict = CARDS[name]
     settings = card_of(name, capability, gib)
-    found = {
+    report = {
         each["name"]: each
         for each in json.loads(place.command("doctor", "--json", settings=settings).stdout)["findings"]
     }
-    told = found["gpu"]["found"]["params"]
-    assert (told["name"], told["total"], told["capability"]) == (f"Null {name}", gib, capability)
-    assert found["flash_attention"]["found"]["key"] == ("doctor.flash_card" if dtype == "float16" else "doctor.flash")
+    params = report["gpu"]["found"]["params"]
+    assert (params["name"], params["total"], params["capability"]) == (f"Null {name}", gib, capability)
+    assert report["flash_attention"]["found"]["key"] == ("doctor.flash_card" if dtype == "float16" else "doctor.flash")
     plan = json.loads(place.command("plan", "--model", "qwen3-8b", "--json", settings=settings).stdout)
     assert (plan["method"], plan["verdict"], plan["budget"]["name"]) == ("qlora", verdict, f"Null {name}")
     assert round(plan["budget"]["free_gib"]) == gib

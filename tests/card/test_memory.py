@@ -30,9 +30,9 @@ def test_the_allocator_needs_what_it_needed(process: OnCard, method: str) -> Non
     kept = {(p.rows, p.checkpointing, p.tokens): p.mib for p in read() if (p.model, p.method) == (model.id, method)}
     cases = [(packing, True, rows_of(LENGTHS[-1], packing)) for packing in (True, False)]
     answers = list(process.answers(task="sweep", config=config_of(model), is_whole=False, method=method, cases=cases))
-    found = {(p.rows, p.checkpointing, p.tokens): p.mib for p in fitted(model.id, method, answers)}
-    assert len(found) == 2
-    for case, mib in found.items():
+    points = {(p.rows, p.checkpointing, p.tokens): p.mib for p in fitted(model.id, method, answers)}
+    assert len(points) == 2
+    for case, mib in points.items():
         assert mib == pytest.approx(kept[case], rel=0.01), case
 
 

@@ -43,8 +43,10 @@ def test_an_operator_has_the_processors_numbers(name: str, inference: bool) -> N
     earlier test's results."""
     tolerance = 1e-3 if name.startswith("half") else 1e-5
     with torch.inference_mode(inference):
-        on_card, here = (OPERATIONS[name](ROWS.roll(int(inference), 0).to(device)) for device in ("cuda", "cpu"))
-        torch.testing.assert_close(on_card.cpu(), here, rtol=tolerance, atol=tolerance)
+        on_card, on_processor = (
+            OPERATIONS[name](ROWS.roll(int(inference), 0).to(device)) for device in ("cuda", "cpu")
+        )
+        torch.testing.assert_close(on_card.cpu(), on_processor, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

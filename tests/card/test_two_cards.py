@@ -56,11 +56,11 @@ def seen(*arguments: str, **environment: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("wanted", "name", "number"), [(OLD, "Null RTX 2070", 0), (NEW, "Null RTX 3060", 1)])
 def test_the_card_that_is_meant_computes_whatever_cuda_calls_it(wanted: str, name: str, number: int) -> None:
-    found = seen(wanted)
-    assert [card[0] for card in found["nvml"]] == ["Null RTX 2070", "Null RTX 3060"]
-    assert found["default"] == "Null RTX 3060"  # CUDA's own first
-    assert (found["cuda"]["name"], found["cuda"]["uuid"], found["cuda"]["count"]) == (name, wanted, 1)
-    assert found["cuda"]["total"] == MEMORY[wanted] and found["on"] == [number]
+    report = seen(wanted)
+    assert [card[0] for card in report["nvml"]] == ["Null RTX 2070", "Null RTX 3060"]
+    assert report["default"] == "Null RTX 3060"  # CUDA's own first
+    assert (report["cuda"]["name"], report["cuda"]["uuid"], report["cuda"]["count"]) == (name, wanted, 1)
+    assert report["cuda"]["total"] == MEMORY[wanted] and report["on"] == [number]
 
 
 def test_the_card_with_most_free_memory_is_the_best() -> None:
@@ -68,15 +68,15 @@ def test_the_card_with_most_free_memory_is_the_best() -> None:
 
 
 def test_a_card_that_another_program_fills_is_not_the_best(busy: None) -> None:
-    found = seen()
-    assert found["best"] == OLD and found["cuda"]["name"] == "Null RTX 2070" and found["on"] == [0]
-    assert found["nvml"][1][2] < 3 * GIB  # what is free on the other
+    report = seen()
+    assert report["best"] == OLD and report["cuda"]["name"] == "Null RTX 2070" and report["on"] == [0]
+    assert report["nvml"][1][2] < 3 * GIB  # what is free on the other
 
 
 @pytest.mark.parametrize(("visible", "card"), [("0", OLD), ("1", NEW), (OLD, OLD)])
 def test_a_persons_numbers_count_as_nvidia_smi_does(visible: str, card: str) -> None:
-    found = seen(CUDA_VISIBLE_DEVICES=visible)
-    assert found["best"] == card and found["cuda"]["uuid"] == card
+    report = seen(CUDA_VISIBLE_DEVICES=visible)
+    assert report["best"] == card and report["cuda"]["uuid"] == card
 
 
 def test_a_run_is_planned_for_and_trains_on_the_card_with_most_memory(place: Place) -> None:

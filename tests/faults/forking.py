@@ -50,9 +50,9 @@ class Forker:
         )
 
     def run(self, workspace: Path, run_id: str, **fault: Any) -> Trial:
-        asked = {"workspace": str(workspace), "run": run_id, "nth": None, "begins": ""}
-        asked |= {"act": None, "lasts": False, "after_s": None} | fault
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        order = {"workspace": str(workspace), "run": run_id, "nth": None, "begins": ""}
+        order |= {"act": None, "lasts": False, "after_s": None} | fault
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the forking process is gone"
@@ -122,19 +122,19 @@ def serve(kind: str) -> None:
     from tests.faults import fake_worker  # noqa: F401
 
     for line in sys.stdin:
-        asked = json.loads(line)
+        order = json.loads(line)
         started = time.monotonic()
-        with tempfile.TemporaryFile() as told:  # what a slow worker did is more than a pipe holds
+        with tempfile.TemporaryFile() as report:  # what a slow worker did is more than a pipe holds
             pid = os.fork()
             if pid == 0:
                 code = 1
                 try:
-                    code = child(kind, asked, told.fileno())
+                    code = child(kind, order, report.fileno())
                 finally:
                     os._exit(code)
-            code = wait(pid, started, asked["after_s"])
-            told.seek(0)
-            done = json.loads(told.read() or b"[]")
+            code = wait(pid, started, order["after_s"])
+            report.seek(0)
+            done = json.loads(report.read() or b"[]")
         print(json.dumps({"code": code, "done": done, "seconds": time.monotonic() - started}), flush=True)
 
 

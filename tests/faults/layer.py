@@ -46,10 +46,10 @@ class Fault:
         self.done.append(f"{what} {os.path.basename(name)}")
         counts = self.done[-1].startswith(self.begins)
         self.counted += counts
-        here = self.nth is not None and (
+        is_here = self.nth is not None and (
             (counts and self.counted == self.nth) or (self.lasts and self.counted >= self.nth)
         )
-        if here and (not frees or self.act is killed):
+        if is_here and (not frees or self.act is killed):
             self.bit = True
             half()
             self.act(what, name)

@@ -65,11 +65,11 @@ def is_json(line: bytes) -> bool:
 
 def numbers(run: RunFolder) -> dict[tuple[str, int], float]:
     """By kind and step, each as the last attempt that came there had it."""
-    found = {}
+    losses = {}
     for line in run.all_metrics():
         if line["kind"] in ("train", "eval"):
-            found[line["kind"], line["step"]] = line["loss" if line["kind"] == "train" else "eval_loss"]
-    return found
+            losses[line["kind"], line["step"]] = line["loss" if line["kind"] == "train" else "eval_loss"]
+    return losses
 
 
 class Undisturbed:
@@ -135,9 +135,9 @@ def telling(whole: Undisturbed, *begins: str) -> list[dict]:
     """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl"). Counted among those
     alone: how often a real worker writes something else meanwhile (its memory, the answers of a frame) is the clock's
     to say."""
-    found = {begin: sum(done.startswith(begin) for done in whole.operations) for begin in begins}
-    assert all(found.values()), found
-    return [{"nth": count // 2 + 1, "begins": begin} for begin, count in found.items()]
+    counts = {begin: sum(done.startswith(begin) for done in whole.operations) for begin in begins}
+    assert all(counts.values()), counts
+    return [{"nth": count // 2 + 1, "begins": begin} for begin, count in counts.items()]
 
 
 def steps_back(run: RunFolder) -> int:

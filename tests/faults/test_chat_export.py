@@ -130,9 +130,9 @@ def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
         fails = f"def load(*a, **k): raise {OUT_OF_MEMORY[whose]}"
         run_instead(patch, "core.chat.chat_worker", f"import core.engine.base_model as base\n{fails}\nbase.load = load")
         client.load(target(place))
-        with pytest.raises(ChatError) as said:
+        with pytest.raises(ChatError) as raised:
             client.wait_ready(LOAD_S)
-    assert said.value.message.key == "chat.out_of_memory"
+    assert raised.value.message.key == "chat.out_of_memory"
     wait_until(lambda: not lease.is_held(place.workspace), 20)
     assert answer(ready(client, place))
     faults.add("out of memory while it loads", "chat")
@@ -148,9 +148,9 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
     )
     run_instead(monkeypatch, "core.chat.chat_worker", before)
     ready(client, place, place.run.adapter)
-    with pytest.raises(ChatError) as said:
+    with pytest.raises(ChatError) as raised:
         answer(client)
-    assert said.value.message.key == "chat.out_of_memory" and client.state().phase == "ready"
+    assert raised.value.message.key == "chat.out_of_memory" and client.state().phase == "ready"
     assert answer(client, tuned=True)
     faults.add("out of memory while it answers", "chat")
 
@@ -166,9 +166,9 @@ def test_a_base_that_was_deleted_is_named_and_a_chat_that_has_it_goes_on(
         assert answer(client) == first, "what is loaded is loaded"
         client.unload()
         client.load(target(place))
-        with pytest.raises(ChatError, match="tiny") as said:
+        with pytest.raises(ChatError, match="tiny") as raised:
             client.wait_ready(LOAD_S)
-        assert said.value.message.key == "model.not_in_library"
+        assert raised.value.message.key == "model.not_in_library"
     finally:
         away.rename(place.model)
     assert answer(ready(client, place)) == first
@@ -378,7 +378,7 @@ def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faul
     exporting.delete()
     trial = exporting.run()
     assert trial.code == 0, exporting.status()
-    whole = exporting.finished()
+    before = exporting.finished()
     every = len(trial.done)
     # The last operations are those in which the new one takes the place of the earlier.
     chosen = (
@@ -395,16 +395,16 @@ def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faul
             exporting.delete()
         trial = exporting.run(nth=nth, act=act)
         assert trial.code in ((-9, 0) if act == "kill" else (1, 0))
-        found = exporting.finished()
-        assert found == whole or (found is None and not earlier), (nth, trial.done[-2:])
+        result = exporting.finished()
+        assert result == before or (result is None and not earlier), (nth, trial.done[-2:])
         exporting.a_minute_later()
         # A program that another thread was just starting (systemd-inhibit) has the lock until it is that program.
         wait_until(lambda: not exporting.status().active, 30)
         if trial.code == 1:
-            said = exporting.status().message.key
-            assert said in ("export.disk_full", "export.went_away"), said
+            key = exporting.status().message.key
+            assert key in ("export.disk_full", "export.went_away"), key
     assert exporting.run().code == 0, exporting.status()
-    assert exporting.finished() == whole and exporting.folders() == [exporting.exports.list()[0].name]
+    assert exporting.finished() == before and exporting.folders() == [exporting.exports.list()[0].name]
     assert not list(exporting.place.workspace.exports.glob(".jobs/*/.*")), (
         "one that was killed as it wrote its status left a part of it"
     )
@@ -462,15 +462,15 @@ def test_an_export_without_its_base_or_with_a_damaged_adapter_is_one_sentence(
         away.rename(place.model)
     faults.add("base model deleted", "export")
     file = place.run.adapter / "adapter_model.safetensors"
-    whole = file.read_bytes()
+    content = file.read_bytes()
     try:
         for name, damage in DAMAGE.items():
-            file.write_bytes(damage(whole))
+            file.write_bytes(damage(content))
             with pytest.raises(ModelError, match="damaged"):
                 exports.start(place.run, "merged")
             faults.add(f"adapter damaged: {name}", "export")
     finally:
-        file.write_bytes(whole)
+        file.write_bytes(content)
 
 
 def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultTable) -> None:

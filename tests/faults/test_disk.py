@@ -37,17 +37,17 @@ def disk_full(whole: Undisturbed, place: dict, lasts: bool) -> str | None:
     run = whole.new_run()
     trial = whole.forker.run(whole.workspace.root, run.id, act="full", lasts=lasts, **place)
     assert_whole(run, whole.reads, 1)
-    said = None
+    key = None
     if run.status().state != State.COMPLETED:
         assert trial.code == 1, (place, run.log_tail())
         status = Runs(whole.workspace).status(run)
-        said = status.message.key if status.message else status.state.value
+        key = status.message.key if status.message else status.state.value
         before = dict(numbers(run))
         whole.go_on(run)
         assert whole.forker.run(whole.workspace.root, run.id).code == 0, run.log_tail()
         assert before.items() <= numbers(run).items(), "an earlier number was lost"
     whole.assert_same(run)
-    return said
+    return key
 
 
 # What a person is told: by the worker; by the supervisor or any page where the disk took not even that; still in the
@@ -60,9 +60,11 @@ def test_the_scripted_worker_survives_a_full_disk_at_any_operation(
     lasts: bool, full: bool, faults: FaultTable, tmp_path: Path
 ) -> None:
     with Forker("fake") as forker:
-        whole = Undisturbed(forker, Workspace.open(tmp_path), fake_worker.recipe(5, SAVE), fake_worker.read_checkpoint)
-        chosen = places(whole, None if full else 16)
-        said = {disk_full(whole, place, lasts) for place in chosen}
+        undisturbed = Undisturbed(
+            forker, Workspace.open(tmp_path), fake_worker.recipe(5, SAVE), fake_worker.read_checkpoint
+        )
+        chosen = places(undisturbed, None if full else 16)
+        said = {disk_full(undisturbed, place, lasts) for place in chosen}
     assert said - {None} <= SAID
     assert lasts or "run.disk_full" in said
     faults.add(
@@ -76,11 +78,13 @@ def test_the_real_worker_survives_a_full_disk_at_any_operation(
 ) -> None:
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     with Forker("real") as forker:
-        whole = Undisturbed(forker, Workspace.open(tmp_path), real_recipe(), read_real)
+        undisturbed = Undisturbed(forker, Workspace.open(tmp_path), real_recipe(), read_real)
         chosen = (
-            places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
+            places(undisturbed, None)
+            if full
+            else telling(undisturbed, "write .run.json", "write film.jsonl", "open position.json")
         )
-        said = {disk_full(whole, place, lasts=number % 2 == 1) for number, place in enumerate(chosen)}
+        said = {disk_full(undisturbed, place, lasts=number % 2 == 1) for number, place in enumerate(chosen)}
     assert said - {None} <= SAID and "run.disk_full" in said
     faults.add("disk full at a disk operation, once or from then on", "worker, LoRA", len(chosen))
 
@@ -107,27 +111,27 @@ def test_a_really_full_disk_is_said_and_with_space_again_the_run_is_the_same(
     """Fuller and fuller, so that another file each time is the one that no longer fits."""
     (small_disk / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     with Forker("real") as forker:
-        whole = Undisturbed(forker, Workspace.open(small_disk), real_recipe(), read_real)
-        for folder in Runs(whole.workspace).list():
+        undisturbed = Undisturbed(forker, Workspace.open(small_disk), real_recipe(), read_real)
+        for folder in Runs(undisturbed.workspace).list():
             shutil.rmtree(folder.path)
         ballast, chance, said = small_disk / "ballast", random.Random(SEED), set()
         sizes = [chance.randint(0, 9 << 20) for _ in range(20 if full else 1)] + [4096 * 2]
         for leaves in sizes:
-            run = whole.new_run()
+            run = undisturbed.new_run()
             fill(ballast, leaves)
-            trial = whole.forker.run(small_disk, run.id)
-            status = Runs(whole.workspace).status(run)
+            trial = undisturbed.forker.run(small_disk, run.id)
+            status = Runs(undisturbed.workspace).status(run)
             ballast.unlink()
-            assert_whole(run, whole.reads, 1)
+            assert_whole(run, undisturbed.reads, 1)
             if trial.code:
                 said.add(status.message.key if status.message else status.state.value)
                 if status.state == State.INTERRUPTED:
                     assert status.advice.key == "faults.interrupted_disk_full", (
                         "nobody could write the reason, so every reader finds it"
                     )
-                whole.go_on(run)
-                assert whole.forker.run(small_disk, run.id).code == 0, run.log_tail()
-            whole.assert_same(run)
+                undisturbed.go_on(run)
+                assert undisturbed.forker.run(small_disk, run.id).code == 0, run.log_tail()
+            undisturbed.assert_same(run)
             shutil.rmtree(run.path)
     assert said and said <= SAID, said
     faults.add("a tmpfs of 24 MB, filled up", "worker, LoRA", len(sizes))

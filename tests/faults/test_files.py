@@ -92,8 +92,8 @@ def test_garbage_in_any_file_breaks_no_page_and_no_other_run(
         scripted.to(State.RUNNING).train(5)
         run = scripted.run
         file = workspace.root / name if name == "gpu.owner.json" else run.path / name
-        whole = file.read_bytes() if name in LINES else b""
-        file.write_bytes(whole + GARBAGE[garbage])
+        content = file.read_bytes() if name in LINES else b""
+        file.write_bytes(content + GARBAGE[garbage])
         everything_is_shown(workspace, run)
         if name in LINES:  # a line that is written later is read
             run.log_event("warning", message=msg("run.not_packed"))
@@ -117,20 +117,20 @@ def test_a_worker_whose_state_was_overwritten_writes_it_anew_and_hears_the_stop_
     garbage: str, workspace: Workspace
 ) -> None:
     run = ScriptedRun(workspace, "damaged", 10).run
-    with run.lock().acquire(timeout=1), Reporter(run) as told:
-        told.set_state(State.PREPARING)
-        told.set_state(State.RUNNING)
-        told.has_something_to_save()
+    with run.lock().acquire(timeout=1), Reporter(run) as reporter:
+        reporter.set_state(State.PREPARING)
+        reporter.set_state(State.RUNNING)
+        reporter.has_something_to_save()
         (run.path / "state.json").write_bytes(GARBAGE[garbage])
         (run.path / "control.json").write_bytes(GARBAGE[garbage])
-        told.set_progress(10, 10, 1.0)
+        reporter.set_progress(10, 10, 1.0)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step == 10, 10)
         run.request("stop")
-        wait_until(lambda: told.stop_requested, 10)
+        wait_until(lambda: reporter.stop_requested, 10)
         wait_until(lambda: run.status().state == State.STOPPING, 10)
         with pytest.raises(StopRequested):
-            told.check()
-        told.set_state(State.STOPPED)
+            reporter.check()
+        reporter.set_state(State.STOPPED)
 
 
 def is_at_work(status: Status, attempt: int) -> bool:

@@ -125,10 +125,10 @@ def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(
 def test_other_ways_to_train_killed_at_random_moments_go_on_bit_for_bit(
     settings: dict, forker: Forker, library: Workspace, faults: FaultTable
 ) -> None:
-    whole = Undisturbed(forker, library, real_recipe(**settings), read_real)
+    undisturbed = Undisturbed(forker, library, real_recipe(**settings), read_real)
     chance = random.Random(SEED)
-    snapshots = [whole.seconds * (i + chance.random()) / 12 for i in range(12)]
-    back = max(whole.killed({"act": "kill", "after_s": after_s}, kills=2) for after_s in snapshots)
+    snapshots = [undisturbed.seconds * (i + chance.random()) / 12 for i in range(12)]
+    back = max(undisturbed.killed({"act": "kill", "after_s": after_s}, kills=2) for after_s in snapshots)
     faults.add("SIGKILL twice at random moments", f"worker, {settings}", 24, lost(back))
 
 

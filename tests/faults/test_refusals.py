@@ -167,21 +167,21 @@ def test_progress_that_is_refused_ends_no_run_and_is_written_once_it_can_be(
         real(path, data, lasting)
 
     refusing_now = threading.Event()
-    with Reporter(run) as told:
-        told.has_something_to_save()
-        told.set_state(State.PREPARING)
-        told.set_state(State.RUNNING)
+    with Reporter(run) as reporter:
+        reporter.has_something_to_save()
+        reporter.set_state(State.PREPARING)
+        reporter.set_state(State.RUNNING)
         monkeypatch.setattr(files, "replace", held)
         refusing_now.set()
         began = time.monotonic()
         for step in range(1, 51):
-            told.set_progress(step, 100, 60.0)
+            reporter.set_progress(step, 100, 60.0)
         wait_until(lambda: len(refused) > 2, 10)
         assert run.status().step == 0 and time.monotonic() - began < 10
         refusing_now.clear()
         wait_until(lambda: run.status().step == 50, 10)
         assert set(refused) == {"watch"}, "the training thread waits for no disk"
-        told.set_state(State.COMPLETED)
+        reporter.set_state(State.COMPLETED)
     assert (run.status().state, run.status().step) == (State.COMPLETED, 50)
 
 

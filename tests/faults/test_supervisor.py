@@ -87,10 +87,10 @@ def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
             wait_until(lambda: run.status().stage == "saving", 60)
         else:
             run = running(supervisor, **script)
-        pid, asked = run.status().pid, time.monotonic()
+        pid, asked_at = run.status().pid, time.monotonic()
         ASKS[asks](supervisor, run)
         wait_until(lambda: run.status().state == State.INTERRUPTED, 60)
-        took = time.monotonic() - asked
+        took = time.monotonic() - asked_at
         assert not psutil.pid_exists(pid)
         wait_until(lambda: not run.is_locked(), 10)
         least = (
@@ -156,7 +156,7 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
 ) -> None:
     workspace = Workspace.open(tmp_path)
     apps = 3
-    pid, seen = None, set()
+    pid, pids = None, set()
     for _ in range(apps):
         app, run = other_app(workspace, 100_000)
         try:
@@ -164,10 +164,10 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
             pid = pid or run.status().pid
             then = run.status().step
             wait_until(lambda run=run, step=then: run.status().step > step + 20, 60)
-            seen |= set(at_work("tests.faults.fake_worker", run.id))
+            pids |= set(at_work("tests.faults.fake_worker", run.id))
         finally:
             kill(app)
-    assert seen == {pid}, "another worker was started beside it"
+    assert pids == {pid}, "another worker was started beside it"
     with supervised(tmp_path) as supervisor:
         supervisor.pause(run)
         wait_until(lambda: run.status().state == State.PAUSED, 60)

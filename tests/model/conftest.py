@@ -67,6 +67,6 @@ def transformers_own_rotary() -> Iterator[None]:
     from core.engine.variants import elementwise
 
     for code in [sys.modules[name] for name in sys.modules if ".modeling_" in name]:
-        found = vars(code).get(elementwise.ROTARY)
-        if hasattr(found, "rotaries"):
-            setattr(code, elementwise.ROTARY, found.own)
+        rotary = vars(code).get(elementwise.ROTARY)
+        if hasattr(rotary, "rotaries"):
+            setattr(code, elementwise.ROTARY, rotary.own)

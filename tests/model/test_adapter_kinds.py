@@ -50,11 +50,11 @@ def test_ranks_and_scales_by_pattern_are_merged_tensor_by_tensor_as_peft_does(
 ) -> None:
     """They went through peft, which needs the whole model in memory, and no tensor of them was compared."""
     base = stored.read_base(tiny_model)
-    found = pairs.lora_pairs(base, patterned)
-    assert found and len({pair.scale for pair in found.values()}) == 5
+    matched = pairs.lora_pairs(base, patterned)
+    assert matched and len({pair.scale for pair in matched.values()}) == 5
     merge.merge(base, patterned, tmp_path / "ours", lambda fraction: None, lambda: None)
-    whole = PeftModel.from_pretrained(base_model.load(tiny_model, FP32, four_bit=False), patterned).merge_and_unload()
-    theirs = whole.to(base.dtype).state_dict()
+    merged = PeftModel.from_pretrained(base_model.load(tiny_model, FP32, four_bit=False), patterned).merge_and_unload()
+    theirs = merged.to(base.dtype).state_dict()
     for name, tensor in load_file(tmp_path / "ours" / "model.safetensors").items():
         torch.testing.assert_close(tensor, theirs[name], msg=name)
 
@@ -96,7 +96,7 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
 ) -> None:
     base, tokenizer, merged = stored.read_base(tiny_model), Tokenizer(patterned), tmp_path / "merged"
     merge.merge(base, patterned, merged, lambda fraction: None, lambda: None)
-    said = []
+    results = []
     for by_layer in (False, True):
         probes, own = verification.prompts_of(ROWS, tokenizer, judgement.PROMPTS)
         assert own and len(probes) > 2
@@ -104,14 +104,14 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
         work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None, kept)
         _, expected, compared = verification.expect(base, patterned, work, merged, rounded=True)
         assert compared and not compared.off
-        said.append(
+        results.append(
             (
                 np.fromfile(tmp_path / f"{by_layer}.logs", np.float32),
                 [each.text_loss_sum for each in expected],
                 kept.rows,
             )
         )
-    (whole, losses, rows), (layers, losses_too, rows_too) = said
+    (whole, losses, rows), (layers, losses_too, rows_too) = results
     np.testing.assert_allclose(layers, whole, atol=1e-4)
     assert losses == pytest.approx(losses_too, abs=1e-3) and rows == rows_too and len(whole) > 0
 

@@ -36,13 +36,13 @@ def by_text_class(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """An adapter as an earlier version and others train it, and its logits for IDS."""
     text = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     assert type(text).__name__ == "Qwen3_5ForCausalLM"
-    found = fill_b(adapter.add(text, Adapter(r=4), str(base), None), std=0.1)
+    tuned = fill_b(adapter.add(text, Adapter(r=4), str(base), None), std=0.1)
     folder = tmp_path_factory.mktemp("names") / "adapter"
-    adapter.save(found, folder, base, "card", "")
+    adapter.save(tuned, folder, base, "card", "")
     assert "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in load_file(
         folder / "adapter_model.safetensors"
     )
-    return folder, logits(found, IDS)
+    return folder, logits(tuned, IDS)
 
 
 def loaded(base: Path) -> Any:
@@ -69,11 +69,11 @@ def test_the_python_that_a_person_is_told_loads_all_of_a_model_that_also_sees(
     folder, expected = by_text_class
     adapter.save(adapter.attach(loaded(base), folder), tmp_path / "again", base, "card", "")
     for words in (loading.of_adapter(base, str(base), str(tmp_path / "again")), loading.of_model(base, str(base))):
-        said: dict[str, Any] = {}
-        exec(words, said)
-        assert any("visual" in name for name, _ in said["model"].named_parameters())
+        namespace: dict[str, Any] = {}
+        exec(words, namespace)
+        assert any("visual" in name for name, _ in namespace["model"].named_parameters())
         changed = "PeftModel" in words
-        assert torch.allclose(logits(said["model"].float(), IDS), expected, rtol=1e-4, atol=1e-4) == changed
+        assert torch.allclose(logits(namespace["model"].float(), IDS), expected, rtol=1e-4, atol=1e-4) == changed
 
 
 @pytest.mark.parametrize("way", [adapter.start_from, lambda tuned, folder: adapter.restore(tuned, weights_of(folder))])
@@ -96,8 +96,8 @@ def test_it_is_merged_tensor_by_tensor_and_proven_layer_by_layer(
 ) -> None:
     folder, expected = by_text_class
     original = stored.read_base(base)
-    found = pairs.lora_pairs(original, folder)
-    assert found is not None and len(found) == len(weights_of(folder)) // 2
+    matched = pairs.lora_pairs(original, folder)
+    assert matched is not None and len(matched) == len(weights_of(folder)) // 2
     merge.merge(original, folder, tmp_path / "merged", lambda fraction: None, lambda: None)
     untuned = logits(loaded(base), IDS)
     assert (logits(loaded(tmp_path / "merged"), IDS) - expected).norm() < 0.15 * (expected - untuned).norm()

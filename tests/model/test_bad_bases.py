@@ -73,13 +73,13 @@ def test_weights_that_are_not_there_are_not_made_up(base: Path, field: str, said
 
 
 def test_half_a_file_and_half_a_model_are_refused_by_the_headers(base: Path) -> None:
-    whole = (base / "model.safetensors").read_bytes()
-    (base / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    content = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError) as cut:
         obtain(base)
-    assert cut.value.message.key == "shape.cut_short" and str(len(whole)) in str(cut.value)
+    assert cut.value.message.key == "shape.cut_short" and str(len(content)) in str(cut.value)
     (base / "model.safetensors").unlink()
-    (base / "model-00001-of-00002.safetensors").write_bytes(whole)
+    (base / "model-00001-of-00002.safetensors").write_bytes(content)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     with pytest.raises(ModelError) as half:

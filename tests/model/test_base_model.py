@@ -72,11 +72,11 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def made_loud(model: Any) -> Any:
     """Its second MLP gives about 1e5, as Gemma 3's do."""
-    seen = []
+    activations = []
     mlp = model.model.layers[1].mlp
-    hook = mlp.register_forward_hook(lambda module, args, output: seen.append(output))
+    hook = mlp.register_forward_hook(lambda module, args, output: activations.append(output))
     model(IDS)
-    mlp.down_proj.weight *= 1e5 / seen[0].abs().max()
+    mlp.down_proj.weight *= 1e5 / activations[0].abs().max()
     hook.remove()
     return model
 
@@ -161,8 +161,8 @@ def test_a_base_that_is_stored_otherwise_than_chosen_says_so(
         tiny_model, quantization_config=BitsAndBytesConfig(**stored), device_map={"": "cpu"}
     )
     run = trained(tmp_path, packed, tiny_model, adapter)
-    found = [message.params for message in decided(run) if message.key == "model.own_bits"]
-    assert found == ([{"model": "library:own"} | said] if said else [])
+    params = [message.params for message in decided(run) if message.key == "model.own_bits"]
+    assert params == ([{"model": "library:own"} | said] if said else [])
 
 
 @pytest.mark.parametrize(("emulates", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
@@ -170,8 +170,8 @@ def test_a_card_takes_bfloat16_where_torch_emulates_it(
     emulates: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: emulates)
-    found = device.beyond_float16(device.Compute(torch.device("cuda:0"), torch.float16, msg("device.cpu_fp32")))
-    assert found.dtype == expected and str(found.device) == "cuda:0"
+    chosen = device.beyond_float16(device.Compute(torch.device("cuda:0"), torch.float16, msg("device.cpu_fp32")))
+    assert chosen.dtype == expected and str(chosen.device) == "cuda:0"
 
 
 # ---- an embedding in every layer -----------------------------------------------------------------
@@ -185,16 +185,18 @@ def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Pat
     kind = parts.auto_class(config)
     card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
     places = parts.places(kind, config, card.device)
-    whole = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
-    put = expand_device_map(places, [name for name, _ in (*whole.named_parameters(), *whole.named_buffers())])
+    with_towers = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
+    put = expand_device_map(
+        places, [name for name, _ in (*with_towers.named_parameters(), *with_towers.named_buffers())]
+    )
     left = {name for name, device in put.items() if device == "cpu"}
-    embedding = parts.per_layer_embeddings(whole)
+    embedding = parts.per_layer_embeddings(with_towers)
     assert left == {f"{embedding}.weight", f"{embedding}.embed_scale"} and set(put.values()) == {card.device, "cpu"}
     assert parts.places(kind, config, FP32.device) == {"": FP32.device}
     split = kind.from_pretrained(folder, dtype=torch.float32, device_map=dict.fromkeys(places, "meta"))
     there = {name for name, parameter in split.named_parameters() if parameter.device.type != "meta"}
     assert there == {f"{embedding}.weight"} and not any(hasattr(module, "_hf_hook") for module in split.modules())
-    assert torch.equal(split.get_parameter(f"{embedding}.weight"), whole.get_parameter(f"{embedding}.weight"))
+    assert torch.equal(split.get_parameter(f"{embedding}.weight"), with_towers.get_parameter(f"{embedding}.weight"))
     packed = kind.from_pretrained(
         folder, quantization_config=base_model.nf4(torch.float32), device_map=dict.fromkeys(places, "cpu")
     )
@@ -214,9 +216,9 @@ def test_looked_up_in_ram_it_gives_the_same_rows_and_they_come_to_where_the_text
     then = {name: p.grad.clone() for name, p in base.named_parameters() if p.grad is not None}
     base.zero_grad()
     parts.look_up_in_ram(base.get_base_model())
-    found = base(input_ids=ids, labels=ids).loss
-    found.backward()
-    assert torch.equal(found, expected) and then
+    loss = base(input_ids=ids, labels=ids).loss
+    loss.backward()
+    assert torch.equal(loss, expected) and then
     assert all(torch.equal(p.grad, then[name]) for name, p in base.named_parameters() if p.grad is not None)
 
 

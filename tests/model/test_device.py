@@ -32,13 +32,13 @@ def compute(kind: str) -> Compute:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """The second of two unequal cards, as torch sees it: its first and only."""
-    found = FakeCuda()
-    found.stand_in(monkeypatch)
-    one = found.machine()
+    fake_cuda = FakeCuda()
+    fake_cuda.stand_in(monkeypatch)
+    one = fake_cuda.machine()
     larger = Card(index=0, name="larger", uuid="GPU-2", total_bytes=24 << 30, free_bytes=23 << 30)
     both = one.model_copy(update={"nvidia": one.nvidia.model_copy(update={"cards": (larger, *one.nvidia.cards)})})
     monkeypatch.setattr(device, "this_machine", lambda: both)
-    return found
+    return fake_cuda
 
 
 def test_the_card_in_use_is_known_by_its_uuid(cuda: FakeCuda):
@@ -78,34 +78,34 @@ def test_a_processor_computes_in_what_it_is_faster_in(
 
 
 def test_both_types_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch):
-    clock, asked = [0.0], []
+    clock, dtypes = [0.0], []
 
     def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
-        asked.append(weight.dtype)
-        clock[0] += {torch.bfloat16: 3.0, torch.float32: 2.0}[weight.dtype] + (40.0 if len(asked) < 3 else 0.0)
+        dtypes.append(weight.dtype)
+        clock[0] += {torch.bfloat16: 3.0, torch.float32: 2.0}[weight.dtype] + (40.0 if len(dtypes) < 3 else 0.0)
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(device.time, "thread_time", lambda: clock[0])
     threads = torch.get_num_threads()
     assert device._bf16_to_fp32_time() == 1.5 and torch.get_num_threads() == threads
-    assert asked[::2] == [torch.bfloat16] * 121 and asked[1::2] == [torch.float32] * 121
+    assert dtypes[::2] == [torch.bfloat16] * 121 and dtypes[1::2] == [torch.float32] * 121
 
 
 def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Seen at load 20: all of the first thirty in bf16 were disturbed, and a run computed in fp32."""
-    clock, asked = [0.0], []
+    clock, dtypes = [0.0], []
 
     def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
-        asked.append(weight.dtype)
-        clock[0] += 2.0 if weight.dtype == torch.float32 else 1.0 + 2.0 * (len(asked) < 80)
+        dtypes.append(weight.dtype)
+        clock[0] += 2.0 if weight.dtype == torch.float32 else 1.0 + 2.0 * (len(dtypes) < 80)
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(device.time, "thread_time", lambda: clock[0])
-    assert device._bf16_to_fp32_time() == 0.5 and len(asked) == 82
+    assert device._bf16_to_fp32_time() == 0.5 and len(dtypes) == 82
 
 
 def test_a_product_is_timed_where_the_clock_of_threads_moves_each_16_ms(monkeypatch: pytest.MonkeyPatch):
@@ -133,9 +133,9 @@ def test_bitsandbytes_is_read_without_torchs_compiler(tmp_path: Path, monkeypatc
     monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("it was compiled"))
     device.read_bitsandbytes()
-    found = sys.modules["bitsandbytes"]
-    assert (found.plain(), found.fixed()) == (1, 2)
+    fake = sys.modules["bitsandbytes"]
+    assert (fake.plain(), fake.fixed()) == (1, 2)
     with pytest.raises(pytest.fail.Exception):
-        torch.compile(found.plain)
+        torch.compile(fake.plain)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # it is not there
     device.read_bitsandbytes()

@@ -63,9 +63,13 @@ MORE = [
 
 def looked_at(on_card_gib: float) -> DryRunState:
     terms = {"weights": on_card_gib}
-    found = Estimate(trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1)
+    estimate = Estimate(
+        trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1
+    )
     return DryRunState(
-        DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0)
+        DryRun(
+            estimate=estimate, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0
+        )
     )
 
 
@@ -117,12 +121,12 @@ def test_they_agree_over_the_whole_catalogue(dry_runs: DryRuns):
     del described["granite-4.0-350m"], described["granite-4.0-1b"]
     shapes = {json.dumps(shape.config(), sort_keys=True): name for name, shape in described.items()}
     cases = itertools.product(shapes.values(), METHODS, LENGTHS, (True, False))
-    found = {case: compare(dry_runs, *case) for case in cases}
-    worst = sorted(found.items(), key=lambda item: -abs(item[1]))
-    print(f"\n{len(found)} cases, {len(shapes)} shapes; the worst:")
+    differences = {case: compare(dry_runs, *case) for case in cases}
+    worst = sorted(differences.items(), key=lambda item: -abs(item[1]))
+    print(f"\n{len(differences)} cases, {len(shapes)} shapes; the worst:")
     for case, error in worst[:20]:
         print(f"  {error:+.2%}", *case)
-    assert {case for case, error in found.items() if abs(error) >= WITHIN and case[0] not in APART} == set()
+    assert {case for case, error in differences.items() if abs(error) >= WITHIN and case[0] not in APART} == set()
 
 
 def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
@@ -178,9 +182,9 @@ HYBRID = {
 
 @pytest.mark.parametrize("config", [LATENT, EXPERTS, HYBRID], ids=lambda config: config["model_type"])
 def test_families_that_no_formula_knows_answer_for_themselves(dry_runs: DryRuns, config: dict):
-    found = answer(dry_runs, Question(config=config, setup=Setup(max_length=256)))
-    assert found.estimate.terms["weights"] > 0 and found.estimate.terms["activations"] > 0
-    assert found.estimate.allocated_gib > found.estimate.idle_gib
+    dry = answer(dry_runs, Question(config=config, setup=Setup(max_length=256)))
+    assert dry.estimate.terms["weights"] > 0 and dry.estimate.terms["activations"] > 0
+    assert dry.estimate.allocated_gib > dry.estimate.idle_gib
 
 
 def test_a_family_that_transformers_does_not_know_is_a_sentence(dry_runs: DryRuns):
@@ -227,10 +231,10 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str, other: dict, run
     few = dry_run.dry_run(question)
     config = dry_run._config(question.config)
     layers = config.num_hidden_layers
-    whole = dry_run._SimulatedModel(
+    simulated = dry_run._SimulatedModel(
         config, question.setup, dry_run._FamilyTraits(config, True, lambda: None), lambda: None
     ).run()
-    every = dry_run._estimate(whole, question.setup)
+    every = dry_run._estimate(simulated, question.setup)
     assert few.layers_run == run and max(run) < layers
     assert few.estimate.allocated_gib == pytest.approx(every.allocated_gib, rel=0.002)
     assert few.estimate.trainable_params == every.trainable_params
@@ -246,19 +250,19 @@ def test_allocations_follow_storages_and_not_views():
 
     with torch.device("meta"):
         held = torch.empty(256, dtype=torch.float32)
-        with Allocations(vocab_size=1000) as seen:
-            seen.hold([held], "weights")
+        with Allocations(vocab_size=1000) as allocations:
+            allocations.hold([held], "weights")
             a = torch.empty(300, dtype=torch.float32)  # 1,200 bytes: three blocks of 512
             a.view(3, 100).mul_(2)
             b = a + 1
             del a
             c = torch.zeros(2, 1000, dtype=torch.float32)
-            with seen.making("optimizer"):
+            with allocations.making("optimizer"):
                 d = torch.zeros(128)
-    assert seen.now() == {"weights": 1024, "activations": 1536, "logits": 8192, "optimizer": 512}
-    assert seen.peak.bytes == seen.now() and seen.peak.total == 11264
+    assert allocations.now() == {"weights": 1024, "activations": 1536, "logits": 8192, "optimizer": 512}
+    assert allocations.peak.bytes == allocations.now() and allocations.peak.total == 11264
     del b, c, d
-    assert seen.now()["activations"] == 0
+    assert allocations.now()["activations"] == 0
 
 
 @pytest.mark.parametrize("cap", [None, 30.0])
@@ -275,10 +279,10 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
         layer = torch.nn.Linear(8, words, bias=False, dtype=torch.bfloat16).requires_grad_(False)
         hidden = torch.empty(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
         targets = torch.empty(3 * rows, dtype=torch.int64)
-    with Allocations(words) as seen:
-        seen.hold([layer.weight], "weights")
+    with Allocations(words) as allocations:
+        allocations.hold([layer.weight], "weights")
         head_losses(layer, hidden, targets, Head(cap=cap)).sum()
-    a_logit = seen.peak.bytes["logits"] / (rows * words)
+    a_logit = allocations.peak.bytes["logits"] / (rows * words)
     assert a_logit == pytest.approx(8, rel=0.01)
 
 
@@ -324,10 +328,10 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
         step = Step(tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True))
         step.save_memory()
         step.fuse()
-        with Allocations(model.config.vocab_size) as seen:
+        with Allocations(model.config.vocab_size) as allocations:
             step.backward([batch])
         step.release()
-        return seen.peak.total
+        return allocations.peak.total
 
     assert peak("cpu") == pytest.approx(peak("meta"), rel=0.02)
 
@@ -426,15 +430,15 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
 @pytest.fixture
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     """Qwen3 4B is read as one whose config.json is here."""
-    found = Services.open(Workspace.open(tmp_path / "workspace"))
-    found.pace_probe.begin = lambda step: None  # it would start torch
+    opened = Services.open(Workspace.open(tmp_path / "workspace"))
+    opened.pace_probe.begin = lambda step: None  # it would start torch
     shape, config = Models.shape, Models.config
     known = {"Qwen/Qwen3-4B": KNOWN["qwen3-4b"].model_copy(update={"source": "headers"})}
     monkeypatch.setattr(Models, "shape", lambda self, name, *at: known.get(name) or shape(self, name, *at))
     monkeypatch.setattr(
         Models, "config", lambda self, name, *at: known[name].config() if name in known else config(self, name, *at)
     )
-    return found
+    return opened
 
 
 def form(memory: str) -> Form:
@@ -446,12 +450,12 @@ def form(memory: str) -> Form:
 
 def test_the_plan_is_there_before_the_dry_run_and_has_one_number(services: Services):
     """It said that something is being counted, then two numbers that hardly ever differed."""
-    wanted: list[Question] = []
-    services.dry_runs.look = lambda question: wanted.append(question) or DryRunState()
+    questions: list[Question] = []
+    services.dry_runs.look = lambda question: questions.append(question) or DryRunState()
     outlook = Planner(services).look(form("size:8"), EN)
     assert outlook.plan.advice.estimate is not None and outlook.unsettled
-    assert wanted[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
-    assert wanted[0].config["model_type"] == "qwen3"
+    assert questions[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
+    assert questions[0].config["model_type"] == "qwen3"
     for looked in (
         DryRunState(),
         DryRunState(why=msg("dry_run.failed", reason="MemoryError")),
@@ -501,10 +505,10 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
     config.write_text(json.dumps(shape.config()), "utf-8")
     place = ["--workspace", str(tmp_path / "workspace")]
     assert commands.main(["estimate", "--model", str(config), "--dry-run", "--json", *place]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
-    assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(
-        said["terms"]
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["dry_run"]["allocated_gib"] == pytest.approx(plan["allocated_gib"], rel=WITHIN)
+    assert plan["dry_run"]["trainable_params"] == plan["trainable_params"] and set(plan["dry_run"]["terms"]) == set(
+        plan["terms"]
     )
     assert commands.main(["estimate", "--model", str(config), "--dry-run", "--attention", "eager", *place]) == 0
     assert "this app's own training" in capsys.readouterr().out

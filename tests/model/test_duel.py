@@ -206,7 +206,7 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     """In fp32. Of several lengths, one that ends before the others, one column alone; also where two rows fill the
     room."""
     longer = [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]
-    asked = [
+    requests = [
         {"base": QUESTION, "tuned": OTHER},
         {"base": longer},
         {"base": OTHER, "tuned": QUESTION},
@@ -214,7 +214,7 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     ]
     alone = [
         (n, column, told(answer(duel, {column: one[column]}, SHORT), column))
-        for n, one in enumerate(asked)
+        for n, one in enumerate(requests)
         for column in one
     ]
     rows = list[int]()
@@ -226,10 +226,10 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     for room, widest, batches in ((duel.context_limit, 6, 1), (tight, 2, 3)):
         rows.clear()
         monkeypatch.setattr(duel, "context_limit", room)
-        together = list(duel.answer_all(asked, SHORT))
+        together = list(duel.answer_all(requests, SHORT))
         for n, column, (text, done) in alone:
-            said, ended = told([item for item in together if item.question == n], column)
-            assert (said, ended.tokens, ended.finish_reason) == (text, done.tokens, done.finish_reason)
+            text_of_one, ended = told([item for item in together if item.question == n], column)
+            assert (text_of_one, ended.tokens, ended.finish_reason) == (text, done.tokens, done.finish_reason)
         assert max(rows) == widest and hooks(duel) == 0
         assert len(rows) <= SHORT.max_new_tokens * batches, "a forward for all of a batch"
 
@@ -287,8 +287,8 @@ def test_a_four_bit_base_answers_in_both_columns(folder, tokenizer):
 
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
-    asked = answer(bare, {"base": QUESTION, "tuned": None}, SHORT)
-    assert told(asked, "base")[0] == tokenizer.decode(
+    answers = answer(bare, {"base": QUESTION, "tuned": None}, SHORT)
+    assert told(answers, "base")[0] == tokenizer.decode(
         spoken(greedy_tokens(never_saw_an_adapter, tokenizer, QUESTION), tokenizer)
     )
     with pytest.raises(ChatError, match="no fine-tuned model"):
@@ -331,12 +331,12 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
 
 
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
-    asked = []
+    checks = []
     answers = list(
-        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, lambda column=None: asked.append(1) or len(asked) > 5)
+        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, lambda column=None: checks.append(1) or len(checks) > 5)
     )
     assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
-    assert len(asked) < 10  # layers, not tokens: the first forward was left
+    assert len(checks) < 10  # layers, not tokens: the first forward was left
     assert hooks(duel) == 0
 
 
@@ -420,12 +420,12 @@ LLAMA_8B = SimpleNamespace(
 def test_conversations_are_as_long_as_the_cards_memory(free_gib: float, tokens: int):
     """By hand: Llama-3-8B keeps 128 KiB a token and column, and computes 4 x 4096 + 3 x 14336 numbers of 2 bytes: 488
     KiB in both."""
-    found = duel_module.tokens_that_fit(LLAMA_8B, int(free_gib * 2**30), 2)
+    fitting = duel_module.tokens_that_fit(LLAMA_8B, int(free_gib * 2**30), 2)
     assert duel_module.tokens_that_fit(SimpleNamespace(num_hidden_layers=24), 2**30, 2) == 8192, (
         "another kind of family"
     )
-    assert found == tokens and (
-        found == 512 or found * (2 * 2**17 + 4 * (4 * 4096 + 3 * 14336)) <= 0.8 * free_gib * 2**30
+    assert fitting == tokens and (
+        fitting == 512 or fitting * (2 * 2**17 + 4 * (4 * 4096 + 3 * 14336)) <= 0.8 * free_gib * 2**30
     )
 
 
@@ -462,18 +462,18 @@ def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw
     turn = "{{ 'Q: ' if m['role'] == 'user' else 'A: ' }}{{ m['content'] }}\n"
     source = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
     trained = ChatTemplate(source, tokenizer.special)
-    asked = Duel(never_saw_an_adapter, tokenizer, trained)
-    assert tokenizer.decode(asked.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
-    assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
+    duel = Duel(never_saw_an_adapter, tokenizer, trained)
+    assert tokenizer.decode(duel.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
+    assert duel.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
 
 
 def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(
     never_saw_an_adapter, folder, tmp_path
 ):
     thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
-    asked = Duel(never_saw_an_adapter, thinking, thinking.template.with_thinking(False))
-    prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
-    assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
+    duel = Duel(never_saw_an_adapter, thinking, thinking.template.with_thinking(False))
+    prompts = {way: [duel.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
+    assert all(base == tuned for base, tuned in prompts.values()) and duel.thinks is False
     assert (
         thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n")
         and prompts[None] == prompts[False]
@@ -499,8 +499,8 @@ def test_a_thought_that_the_prompt_has_begun_belongs_to_the_answer_that_a_person
 )
 def test_an_answer_that_repeats_one_block_is_noticed_and_no_earlier(block: list[int], times: int) -> None:
     def noticed(tokens: list[int]) -> int | None:
-        seen = Repetition()
-        return next((place for place, token in enumerate(tokens, 1) if seen.is_loop(token)), None)
+        repetition = Repetition()
+        return next((place for place, token in enumerate(tokens, 1) if repetition.is_loop(token)), None)
 
     beginning = list(range(100, 150))
     after = noticed(beginning + block * (times + 2))
@@ -511,12 +511,12 @@ def test_an_answer_that_repeats_one_block_is_noticed_and_no_earlier(block: list[
 
 def test_one_column_is_ended_and_the_other_is_what_it_would_have_been(duel: Duel) -> None:
     both = {"base": OTHER, "tuned": OTHER}
-    whole, _ = told(answer(duel, both, SHORT), "tuned")
+    full_text, _ = told(answer(duel, both, SHORT), "tuned")
     items: list[Piece | Done] = []
     for item in answer(
         duel, both, SHORT, lambda column=None: bool(items) and column == "base"
     ):  # after the first piece
         items.append(item)
     assert told(items, "base")[1].finish_reason == "stopped" and told(items, "base")[1].tokens < SHORT.max_new_tokens
-    assert told(items, "tuned") == (whole, told(items, "tuned")[1])
+    assert told(items, "tuned") == (full_text, told(items, "tuned")[1])
     assert told(items, "tuned")[1].finish_reason != "stopped"

@@ -63,10 +63,10 @@ def test_loss_and_gradients_are_transformers_own(name: str) -> None:
     tuned = model_of(name)
     loss, gradients = loss_and_gradients(tuned)
     random = torch.get_rng_state()
-    found = elementwise.install(tuned)
+    installed = elementwise.install(tuned)
     try:
         assert torch.equal(torch.get_rng_state(), random)
-        assert name not in FORMS or (found.norms, found.gates, found.rotaries) == FORMS[name]
+        assert name not in FORMS or (installed.norms, installed.gates, installed.rotaries) == FORMS[name]
         ours, mine = loss_and_gradients(tuned)
         torch.testing.assert_close(ours, loss, rtol=1e-6, atol=0)
         assert (mine - gradients).abs().max() <= 1e-4 * gradients.abs().max()
@@ -74,7 +74,7 @@ def test_loss_and_gradients_are_transformers_own(name: str) -> None:
         again, same = loss_and_gradients(tuned)
         assert torch.equal(again, ours) and torch.equal(same, mine)
     finally:
-        found.release()
+        installed.release()
     assert "forward" not in {name for module in tuned.modules() for name in vars(module)}
     assert name == "llama" or not hasattr(modeling_llama.apply_rotary_pos_emb, "rotaries")
 
@@ -141,10 +141,14 @@ def test_what_computes_something_else_keeps_its_own_forward(monkeypatch: pytest.
     neighbours = lambda q, k, cos, sin, unsqueeze_dim=1: (q * cos[:, None], k * sin[:, None])  # noqa: E731
     monkeypatch.setattr(modeling_llama, elementwise.ROTARY, neighbours)
     before = loss_and_gradients(tuned)[0]
-    found = elementwise.install(tuned)
-    assert (found.norms, found.gates, found.rotaries) == (7, 3, 0) and modeling_llama.apply_rotary_pos_emb is neighbours
+    installed = elementwise.install(tuned)
+    assert (installed.norms, installed.gates, installed.rotaries) == (
+        7,
+        3,
+        0,
+    ) and modeling_llama.apply_rotary_pos_emb is neighbours
     torch.testing.assert_close(loss_and_gradients(tuned)[0], before, rtol=1e-6, atol=0)
-    found.release()
+    installed.release()
 
 
 def test_a_call_that_is_not_the_plain_one_and_a_second_model_of_the_family_are_as_before() -> None:
@@ -209,7 +213,7 @@ def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.data = nn.init.normal_(parameter.data.float(), std=0.05)
-    fused, found = fused_lora.fuse(tuned), elementwise.install(tuned)
+    fused, installed = fused_lora.fuse(tuned), elementwise.install(tuned)
     if checkpointing:
         checkpoint_layers(tuned)
 
@@ -234,7 +238,7 @@ def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(
         monkeypatch.setattr(fused_lora._ForBackward, "forward", staticmethod(keeping))
         loss_kept, gradients_kept, all_kept = step()
     finally:
-        found.release()
+        installed.release()
         fused.release()
     assert torch.equal(loss, loss_kept) and torch.equal(gradients, gradients_kept) and gradients.abs().max() > 0
     config, tokens = tuned.get_base_model().config, collate(families.rows(), 0, CPU).input_ids.numel()

@@ -74,13 +74,13 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def saved(family: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor, torch.Tensor]:
     """An adapter's folder, and what a model with it and without it makes of IDS."""
-    found = on_experts(base_model.load(family, FP32, four_bit=False))
+    tuned = on_experts(base_model.load(family, FP32, four_bit=False))
     folder = tmp_path_factory.mktemp("adapter") / "adapter"
-    adapter.save(found, folder, family, "card", Tokenizer(family).template.source)
+    adapter.save(tuned, folder, family, "card", Tokenizer(family).template.source)
     with torch.no_grad():
-        expected = found(input_ids=IDS).logits
-        with found.disable_adapter():
-            return folder, expected, found(input_ids=IDS).logits
+        expected = tuned(input_ids=IDS).logits
+        with tuned.disable_adapter():
+            return folder, expected, tuned(input_ids=IDS).logits
 
 
 IDS = torch.tensor([rows()[1].input_ids])
@@ -157,24 +157,24 @@ def test_it_is_merged_into_the_files_tensor_by_tensor(
 ) -> None:
     folder, expected, untuned = saved
     base = stored.read_base(family)
-    found = pairs.lora_pairs(base, folder)
-    assert found is not None
+    matched = pairs.lora_pairs(base, folder)
+    assert matched is not None
     merge.merge(base, folder, tmp_path / "merged", lambda fraction: None, lambda: None)
     before, after = weights(family), weights(tmp_path / "merged")
     assert {name: (t.shape, t.dtype) for name, t in before.items()} == {
         name: (t.shape, t.dtype) for name, t in after.items()
     }
-    assert {name for name in before if not torch.equal(before[name], after[name])} == set(found)
-    assert any("expert" in name or "linear" in name for name in found)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(matched)
+    assert any("expert" in name or "linear" in name for name in matched)
     with torch.no_grad():
         off = as_shipped(tmp_path / "merged")(input_ids=IDS).logits - expected
     assert off.norm() < 0.15 * (expected - untuned).norm()
     with tensors.Reader(base) as reader, tensors.MergedFolder(stored.read_base(tmp_path / "merged"), base) as written:
-        compared = tensors.compare(tensors.Tuned(reader, folder, found), written, lambda fraction: None, lambda: None)
+        compared = tensors.compare(tensors.Tuned(reader, folder, matched), written, lambda fraction: None, lambda: None)
         assert compared.tensors == len(before) and not compared.off
-        other = {name: pair for name, pair in found.items() if pair.experts is None}  # as if no expert were trained
+        other = {name: pair for name, pair in matched.items() if pair.experts is None}  # as if no expert were trained
         missed = tensors.compare(tensors.Tuned(reader, folder, other), written, lambda fraction: None, lambda: None)
-        assert set(missed.off) == set(found) - set(other)
+        assert set(missed.off) == set(matched) - set(other)
 
 
 def test_where_the_file_has_them_as_one_the_proof_goes_through_the_disk_layer_by_layer(
@@ -182,9 +182,9 @@ def test_where_the_file_has_them_as_one_the_proof_goes_through_the_disk_layer_by
 ) -> None:
     """Of an expert's wrapper in a wrapper the base's name was not found."""
     family = families.make("gpt_oss", tmp_path / "base", starter_folder)
-    found = on_experts(base_model.load(family, FP32, four_bit=False))
-    found.peft_config["default"].base_model_name_or_path = str(family)  # PEFT warns of another one
-    adapter.save(found, tmp_path / "adapter", family, "card", "")
+    tuned = on_experts(base_model.load(family, FP32, four_bit=False))
+    tuned.peft_config["default"].base_model_name_or_path = str(family)  # PEFT warns of another one
+    adapter.save(tuned, tmp_path / "adapter", family, "card", "")
     base = stored.read_base(family)
     model = stored.empty(family)
     assert not layers.missing(model, base)
@@ -194,24 +194,24 @@ def test_where_the_file_has_them_as_one_the_proof_goes_through_the_disk_layer_by
         layers.read_by_layer(
             model, lambda name: reader.tensor(base.stored_names[name]), base.stored_names, FP32.device, extra
         )
-        [seen] = layers.logits(model, [IDS[0].tolist()], FP32.device)
-        torch.testing.assert_close(seen, found(input_ids=IDS).logits[0], rtol=1e-4, atol=1e-4)
+        [logits] = layers.logits(model, [IDS[0].tolist()], FP32.device)
+        torch.testing.assert_close(logits, tuned(input_ids=IDS).logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_numbers_are_counted_and_the_dry_run_sees_them(family: Path) -> None:
-    found = on_experts(base_model.load(family, FP32, four_bit=False))
-    trained = sum(p.numel() for p in found.parameters() if p.requires_grad)
+    tuned = on_experts(base_model.load(family, FP32, four_bit=False))
+    trained = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     config, shape = json.loads((family / "config.json").read_text("utf-8")), shape_of(family)
     assert shape.lora_params(4, "all-linear", True) == trained
     bare = ModelShape.from_config(config)
     assert bare.expert_width == shape.expert_width > 0
     for settings in ({}, {"gradient_checkpointing": False}, {"method": "qlora"}):
         setup = Setup(r=4, max_length=256, target_parameters="experts", **settings)
-        seen, counted = dry_run(Question(config=config, setup=setup)).estimate, estimate(shape, setup)
-        assert seen.trainable_params == counted.trainable_params == trained
+        dry, counted = dry_run(Question(config=config, setup=setup)).estimate, estimate(shape, setup)
+        assert dry.trainable_params == counted.trainable_params == trained
         # Granite 4's scan of so small a model is 9 % off; the plan gives such layers a margin of 25 %
         within = counted.margin if shape.model_type == "granitemoehybrid" else 0.05
-        assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=within), settings
+        assert counted.allocated_gib == pytest.approx(dry.allocated_gib, rel=within), settings
 
 
 LARGE = {
@@ -233,18 +233,18 @@ LARGE = {
 def test_a_real_size_needs_what_the_dry_run_counts(settings: dict[str, Any]) -> None:
     """Qwen3-30B-A3B. Without checkpointing every layer keeps a copy of all its experts: 59 GiB of the 119."""
     setup = Setup(target_parameters="experts", **settings)
-    seen, counted = (
+    dry, counted = (
         dry_run(Question(config=LARGE, setup=setup)).estimate,
         estimate(ModelShape.from_config(LARGE), setup),
     )
-    assert seen.trainable_params == counted.trainable_params == 321_257_472
-    assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=0.02)
+    assert dry.trainable_params == counted.trainable_params == 321_257_472
+    assert counted.allocated_gib == pytest.approx(dry.allocated_gib, rel=0.02)
 
 
 def test_the_plan_says_what_they_cost_and_counts_a_card_without_them() -> None:
-    asked = {"data": {"source": "x"}, "adapter": {"method": "qlora", "target_parameters": "experts"}}
+    settings = {"data": {"source": "x"}, "adapter": {"method": "qlora", "target_parameters": "experts"}}
     shape = ModelShape.from_config(LARGE)
-    made = plan.make(Recipe.parse(asked), Grounds(budget.planned(80, "Linux"), shape))
+    made = plan.make(Recipe.parse(settings), Grounds(budget.planned(80, "Linux"), shape))
     [reason] = [reason for reason in made.advice.reasons if reason.field == "target_parameters"]
     numbers = reason.text.params
     assert reason.text.key == "advise.experts_cost" and numbers["needed"] == pytest.approx(
@@ -253,22 +253,22 @@ def test_the_plan_says_what_they_cost_and_counts_a_card_without_them() -> None:
     assert numbers["needed"] > numbers["without"] + 2 and numbers["params"] > 40 * numbers["plain_params"]
     assert all("{" not in reason.text.render(language) for language in LANGUAGES)
     unasked = plan.make(
-        Recipe.parse(asked | {"adapter": {"method": "qlora"}}), Grounds(budget.planned(80, "Linux"), shape)
+        Recipe.parse(settings | {"adapter": {"method": "qlora"}}), Grounds(budget.planned(80, "Linux"), shape)
     )
     assert not unasked.recipe.adapter.trains_experts, "nobody but a person turns it on"
     # Where it does not fit, a smaller model that has no experts may be what fits.
-    small = plan.make(Recipe.parse(asked), Grounds(budget.planned(12, "Linux"), shape))
+    small = plan.make(Recipe.parse(settings), Grounds(budget.planned(12, "Linux"), shape))
     assert small.advice.verdict == "does_not_fit" and any(other.model for other in small.advice.alternatives)
 
 
 def test_experts_stay_in_16_bit_with_qlora_and_are_trained(tmp_path: Path, starter_folder: Path) -> None:
     family = families.make("qwen3_moe", tmp_path / "base", starter_folder)
-    found = on_experts(base_model.load(family, FP32, four_bit=True)).train()
-    assert any(isinstance(module, Linear4bit) for module in found.modules())
+    tuned = on_experts(base_model.load(family, FP32, four_bit=True)).train()
+    assert any(isinstance(module, Linear4bit) for module in tuned.modules())
     experts = parts.expert_parameters(base_model.load(family, FP32, four_bit=True))
-    assert len(wrapped(found)) == len(experts) == 8
-    found(input_ids=IDS, labels=IDS).loss.backward()
-    factors = {name: p.grad for name, p in found.named_parameters() if ".experts." in name and ".lora_" in name}
+    assert len(wrapped(tuned)) == len(experts) == 8
+    tuned(input_ids=IDS, labels=IDS).loss.backward()
+    factors = {name: p.grad for name, p in tuned.named_parameters() if ".experts." in name and ".lora_" in name}
     assert len(factors) == 16 and all(gradient is not None and bool(gradient.any()) for gradient in factors.values())
 
 
@@ -279,11 +279,11 @@ def test_a_run_that_was_paused_goes_on_bit_for_bit(checkpointing: bool, tmp_path
         "make": partial(base_model.load, family, FP32, False), "max_steps": 2, "gradient_accumulation_steps": 2,
         "gradient_checkpointing": checkpointing, "lora": {"target_parameters": "experts"},
     }  # fmt: skip
-    whole = trainer_of(tmp_path / "whole", None, **how)
-    whole.run()
-    for at in (3, whole.reporter.checks // 2, whole.reporter.checks - 2):
+    uninterrupted = trainer_of(tmp_path / "whole", None, **how)
+    uninterrupted.run()
+    for at in (3, uninterrupted.reporter.checks // 2, uninterrupted.reporter.checks - 2):
         paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, **how), [at])
-        assert_same(paused, whole, at)
+        assert_same(paused, uninterrupted, at)
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
@@ -304,8 +304,8 @@ def test_a_run_trains_them_answers_in_turn_is_trained_further_and_exported_with_
         training_worker.carry_out(run, space, reporter)
     assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
     assert sample_answers.read(run) and further.check(run).adapter.trains_experts
-    found = adapter.attach(base_model.load(family, FP32, four_bit=False), run.adapter)
-    assert len(wrapped(found)) == 8 and not Duel(found, Tokenizer(family)).mixed
+    tuned = adapter.attach(base_model.load(family, FP32, four_bit=False), run.adapter)
+    assert len(wrapped(tuned)) == 8 and not Duel(tuned, Tokenizer(family)).mixed
     request = Exports(space).request(run, "merged")
     job = JobFolder(space.exports / ".jobs" / request.name)
     job.path.mkdir(parents=True)

@@ -132,15 +132,15 @@ def test_a_family_computes_layer_by_layer_what_it_computes_whole(family: str, tm
         "num_experts": 4,
     }  # fmt: skip
     torch.manual_seed(0)
-    whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small), dtype=torch.float32).eval()
-    whole.save_pretrained(tmp_path)
+    in_memory = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small), dtype=torch.float32).eval()
+    in_memory.save_pretrained(tmp_path)
     base, model, cpu = stored.read_base(tmp_path), stored.empty(tmp_path), torch.device("cpu")
     assert bool(layers.missing(model, base)) == (family == "qwen3_moe")
     if family == "qwen3_moe":
         return
     rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]
     with Reader(base) as files, torch.inference_mode():
-        found = layers.logits(layers.read_by_layer(model, files.tensor, list(base.tensors), cpu, {}), rows, cpu)
-        for row, logits in zip(rows, found, strict=True):
-            expected = whole(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+        by_layer = layers.logits(layers.read_by_layer(model, files.tensor, list(base.tensors), cpu, {}), rows, cpu)
+        for row, logits in zip(rows, by_layer, strict=True):
+            expected = in_memory(input_ids=torch.tensor([row]), use_cache=False).logits[0]
             assert expected.std() > 0.05 and (logits - expected).abs().max() < 1e-5

@@ -87,18 +87,18 @@ def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path])
     text = {id(module) for module in parts.text(base).modules()}
     packed = [name for name, module in base.named_modules() if isinstance(module, Linear4bit)]
     assert packed and all(id(base.get_submodule(name)) in text for name in packed)
-    wanted = set(parts.linear_layers(base))
-    found = tuned(base)
+    linear = set(parts.linear_layers(base))
+    tuned_model = tuned(base)
     layers = {
         key.split(".lora_A")[0].removeprefix("base_model.model.")
-        for key, _ in found.named_parameters()
+        for key, _ in tuned_model.named_parameters()
         if ".lora_A." in key
     }
-    assert layers == wanted and layers
-    whole = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
-    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(
+    assert layers == linear and layers
+    with_towers = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
+    assert bool(parts.beside(with_towers)) == bool(families.FAMILIES[name].sees) and parts.beside(
         base
-    )
+    ) == asked_for_text(base)
 
 
 WITH_EXPERTS = [name for name, family in families.FAMILIES.items() if any("experts" in key for key in family.more)]
@@ -181,17 +181,17 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
 
     def kept_numbers() -> int:
         """A token, in fp32."""
-        seen: dict[int, torch.UntypedStorage] = {}
+        storages: dict[int, torch.UntypedStorage] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage
+            storages[storage.data_ptr()] = storage
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = summed_loss(ours, batch, Head.from_model(ours.get_base_model()))
         loss.backward()
-        return sum(storage.nbytes() for storage in seen.values()) // 4 // batch.input_ids.numel()
+        return sum(storage.nbytes() for storage in storages.values()) // 4 // batch.input_ids.numel()
 
     lean = kept_numbers()
     monkeypatch.setattr(
@@ -216,23 +216,23 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
 
 def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[str, Path]) -> None:
     _, folder = family
-    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    tuned_model = tuned(base_model.load(folder, FP32, four_bit=False))
     tokenizer = Tokenizer(folder)
-    duel = Duel(found, tokenizer)
+    duel = Duel(tuned_model, tokenizer)
     turns = {
         "base": [{"role": "user", "content": "Hi"}],
         "tuned": [{"role": "user", "content": "Tell me of the sea, please"}],
     }
-    said = {
+    answers = {
         piece.column: piece for piece in duel.answer_all([turns], Sampling(max_new_tokens=4)) if isinstance(piece, Done)
     }
-    assert set(said) == {"base", "tuned"} and all(done.tokens for done in said.values())
+    assert set(answers) == {"base", "tuned"} and all(done.tokens for done in answers.values())
     ids = {column: duel.prompt(column, turns[column], 4) for column in ("base", "tuned")}
     alone = {}
     with torch.no_grad():
         for column in ids:
-            with found.disable_adapter() if column == "base" else nullcontext():
-                alone[column] = found(input_ids=torch.tensor([ids[column]])).logits[0, -1].float()
+            with tuned_model.disable_adapter() if column == "base" else nullcontext():
+                alone[column] = tuned_model(input_ids=torch.tensor([ids[column]])).logits[0, -1].float()
     with duel._as_rows(["base", "tuned"] if duel.mixed else ["tuned"], lambda: False):
         columns = ["base", "tuned"] if duel.mixed else ["tuned"]
         padded, mask = duel.decoder.left_padded([ids[column] for column in columns])
@@ -243,7 +243,7 @@ def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[st
         return
     longer = [*ids["tuned"], 17]  # the base has ended
     with torch.no_grad():
-        expected = found(input_ids=torch.tensor([longer])).logits[0, -1].float()
+        expected = tuned_model(input_ids=torch.tensor([longer])).logits[0, -1].float()
     keep_rows(cache, torch.tensor([1]))
     mask = torch.cat([mask[1:], mask.new_ones(1, 1)], dim=1)
     with duel._as_rows(["tuned"], lambda: False):
@@ -258,11 +258,11 @@ def test_an_adapter_comes_back_and_is_what_plain_peft_reads_on_the_class_as_ship
     assert (
         known_families.auto_class(folder) == parts.auto_class(transformers.AutoConfig.from_pretrained(folder)).__name__
     ), "what a person is told"
-    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    tuned_model = tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([rows()[1].input_ids])
     with torch.no_grad():
-        expected = found(input_ids=ids).logits
-    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+        expected = tuned_model(input_ids=ids).logits
+    adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
     with torch.no_grad():
         again = adapter.attach(base_model.load(folder, FP32, four_bit=False), tmp_path / "adapter")
         torch.testing.assert_close(again(input_ids=ids).logits, expected)
@@ -274,13 +274,13 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(
     family: tuple[str, Path], tmp_path: Path
 ) -> None:
     _, folder = family
-    found = tuned(base_model.load(folder, FP32, four_bit=False))
+    tuned_model = tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([rows()[1].input_ids])
     with torch.no_grad():
-        expected, untuned = found(input_ids=ids).logits, None
-        with found.disable_adapter():
-            untuned = found(input_ids=ids).logits
-    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+        expected, untuned = tuned_model(input_ids=ids).logits, None
+        with tuned_model.disable_adapter():
+            untuned = tuned_model(input_ids=ids).logits
+    adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
     merge.merge(
         stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None
     )
@@ -289,7 +289,7 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(
         name: (t.shape, t.dtype) for name, t in after.items()
     }
     changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert len(changed) == len(layers_of(found))
+    assert len(changed) == len(layers_of(tuned_model))
     with torch.no_grad():
         exported = as_shipped(tmp_path / "merged")(input_ids=ids).logits
     off, moved = (exported - expected).norm(), (expected - untuned).norm()
@@ -307,9 +307,9 @@ def test_heads_that_guess_ahead_are_passed_over_and_stay_in_what_is_merged(
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    found = tuned(base_model.load(folder, FP32, four_bit=False))
-    assert not [layer for layer in layers_of(found) if "mtp" in layer]
-    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    tuned_model = tuned(base_model.load(folder, FP32, four_bit=False))
+    assert not [layer for layer in layers_of(tuned_model) if "mtp" in layer]
+    adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
     merge.merge(
         stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None
     )
@@ -365,8 +365,8 @@ def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str,
     base = base_model.load(folder, FP32, four_bit=False)
     assert shape.params == numbers_in(base) - sum(numbers_in(base.get_submodule(name)) for name in asked_for_text(base))
     assert shape.in_files == numbers_in(as_shipped(folder))
-    found = tuned(base)
-    assert shape.lora_params(4, "all-linear") == sum(p.numel() for p in found.parameters() if p.requires_grad)
+    tuned_model = tuned(base)
+    assert shape.lora_params(4, "all-linear") == sum(p.numel() for p in tuned_model.parameters() if p.requires_grad)
 
 
 def numbers_in(model: Any) -> int:
@@ -385,16 +385,16 @@ def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], meth
     shape = ModelShape.from_config(config)
     shape = shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
     setup = Setup(method=method, r=4, max_length=256)
-    asked = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
-    seen, counted = dry_run(asked).estimate, estimate(shape, setup)
-    assert seen.trainable_params == counted.trainable_params
+    question = Question.model_validate_json(Question(config=config, setup=setup).model_dump_json())
+    dry, counted = dry_run(question).estimate, estimate(shape, setup)
+    assert dry.trainable_params == counted.trainable_params
     # Torch rounds each tensor up to 512 bytes; a 4-bit one has six: packed numbers, scales, ...
     rounding = 7 * 512 * len(headers.of_folder(folder)) / 2**30
-    assert -1e-6 <= seen.terms["weights"] - counted.terms["weights"] <= rounding
+    assert -1e-6 <= dry.terms["weights"] - counted.terms["weights"] <= rounding
     # Of so few words; within 5 % for the sizes that are published (test_published). Jamba's scan, of the first Mamba,
     # is not in the arithmetic: 23 % off, and the plan gives it a margin of 25 %.
     within = counted.margin if family[0] == "jamba" else 0.12
-    assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=within)
+    assert counted.allocated_gib == pytest.approx(dry.allocated_gib, rel=within)
 
 
 def test_layers_named_by_hand_are_counted_too(family: tuple[str, Path]) -> None:
@@ -405,8 +405,8 @@ def test_layers_named_by_hand_are_counted_too(family: tuple[str, Path]) -> None:
     held = shape.with_held(headers.count_weights(headers.of_folder(folder), config, shape))
     base = base_model.load(folder, FP32, four_bit=False)
     names = sorted({layer.rpartition(".")[2] for layer in parts.linear_layers(base)})[:3]
-    found = tuned(base, target_modules=",".join(names))
-    assert held.lora_params(4, ",".join(names)) == sum(p.numel() for p in found.parameters() if p.requires_grad)
+    tuned_model = tuned(base, target_modules=",".join(names))
+    assert held.lora_params(4, ",".join(names)) == sum(p.numel() for p in tuned_model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(("name", "target"), [("qwen3_moe", "gate_proj"), ("falcon_h1", "out_proj")])
@@ -456,8 +456,8 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
     base = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
     assert mended.lacks_tower(base) and not list(base.model.vision_tower.parameters())
     assert any(name.startswith("model.vision_tower.") for name in weights(folder))
-    found = tuned(base)
-    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    tuned_model = tuned(base)
+    adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
     with pytest.raises(ExportError, match="without its vision part"):
         merge._merge_with_peft(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda: None)
 
@@ -504,11 +504,11 @@ def test_the_table_of_the_docs_says_what_happens(family: tuple[str, Path], tmp_p
     base = base_model.load(folder, FP32, four_bit=False)
     names = sorted({layer.rpartition(".")[2] for layer in parts.linear_layers(base)})
     assert names == json.loads((PROJECT / "tests" / "data" / "family_layers.json").read_text("utf-8"))[name]
-    found = tuned(base)
-    side_by_side = Duel(found, Tokenizer(folder)).mixed
-    adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
+    tuned_model = tuned(base)
+    side_by_side = Duel(tuned_model, Tokenizer(folder)).mixed
+    adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
     assert pairs.lora_pairs(stored.read_base(folder), tmp_path / "adapter") is not None, "merged tensor by tensor"
-    rows = "packed" if attention.enable(found.get_base_model()) else "padded"
+    rows = "packed" if attention.enable(tuned_model.get_base_model()) else "padded"
     chat = "side by side" if side_by_side else "in turn"
     kind = families.FAMILIES[name].kind
     row, entry = f"| {rows} | {chat} | ", name if name == kind else f"{name} (`{kind}`)"

@@ -153,13 +153,13 @@ def test_a_run_has_the_same_numbers_with_and_without_a_film(
 def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
     tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
-    whole = trainer_of(tmp_path / "whole", tiny_model, films=tokenizer)
-    whole.run()
-    first, _, third, _ = whole.reporter.filming
+    uninterrupted = trainer_of(tmp_path / "whole", tiny_model, films=tokenizer)
+    uninterrupted.run()
+    first, _, third, _ = uninterrupted.reporter.filming
     for at in (first + 9, third + 4):
         folder = tmp_path / str(at)
         paused = run_paused(lambda pause, folder=folder: trainer_of(folder, tiny_model, pause, films=tokenizer), [at])
-        assert_same(paused, whole, at)
+        assert_same(paused, uninterrupted, at)
         assert shown_in(folder) == shown_in(tmp_path / "whole"), at
         lines = (folder / sample_answers.FILE).read_text("utf-8").splitlines()
         assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 5], at
@@ -321,8 +321,8 @@ def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_s
     monkeypatch.setattr(film, "_neutral", [])  # a run too short for them: its time is known after two steps
     film.take(0, nothing)
     film.take(3, nothing, stops_early=True)
-    whole = {step: [answer.text for answer in answers] for step, answers, _ in shown_in(slow.reporter.run.path)}
-    assert whole == {0: ["xxxx", "", "", "", ""], 3: ["xxxx", "", "", "", ""]} and film._time.spent == 0.0
+    expected = {step: [answer.text for answer in answers] for step, answers, _ in shown_in(slow.reporter.run.path)}
+    assert expected == {0: ["xxxx", "", "", "", ""], 3: ["xxxx", "", "", "", ""]} and film._time.spent == 0.0
     monkeypatch.setattr("core.chat.film.CERTAIN_S", 2.0)
     film.take(5, nothing)
     [cut, *others] = shown_in(slow.reporter.run.path)[-1][1]
@@ -366,11 +366,11 @@ def test_a_model_that_cannot_be_asked_is_trained_all_the_same(
     error: Exception, said: str, steps: list[int], tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
-    right, asked = trainer.sample_answers._decoder.forward, []
+    right, calls = trainer.sample_answers._decoder.forward, []
 
     def once_wrong(*arguments: Any) -> Any:
-        asked.append(1)
-        if len(asked) == 1:
+        calls.append(1)
+        if len(calls) == 1:
             raise error
         return right(*arguments)
 
@@ -460,16 +460,16 @@ def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_i
         file.write(
             b'{"v":1,"step":-1,"answers":[]}\n[]\n{"step":"x"}\n{"v":1,"step":50,"answers":[{"text":"c","why":"sto'
         )
-    found = sample_answers.read(run)
-    assert [(each.step, each.answers[0].text) for each in found] == [(0, "a"), (10, "a"), (20, "b")]
+    samples = sample_answers.read(run)
+    assert [(each.step, each.answers[0].text) for each in samples] == [(0, "a"), (10, "a"), (20, "b")]
 
 
 def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
-    found = sample_answers.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
+    forgetting = sample_answers.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
     assert (
-        found == Forgetting(before=3.21, now=3.35)
-        and found.forgot == "little"
-        and found.change == pytest.approx(0.0436, abs=1e-4)
+        forgetting == Forgetting(before=3.21, now=3.35)
+        and forgetting.forgot == "little"
+        and forgetting.change == pytest.approx(0.0436, abs=1e-4)
     )
     assert [Forgetting(before=2.0, now=now).forgot for now in (1.9, 2.02, 2.1, 2.4, 2.6)] == [
         "better", "nothing", "little", "some", "much",
@@ -514,14 +514,16 @@ def library(tmp_path: Path, tiny_model: Path) -> Workspace:
 def test_a_run_leaves_its_film(library: Workspace) -> None:
     sets.add_failure(library, "library:tiny", [{"role": "user", "content": "Who?"}], expected="Me.")
     run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5, max_steps=40, eval_steps=20)
-    shown, found = scenes.read(run), sample_answers.read(run)
+    shown, samples = scenes.read(run), sample_answers.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
-    assert [each.step for each in found] in ([0, 20, 40], [0, 40]), "it rests where this PC is too busy for one answer"
-    assert all(len(each.answers) == 6 for each in found)
-    assert all(answer.why != "time" or not answer.text for each in found for answer in each.answers)
-    assert 7 < sample_answers.forgetting(found).before < 10
+    assert [each.step for each in samples] in ([0, 20, 40], [0, 40]), (
+        "it rests where this PC is too busy for one answer"
+    )
+    assert all(len(each.answers) == 6 for each in samples)
+    assert all(answer.why != "time" or not answer.text for each in samples for answer in each.answers)
+    assert 7 < sample_answers.forgetting(samples).before < 10
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
-    assert stages.count("sampling") == len(found)
+    assert stages.count("sampling") == len(samples)
     assert [one.question for one in tested.read(run).answers] == ["Who?"]
     assert running.summary(run, run.status())["film"] == str(run.path / sample_answers.FILE)
 
@@ -556,10 +558,10 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_j
     trainer = trainer_of(tmp_path, tiny_model, recipe=half, films=tokenizer)
     for step in (0, 2, 5):
         trainer.sample_answers.take(step, long)
-    asked = [json.loads(line) for line in (tmp_path / better.FILE).read_text("utf-8").splitlines()]
-    assert [(line["step"], len(line["answers"])) for line in asked] == [(0, 12), (5, 12)]
-    assert asked[0]["answers"] == asked[1]["answers"], "nothing was learned between them"
-    assert "time" not in {answer["why"] for answer in asked[0]["answers"]}
+    records = [json.loads(line) for line in (tmp_path / better.FILE).read_text("utf-8").splitlines()]
+    assert [(line["step"], len(line["answers"])) for line in records] == [(0, 12), (5, 12)]
+    assert records[0]["answers"] == records[1]["answers"], "nothing was learned between them"
+    assert "time" not in {answer["why"] for answer in records[0]["answers"]}
 
 
 def test_the_test_sets_of_the_base_are_asked_after_the_last_step_alone(

@@ -94,10 +94,10 @@ def planned(sharded: fsdp.Sharded) -> float:
 
 
 def tensors() -> list[torch.Tensor]:
-    found = (each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter))
+    objects = (each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter))
     return [
         each
-        for each in found
+        for each in objects
         if each.device.type == "cpu" and each.dtype == torch.uint8 and each.untyped_storage().nbytes()
     ]
 
@@ -142,15 +142,15 @@ def test_a_base_in_parts_is_trained_as_a_whole_one(
 ) -> None:
     """A rank holds its part, and of a layer two beside it: what is counted of 4-bit matrices is, to the byte, what the
     plan reckons with."""
-    whole = alone(tmp_path / "whole", folder, **settings)
+    unsharded = alone(tmp_path / "whole", folder, **settings)
     recipe = recipe_of(ranks=count, fsdp=True, **settings)
     with in_processes(tmp_path / "ranks", folder, recipe, count) as (ranks, _):
         counted = Counted()
         trainer = trainer_of(tmp_path / "ranks", folder, recipe, ranks)
         trainer.run(counted)
         most = planned(trainer.step.sharded)  # type: ignore[attr-defined]
-    nearly_the_same(trainer, whole)
-    assert trainer.step.fused and trainer.step.fused.reason == whole.step.fused.reason  # type: ignore[union-attr]
+    nearly_the_same(trainer, unsharded)
+    assert trainer.step.fused and trainer.step.fused.reason == unsharded.step.fused.reason  # type: ignore[union-attr]
     if settings.get("lora", {}).get("method") == "qlora" and settings.get("gradient_checkpointing"):
         assert counted.most == most
 
@@ -159,12 +159,12 @@ def test_a_layer_is_gathered_through_ordinary_ram_where_the_system_pins_none(mon
     gathered: list[torch.Tensor] = []
     monkeypatch.setattr(fsdp.distributed, "all_gather_into_tensor", lambda here, *_, **__: gathered.append(here))
     monkeypatch.setattr(fsdp.distributed, "is_nccl_available", lambda: False)  # as on Windows
-    whole, own = torch.empty(8, dtype=torch.uint8, device="meta"), torch.zeros(4, dtype=torch.uint8)
+    output, own = torch.empty(8, dtype=torch.uint8, device="meta"), torch.zeros(4, dtype=torch.uint8)
     sharded = fsdp.Sharded(None, [])
     for pins, pinned in ((1, [8]), (0, [])):
         with PlayedRuntime(pins) as runtime:
-            sharded.gather(0, whole, own, None, False)
-        assert runtime.pinned == pinned and gathered[-1].shape == whole.shape and gathered[-1].device.type == "cpu"
+            sharded.gather(0, output, own, None, False)
+        assert runtime.pinned == pinned and gathered[-1].shape == output.shape and gathered[-1].device.type == "cpu"
 
 
 def full_where(step: Step, where: str, for_good: bool = False) -> Step:
@@ -175,9 +175,9 @@ def full_where(step: Step, where: str, for_good: bool = False) -> Step:
     size = [0]
 
     def batch(rows: Any) -> Any:
-        found = collate(rows)
-        size[0] = len(found.examples)
-        return found
+        collated = collate(rows)
+        size[0] = len(collated.examples)
+        return collated
 
     def full(*_: Any) -> None:
         if size[0] >= 3:
@@ -215,7 +215,7 @@ def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_o
     rank: int, where: str, tmp_path: Path, folder: Path
 ) -> None:
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
-    whole = alone(tmp_path / "whole", folder, **settings)
+    unsharded = alone(tmp_path / "whole", folder, **settings)
     recipe = recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings)
     before = full_elsewhere(where) if rank else ""
     with in_processes(tmp_path / "ranks", folder, recipe, 2, before) as (ranks, _):
@@ -224,7 +224,7 @@ def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_o
             full_where(trainer.step, where)
         trainer.run()
     assert HALVE in trainer.position.retreats
-    nearly_the_same(trainer, whole)
+    nearly_the_same(trainer, unsharded)
 
 
 @pytest.mark.full
@@ -250,7 +250,7 @@ def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(
 def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(
     then: int, tmp_path: Path, folder: Path
 ) -> None:
-    whole, recipe = alone(tmp_path / "whole", folder), recipe_of(ranks=2, fsdp=True)
+    unsharded, recipe = alone(tmp_path / "whole", folder), recipe_of(ranks=2, fsdp=True)
     with in_processes(tmp_path / "ranks", folder, recipe, 2) as (ranks, others):
         trainer = trainer_of(tmp_path / "ranks", folder, recipe, ranks)
         layer = streaming.layers_of(trainer.step.tuned.get_base_model())[2]
@@ -265,18 +265,18 @@ def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(
         further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
     further.reporter.told = trainer.reporter.told | further.reporter.told
-    nearly_the_same(further, whole)
+    nearly_the_same(further, unsharded)
 
 
 def test_the_plan_reckons_with_a_part_and_two_layers() -> None:
     shape = next(model.shape for model in known_models() if model.id == "llama-3.1-8b-instruct")
     for method, parts in (("lora", 13.0), ("qlora", 3.25)):
         setup = Setup(method=method)  # type: ignore[arg-type]
-        whole, of_layers = weights(shape, setup), sharded_weights(shape, setup)
+        total, of_layers = weights(shape, setup), sharded_weights(shape, setup)
         assert of_layers / GIB == pytest.approx(parts, rel=0.01), "6.98 billion numbers"
         for ranks in (2, 3):
             part = weights(shape, setup.model_copy(update={"shards": ranks}))
-            assert part == pytest.approx(whole - of_layers * (1 - 1 / ranks - 2 / 32))
+            assert part == pytest.approx(total - of_layers * (1 - 1 / ranks - 2 / 32))
 
 
 @pytest.mark.full
@@ -285,9 +285,9 @@ def test_the_arithmetic_of_a_part_is_within_1_percent_of_the_dry_run(model: str,
     shape = next(known.shape for known in known_models() if known.id == model)
     setup = Setup(method=method, max_length=256, shards=2)  # type: ignore[arg-type]
     counted = dry_run(Question(config=shape.config(), setup=setup)).estimate
-    found = estimate(shape, setup)
-    assert found.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
-    assert found.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
+    computed = estimate(shape, setup)
+    assert computed.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
+    assert computed.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
 
 
 @pytest.mark.parametrize(

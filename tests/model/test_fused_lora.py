@@ -129,11 +129,13 @@ def test_copies_in_16_bit_give_the_bits_of_a_cast_at_each_use(
         assert fused_lora.fuse(tuned).reason is None
         return loss_and_gradients(tuned)
 
-    found = computed()
+    actual = computed()
     monkeypatch.setattr(fused_lora._Copies, "get", cast_at_each_use)
     monkeypatch.setattr(fused_lora, "_of_factors", one_after_the_other)
     expected = computed()
-    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[1].dtype == torch.float32
+    assert (
+        torch.equal(actual[0], expected[0]) and torch.equal(actual[1], expected[1]) and actual[1].dtype == torch.float32
+    )
 
 
 def learn(step: Step) -> None:
@@ -171,15 +173,15 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     step.fuse()
     before = loss_and_gradients(tuned)
     change(step)
-    found = loss_and_gradients(tuned)
+    actual = loss_and_gradients(tuned)
     step.release()
     step.fuse()
     expected = loss_and_gradients(tuned)
     step.release()
     assert (
-        torch.equal(found[0], expected[0])
-        and torch.equal(found[1], expected[1])
-        and not torch.equal(found[0], before[0])
+        torch.equal(actual[0], expected[0])
+        and torch.equal(actual[1], expected[1])
+        and not torch.equal(actual[0], before[0])
     )
 
 
@@ -307,8 +309,8 @@ def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(tmp_path: Path, f
     truths = gradients(FP32, False)
 
     def error(fuse: bool) -> float:
-        found = zip(gradients(BF16, fuse), truths, strict=True)
-        return math.sqrt(statistics.fmean(float((got - truth).norm() / truth.norm()) ** 2 for got, truth in found))
+        pairs = zip(gradients(BF16, fuse), truths, strict=True)
+        return math.sqrt(statistics.fmean(float((got - truth).norm() / truth.norm()) ** 2 for got, truth in pairs))
 
     ours, theirs = error(True), error(False)
     assert ours <= 1.15 * theirs and 1e-4 < theirs < 0.05

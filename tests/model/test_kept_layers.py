@@ -67,8 +67,8 @@ def test_each_layer_left_out_saves_its_second_forward_and_changes_no_bit() -> No
     assert torch.equal(gradients, plain_gradients) and every > plain
     a_layer = every - computed(1)[1]
     for count in (3, LAYERS):
-        found, products, size = computed(count)
-        assert torch.equal(found, gradients) and products == every - count * a_layer
+        actual, products, size = computed(count)
+        assert torch.equal(actual, gradients) and products == every - count * a_layer
     assert plain <= products < 1.01 * plain  # what the first layer hands to the embeddings
     assert size == pytest.approx(kept_by_none, rel=0.03) and kept_by_every < size / 2
 
@@ -85,8 +85,8 @@ def test_the_estimate_is_within_3_percent_of_the_dry_run(model: str, layers: int
     config = shape.config() | {"num_hidden_layers": layers}
     short = shape.model_copy(update={"num_hidden_layers": layers, "window_layers": 0})
     for count in (1, kept, layers):
-        asked = setup.model_copy(update={"kept_layers": count})
-        counted, reckoned = (dry_run(Question(config=config, setup=asked)).estimate, estimate(short, asked))
+        with_kept = setup.model_copy(update={"kept_layers": count})
+        counted, reckoned = (dry_run(Question(config=config, setup=with_kept)).estimate, estimate(short, with_kept))
         steps = [
             sum(found.terms[name] for name in ("activations", "logits", "dequantised")) for found in (counted, reckoned)
         ]
@@ -96,12 +96,14 @@ def test_the_estimate_is_within_3_percent_of_the_dry_run(model: str, layers: int
 def test_as_many_are_left_out_as_there_is_room_for_and_none_where_there_is_none() -> None:
     shape, setup = KNOWN["llama-3.1-8b-instruct"], Setup(method="qlora", max_length=2048, kept_layers=0)
     least = estimate(shape, setup).needed_gib
-    found = [most_kept_layers(shape, setup, least + more) for more in (-0.1, 0.0, 1.0, 4.0, 100.0)]
-    assert found == sorted(found) and found[0] == 0 and 0 < found[2] < found[3] < found[4] == shape.num_hidden_layers
-    for count, more in zip(found[1:4], (0.0, 1.0, 4.0), strict=True):
+    counts = [most_kept_layers(shape, setup, least + more) for more in (-0.1, 0.0, 1.0, 4.0, 100.0)]
+    assert (
+        counts == sorted(counts) and counts[0] == 0 and 0 < counts[2] < counts[3] < counts[4] == shape.num_hidden_layers
+    )
+    for count, more in zip(counts[1:4], (0.0, 1.0, 4.0), strict=True):
         needed = [estimate(shape, setup.model_copy(update={"kept_layers": count + one})).needed_gib for one in (0, 1)]
         assert needed[0] <= least + more < needed[1]
-    assert most_kept_layers(shape, setup, least + 1, factor=1.2) < found[2]
+    assert most_kept_layers(shape, setup, least + 1, factor=1.2) < counts[2]
 
 
 def test_where_they_do_not_fit_every_layer_is_checkpointed_first_and_stays_so() -> None:

@@ -102,9 +102,9 @@ def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions
 
         def forward(self, *args: Any, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
             Odd.asked = logits_to_keep
-            found = super().forward(*args, logits_to_keep=logits_to_keep, **kwargs)
-            found.logits = found.logits * 3
-            return found
+            output = super().forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+            output.logits = output.logits * 3
+            return output
 
     model = Odd(tiny("llama").config).requires_grad_(False).eval()
     head = Head.from_model(model)
@@ -133,8 +133,8 @@ def test_a_head_with_an_adapter_or_a_trained_head_learns_too(small_chunks: None)
     expected = torch.autograd.grad(
         functional.cross_entropy(layer(hidden), targets, reduction="sum"), [layer.weight, hidden]
     )
-    found = torch.autograd.grad(head_losses(layer, hidden, targets, Head()).sum(), [layer.weight, hidden])
-    torch.testing.assert_close(found, expected)
+    actual = torch.autograd.grad(head_losses(layer, hidden, targets, Head()).sum(), [layer.weight, hidden])
+    torch.testing.assert_close(actual, expected)
 
 
 class Largest(torch.overrides.TorchFunctionMode):
@@ -145,10 +145,10 @@ class Largest(torch.overrides.TorchFunctionMode):
         self.numel = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = function(*args, **(kwargs or {}))
-        if isinstance(found, torch.Tensor):
-            self.numel = max(self.numel, found.numel())
-        return found
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
 
 
 def test_no_logits_are_made_but_those_of_a_chunk(small_chunks: None) -> None:
@@ -157,9 +157,9 @@ def test_no_logits_are_made_but_those_of_a_chunk(small_chunks: None) -> None:
     with Largest() as largest:
         head_losses(layer, hidden, targets, Head()).sum()
     assert largest.numel <= max(16 * 97, hidden.numel())
-    with Largest() as whole:
+    with Largest() as peak:
         functional.cross_entropy(layer(hidden), targets)
-    assert whole.numel == 400 * 97, "the measure would not have seen them"
+    assert peak.numel == 400 * 97, "the measure would not have seen them"
 
 
 def test_in_16_bit_the_gradient_is_as_near_the_truth_as_that_of_pytorch(small_chunks: None) -> None:
@@ -188,14 +188,14 @@ def test_a_processor_takes_a_few_rows_of_logits_at_once_and_gives_the_same_bits(
     torch.manual_seed(4)
     layer = torch.nn.Linear(32, 97, bias=False).to(dtype).requires_grad_(False)
     hidden, targets = (3 * torch.randn(50, 32)).to(dtype).requires_grad_(), torch.randint(97, (50,))
-    found = []
+    results = []
     for at_once in (50 * 97, 3 * 97, 1):
         monkeypatch.setattr(chunk, "IN_CACHE", at_once)
         losses = head_losses(layer, hidden, targets, Head(cap=cap))
-        found.append((losses.detach(), *torch.autograd.grad(losses.square().sum(), hidden)))
+        results.append((losses.detach(), *torch.autograd.grad(losses.square().sum(), hidden)))
         with torch.no_grad():
-            assert torch.equal(head_losses(layer, hidden, targets, Head(cap=cap)), found[-1][0])
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(other, found[0], strict=True))
+            assert torch.equal(head_losses(layer, hidden, targets, Head(cap=cap)), results[-1][0])
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
 
 
 def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> None:
@@ -203,8 +203,8 @@ def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> N
     words, rows = 1_000_000, arithmetic.rows_at_once(1_000_000, False)
     layer = torch.nn.Linear(8, words, bias=False, dtype=torch.bfloat16).requires_grad_(False)
     hidden = torch.ones(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
-    with Allocations(words) as seen:
-        seen.hold([layer.weight], "weights")
+    with Allocations(words) as allocations:
+        allocations.hold([layer.weight], "weights")
         head_losses(layer, hidden, torch.zeros(3 * rows, dtype=torch.int64), Head()).sum()
     rows_in_cache = 1
-    assert seen.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01
+    assert allocations.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01

@@ -20,15 +20,15 @@ from tests.kit.trainer import FP32, assert_same, tiny_base, trainer_of
 
 def embedded(tuned: Any, batch: Batch, alpha: float | None) -> torch.Tensor:
     """What the first layer is given."""
-    seen = []
+    inputs = []
     layer = tuned.get_base_model().model.layers[0]
     hook = layer.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append((args or tuple(kwargs.values()))[0]), with_kwargs=True
+        lambda module, args, kwargs: inputs.append((args or tuple(kwargs.values()))[0]), with_kwargs=True
     )
     with neftune.noise(tuned, alpha), torch.no_grad():
         tuned.get_base_model().get_decoder()(**batch.inputs())
     hook.remove()
-    return seen[0]
+    return inputs[0]
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -159,8 +159,8 @@ def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(
     with Offload(tuned) as aside:
         (summed_loss(tuned, batch) / batch.targets.numel()).backward()
     assert aside.moved_bytes > 0 and torch.cuda.max_memory_allocated() < 0.8 * peak
-    found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
-    assert same_direction(found, expected)
+    gradients = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+    assert same_direction(gradients, expected)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])

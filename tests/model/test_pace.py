@@ -62,10 +62,10 @@ STEADY = [(20.0, 100), (21.0, 220), (22.0, 340), (23.5, 420), (24.0, 500)]
 
 def test_the_pace_of_a_run_is_its_tokens_over_its_wall_time_without_the_first_step(workspace: Workspace):
     add_run(workspace, STEADY, created=1)
-    found = pace.from_runs(Runs(workspace), like("starter", "lora"))
-    assert found.tokens_per_second == pytest.approx(100)
-    assert pace.seconds(6_000, found) == pytest.approx(60)
-    assert "run 1" in found.source.render("en") and "run 1" in found.source.render("zh")
+    estimate = pace.from_runs(Runs(workspace), like("starter", "lora"))
+    assert estimate.tokens_per_second == pytest.approx(100)
+    assert pace.seconds(6_000, estimate) == pytest.approx(60)
+    assert "run 1" in estimate.source.render("en") and "run 1" in estimate.source.render("zh")
 
 
 def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
@@ -151,9 +151,9 @@ def test_what_is_timed_is_a_step_of_the_plan():
 
 
 def test_a_measurement_says_that_it_is_rough_and_what_measuring_on_rows_kept_apart_costs():
-    found = pace.from_step(300, measuring=0.2)
-    assert found.tokens_per_second == pytest.approx(250)
-    assert "rough" in str(found.source) and "粗略" in found.source.render("zh")
+    estimate = pace.from_step(300, measuring=0.2)
+    assert estimate.tokens_per_second == pytest.approx(250)
+    assert "rough" in str(estimate.source) and "粗略" in estimate.source.render("zh")
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -260,9 +260,9 @@ def test_a_card_and_the_processor_beside_it_are_measured_apart(workspace: Worksp
 def test_the_pace_of_another_card_is_not_taken_for_this_one_s(workspace: Workspace):
     run = add_run(workspace, STEADY, created=1, device="cuda:0")
     run.add_facts(RunFacts(device_uuid="GPU-1"))
-    wanted = like("starter", "lora")
-    assert pace.from_runs(Runs(workspace), wanted, True, "GPU-2") is None
-    assert pace.from_runs(Runs(workspace), wanted, True, "GPU-1") and pace.from_runs(Runs(workspace), wanted, True)
+    question = like("starter", "lora")
+    assert pace.from_runs(Runs(workspace), question, True, "GPU-2") is None
+    assert pace.from_runs(Runs(workspace), question, True, "GPU-1") and pace.from_runs(Runs(workspace), question, True)
 
 
 # ---- measurements that end -----------------------------------------------------------------------
@@ -284,9 +284,9 @@ class Endless:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
-    found = Endless()
-    monkeypatch.setattr(pace, "run_child", found)
-    return found
+    child = Endless()
+    monkeypatch.setattr(pace, "run_child", child)
+    return child
 
 
 def following(workspace: Workspace, endless: Endless) -> PaceProbe:
@@ -396,8 +396,8 @@ def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_o
     shape = shape_of_size("8B")
     flop = 6 * computed_pace.products_of(shape)
     assert flop == pytest.approx(6 * 8e9, rel=0.1)
-    here = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
-    assert here.tokens_per_second == pytest.approx(4 * 50e9 / flop) and here.source.key == "pace.computed"
+    computed = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
+    assert computed.tokens_per_second == pytest.approx(4 * 50e9 / flop) and computed.source.key == "pace.computed"
     there = computed_pace.compute(budget.planned(12, "Linux"), shape, recomputes=True, cores=4)
     assert there.source == msg("pace.computed_for", card="RTX 3060") and there.tokens_per_second == pytest.approx(
         0.4 * 25e12 / flop

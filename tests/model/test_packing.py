@@ -141,8 +141,8 @@ def test_attention_on_a_processor_equals_pytorchs(kv_heads: int, window: int | N
     theirs, _ = attention.packed_sdpa(None, *states, None, 0.3, 0.0, lengths, window)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     incoming = torch.randn(ours.shape, dtype=torch.float64, generator=chance)
-    found, expected = (torch.autograd.grad(output, states, incoming) for output in (ours, theirs))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # scores and keys' gradients are fp32
+    actual, expected = (torch.autograd.grad(output, states, incoming) for output in (ours, theirs))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)  # scores and keys' gradients are fp32
 
 
 def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
@@ -162,8 +162,8 @@ def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
                 for q, k, v in rows
             ]
             output = torch.cat(parts, 2).transpose(1, 2)
-        found = torch.autograd.grad(output, states, incoming.to(dtype))
-        return torch.cat([output.flatten(), *(gradient.flatten() for gradient in found)]).double()
+        gradients = torch.autograd.grad(output, states, incoming.to(dtype))
+        return torch.cat([output.flatten(), *(gradient.flatten() for gradient in gradients)]).double()
 
     truth = result(torch.float64, False)
     ours, theirs = ((result(torch.bfloat16, own) - truth).norm() / truth.norm() for own in (True, False))
@@ -215,8 +215,8 @@ def test_a_kernel_that_adds_in_another_order_at_each_call_is_no_leak(monkeypatch
     plain, chance = attention._hidden, torch.Generator().manual_seed(0)
 
     def noisy(*given: Any) -> torch.Tensor:
-        found = plain(*given)
-        return found * (1 + 0.002 * torch.randn(found.shape, generator=chance))
+        output = plain(*given)
+        return output * (1 + 0.002 * torch.randn(output.shape, generator=chance))
 
     monkeypatch.setattr(attention, "_hidden", noisy)
     assert attention.enable(tiny("llama").to(torch.bfloat16))
@@ -272,9 +272,9 @@ def test_packed_equals_padded_on_a_base_in_4_bit(in_4_bit: Callable[[Any], Any])
     packed = summed_loss(tuned, collate_packed(examples, CPU))
     packed.backward()
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-3)
-    found = gradients(tuned)
-    assert torch.nn.functional.cosine_similarity(found, expected_gradients, 0) > 0.9999
-    torch.testing.assert_close(found.norm(), expected_gradients.norm(), rtol=1e-3, atol=0)
+    actual = gradients(tuned)
+    assert torch.nn.functional.cosine_similarity(actual, expected_gradients, 0) > 0.9999
+    torch.testing.assert_close(actual.norm(), expected_gradients.norm(), rtol=1e-3, atol=0)
 
 
 def test_a_tower_that_is_not_there_is_not_warned_of(

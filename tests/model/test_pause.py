@@ -82,31 +82,31 @@ def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkey
     monkeypatch.setattr(time_left, "TimeLeft", partial(TimeLeft, clock=lambda: float(next(ticks))))
 
     def took() -> float:
-        told = run.facts().time
-        assert told and told.took_seconds is not None
-        return told.took_seconds
+        pace = run.facts().time
+        assert pace and pace.took_seconds is not None
+        return pace.took_seconds
 
     paused(tmp_path, [30])
     ended = took()
     assert 0 < ended < next(ticks)
     run.add_facts(RunFacts(time=TimeFacts(after_steps=20, said_seconds=7.0, took_seconds=1000.0)))
     again = trainer_of(tmp_path, None, max_steps=30, early_stopping_patience=3, learning_rate=1.0)
-    seen = []
+    times = []
     again.checkpoints = dataclasses.replace(
-        again.checkpoints, save_adapter=lambda folder: (folder.mkdir(), seen.append(took()))
+        again.checkpoints, save_adapter=lambda folder: (folder.mkdir(), times.append(took()))
     )
     again.run()
     assert again.has_stopped_improving and again.position.step < 30
-    assert 1000 < seen[0] <= seen[-1] < took() < 1000 + next(ticks), "each checkpoint's card can say it"
+    assert 1000 < times[0] <= times[-1] < took() < 1000 + next(ticks), "each checkpoint's card can say it"
     assert run.facts().time.said_seconds == 7.0
 
 
 def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
     how = {"lora": {"lora_dropout": 0.3}}
-    whole = trainer_of(tmp_path / "whole", None, **how)
-    whole.run()
+    uninterrupted = trainer_of(tmp_path / "whole", None, **how)
+    uninterrupted.run()
     for at in (9, 25, 40):
-        assert_same(paused(tmp_path / str(at), [at], **how), whole, at)
+        assert_same(paused(tmp_path / str(at), [at], **how), uninterrupted, at)
 
 
 @pytest.mark.parametrize("compute", [pytest.param(FP32, marks=pytest.mark.full), BF16], ids=["", "16 bit"])
@@ -114,9 +114,9 @@ def test_on_a_four_bit_base_it_goes_on_bit_for_bit(
     compute: Compute, in_4_bit: Callable[[Any], Any], tmp_path: Path
 ) -> None:
     how = {"make": partial(in_4_bit, compute), "max_steps": 2, "gradient_accumulation_steps": 2}
-    whole = trainer_of(tmp_path / "whole", **how)
-    whole.run()
-    assert_same(paused(tmp_path / "paused", [whole.reporter.checks // 2], **how), whole)
+    uninterrupted = trainer_of(tmp_path / "whole", **how)
+    uninterrupted.run()
+    assert_same(paused(tmp_path / "paused", [uninterrupted.reporter.checks // 2], **how), uninterrupted)
 
 
 @pytest.mark.full
@@ -129,9 +129,9 @@ def test_the_starter_goes_on_bit_for_bit(
     compute = BF16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else FP32
     make = partial(starter_in_4_bit, compute) if four_bit else partial(base_model.load, starter_folder, compute, False)
     how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2}
-    whole = trainer_of(tmp_path / "whole", None, **how)
-    whole.run()
-    assert_same(paused(tmp_path / "paused", [whole.reporter.checks // 2], **how), whole)
+    uninterrupted = trainer_of(tmp_path / "whole", None, **how)
+    uninterrupted.run()
+    assert_same(paused(tmp_path / "paused", [uninterrupted.reporter.checks // 2], **how), uninterrupted)
 
 
 FAMILIES = [name if name == "qwen3_5" else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
@@ -146,10 +146,10 @@ def test_every_family_goes_on_bit_for_bit(name: str, checkpointing: bool, starte
     folder = families.make(name, tmp_path / "base", starter_folder)
     make = partial(base_model.load, folder, FP32, False)
     how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2, "gradient_checkpointing": checkpointing}
-    whole = trainer_of(tmp_path / "whole", None, **how)
-    whole.run()
-    for at in (3, whole.reporter.checks // 2, whole.reporter.checks - 2):
-        assert_same(paused(tmp_path / str(at), [at], **how), whole, at)
+    uninterrupted = trainer_of(tmp_path / "whole", None, **how)
+    uninterrupted.run()
+    for at in (3, uninterrupted.reporter.checks // 2, uninterrupted.reporter.checks - 2):
+        assert_same(paused(tmp_path / str(at), [at], **how), uninterrupted, at)
 
 
 def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:
@@ -289,8 +289,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(killed_run: tupl
     (newest / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
-    said = [event["message"]["key"] for event in run.events() if isinstance(event.get("message"), dict)]
-    assert "run.bad_checkpoint" in said and "run.resumed" in said
+    keys = [event["message"]["key"] for event in run.events() if isinstance(event.get("message"), dict)]
+    assert "run.bad_checkpoint" in keys and "run.resumed" in keys
     second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
     assert second[0] == int(before.name[-6:]) + 1 and run.status().state == State.COMPLETED
 
@@ -316,9 +316,9 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(
         (folder / "adapter").mkdir()
         (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"")
         monkeypatch.setattr(torch, "load", Mock(side_effect=fault))
-        told = SimpleNamespace(warn=lambda message: None)
+        reporter = SimpleNamespace(warn=lambda message: None)
         with pytest.raises(RunError if is_damaged else type(fault)):
-            worker._restore(Mock(), scripted.run, told)  # type: ignore[arg-type]
+            worker._restore(Mock(), scripted.run, reporter)  # type: ignore[arg-type]
         assert bool(scripted.run.checkpoints()) != is_damaged
 
 
@@ -417,8 +417,8 @@ def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken
         wait_until(lambda: run.status().step >= 2, 60)
         supervisor.pause(run)
         wait_until(lambda: run.status().state == State.PAUSED, 60)
-        step, told = run.status().step, run.status().message
-        assert told.key == "pausing.paused" and f"at step {step}" in str(told)
+        step, message = run.status().step, run.status().message
+        assert message.key == "pausing.paused" and f"at step {step}" in str(message)
         supervisor.resume(run)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 60)
     finally:

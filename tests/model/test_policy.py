@@ -103,12 +103,12 @@ def advantages_of_trl(kind: Policy, rewards: list[float]) -> torch.Tensor:
 
     given = torch.tensor(rewards, dtype=torch.float64)
     of_groups = given.view(-1, GROUP)
-    found = given - torch.nanmean(of_groups, dim=1).repeat_interleave(GROUP)
+    centred = given - torch.nanmean(of_groups, dim=1).repeat_interleave(GROUP)
     if kind.scale_rewards == "group":
-        found = found / (nanstd(of_groups, dim=1).repeat_interleave(GROUP) + 1e-4)
+        centred = centred / (nanstd(of_groups, dim=1).repeat_interleave(GROUP) + 1e-4)
     if kind.scale_rewards == "batch":
-        found = found / (nanstd(given) + 1e-4)
-    return found.nan_to_num(0.0).float()
+        centred = centred / (nanstd(given) + 1e-4)
+    return centred.nan_to_num(0.0).float()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -137,9 +137,9 @@ def test_loss_and_gradients_equal_those_of_trl(name: str, tiny_model: Path, tmp_
     for make in (lambda part: collate(part, 0, FP32.device), lambda part: collate_packed(part, FP32.device)):
         for parts in ([rows], [rows[:3], rows[3:4], rows[4:]]):
             loss = step.backward([make(part) for part in parts])
-            found = gradients(tuned)
+            actual = gradients(tuned)
             assert float(loss) == pytest.approx(float(expected), abs=1e-6)
-            assert (found - expected_gradients).abs().max() <= 5e-6 * expected_gradients.abs().max()
+            assert (actual - expected_gradients).abs().max() <= 5e-6 * expected_gradients.abs().max()
 
 
 def test_the_reference_is_the_adapter_before_the_first_step_and_the_present_one_returns(tmp_path: Path) -> None:

@@ -53,11 +53,11 @@ def sides_of(rows: list[Encoded]) -> tuple[list[dict[str, Any]], list[dict[str, 
     dpo = [{"prompt_ids": better[:2], "chosen_ids": better[2:], "rejected_ids": worse[2:]} for better, worse in ours]
     cpo = []
     for better, worse in ours:
-        found: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
+        trl_row: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
         for name, ids in (("chosen", better), ("rejected", worse)):
             labels = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100, -100, *ids[2:]]}
-            found |= {f"{name}_{key}": value for key, value in labels.items()}
-        cpo.append(found)
+            trl_row |= {f"{name}_{key}": value for key, value in labels.items()}
+        cpo.append(trl_row)
     return dpo, cpo
 
 
@@ -129,8 +129,8 @@ def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple
         labels = batch["chosen_labels"]
         logits = trainer.model(batch["chosen_input_ids"], attention_mask=batch["chosen_attention_mask"]).logits
         over_answer = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        whole = batch["chosen_input_ids"].masked_fill(batch["chosen_attention_mask"] == 0, -100)
-        over_all = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), whole[:, 1:].flatten())
+        all_labels = batch["chosen_input_ids"].masked_fill(batch["chosen_attention_mask"] == 0, -100)
+        over_all = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), all_labels[:, 1:].flatten())
         loss = loss - over_all + over_answer
     return loss, {name: float(told[name]) for name in PAIR_METRICS}
 
@@ -153,19 +153,19 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
     trl = theirs(kind, copy.deepcopy(tuned), AutoTokenizer.from_pretrained(tiny_model), tmp_path / "theirs")
     stirred(tuned), stirred(trl.model)
     for chosen in [[row] for row in rows] + [rows]:
-        expected, told = loss_of_theirs(trl, kind, chosen)
+        expected, trl_values = loss_of_theirs(trl, kind, chosen)
         expected.backward()
         expected_gradients = gradients(trl.model)
         for batch in (collate(chosen, 0, FP32.device), collate_packed(chosen, FP32.device)):
             if batch.lengths and not trainer.step.packed:
                 continue
-            found = trainer.step.backward([batch]) / len(chosen)
-            torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+            loss = trainer.step.backward([batch]) / len(chosen)
+            torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(gradients(tuned), expected_gradients, rtol=1e-4, atol=1e-6)
             ours = trainer.step.take_pair_metrics()
             if kind.objective == "kto":
                 ours.pop("rewards/accuracies")  # which TRL does not tell
-            assert ours == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
+            assert ours == pytest.approx(trl_values, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
 
 
 # ---- a run of it ---------------------------------------------------------------------------------
@@ -177,15 +177,15 @@ def test_paused_anywhere_it_is_the_run_that_never_was(
 ) -> None:
     """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for
     bit."""
-    whole = trainer_of(tmp_path / "whole", None, objective=objective)
-    whole.run()
-    expected = whole.reporter.told
+    uninterrupted = trainer_of(tmp_path / "whole", None, objective=objective)
+    uninterrupted.run()
+    expected = uninterrupted.reporter.told
     assert {"rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"} <= expected["train", 5].keys()
     assert {f"eval_{name}" for name in PAIR_METRICS} <= expected["eval", 5].keys()
     assert (tmp_path / "whole" / "reference.npy").exists() == (objective != "simpo")
-    for at in range(2, whole.reporter.checks, 1 if full else 23):
+    for at in range(2, uninterrupted.reporter.checks, 1 if full else 23):
         paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, objective=objective), [at])
-        assert_same(paused, whole, at)
+        assert_same(paused, uninterrupted, at)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
     four_bit: Callable[[], Any], tmp_path: Path
 ) -> None:
     """Which is what the tests above hold against TRL."""
-    found = []
+    results = []
     for name, make in (("nf4", four_bit), ("plain", lambda: four_bit().dequantize())):
         trainer = trainer_of(tmp_path / name, None, make, objective="dpo", sft_weight=0.5)
         trainer.step.fuse()  # as a run is computed
@@ -208,8 +208,8 @@ def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
         rows = [replace(row, reference=tuple(each)) for row, each in zip(pairs(4), known, strict=True)]
         stirred(trainer.step.tuned)
         loss = trainer.step.backward([trainer.step.batch(rows)])
-        found.append((loss, gradients(trainer.step.tuned), trainer.step.take_pair_metrics()))
-    (loss, gradient, told), (plain_loss, plain_gradient, plain_told) = found
+        results.append((loss, gradients(trainer.step.tuned), trainer.step.take_pair_metrics()))
+    (loss, gradient, told), (plain_loss, plain_gradient, plain_told) = results
     assert gradient.abs().max() > 0 and abs(told["rewards/margins"]) > 1e-3
     torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-5)
@@ -219,23 +219,23 @@ def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
 def test_on_a_four_bit_base_a_paused_run_is_the_run_that_never_was(
     compared: None, four_bit: Callable[[], Any], tmp_path: Path, full: bool
 ) -> None:
-    whole = trainer_of(tmp_path / "whole", None, four_bit, objective="dpo")
-    whole.run()
-    for at in range(2, whole.reporter.checks, 1) if full else [whole.reporter.checks // 2]:
+    uninterrupted = trainer_of(tmp_path / "whole", None, four_bit, objective="dpo")
+    uninterrupted.run()
+    for at in range(2, uninterrupted.reporter.checks, 1) if full else [uninterrupted.reporter.checks // 2]:
         paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, four_bit, objective="dpo"), [at])
-        assert_same(paused, whole, at)
+        assert_same(paused, uninterrupted, at)
 
 
 def test_it_learns_what_is_preferred_and_begins_with_a_coin(compared: None, tmp_path: Path) -> None:
     """The adapter is the reference's at first: no answer is ahead, and the loss is log 2."""
     trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=30, learning_rate=2e-2, early_stopping_patience=0)
     trainer.run()
-    told = trainer.reporter.told
+    lines = trainer.reporter.told
     assert (
-        told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
-        and abs(told["train", 1]["rewards/margins"]) < 1e-5
+        lines["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
+        and abs(lines["train", 1]["rewards/margins"]) < 1e-5
     )
-    assert told["train", 30]["loss"] < 0.65 and told["train", 30]["rewards/accuracies"] == 1.0
+    assert lines["train", 30]["loss"] < 0.65 and lines["train", 30]["rewards/accuracies"] == 1.0
 
 
 def test_it_is_held_against_what_the_adapter_was_not_against_the_base(compared: None, tmp_path: Path) -> None:
@@ -267,12 +267,12 @@ def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None
     trainer = trainer_of(tmp_path, None, objective="dpo", sft_weight=0.7)
     rows = pairs(6)
     trainer.step.backward([trainer.step.batch(rows)])
-    whole = gradients(trainer.step.tuned)
+    expected = gradients(trainer.step.tuned)
     trainer.step.retreat.reductions.append("halve")
     parts = trainer.step.parts(rows)
     assert len(parts) > 1 and all(row.second for part in parts for row in part)
     trainer.step.backward([trainer.step.batch(part) for part in parts])
-    torch.testing.assert_close(gradients(trainer.step.tuned), whole, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients(trainer.step.tuned), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
@@ -329,11 +329,11 @@ def test_what_would_fit_instead_is_reckoned_with_pairs_of_two_examples(
 
     trainer = trainer_of(tmp_path / "run", None, objective="dpo")
     (tmp_path / "run").mkdir(exist_ok=True)
-    asked: list[tuple[Recipe, list[int]]] = []
-    monkeypatch.setattr(remedies, "ways", lambda case, now, lengths: asked.append((now, lengths)) or [])
+    calls: list[tuple[Recipe, list[int]]] = []
+    monkeypatch.setattr(remedies, "ways", lambda case, now, lengths: calls.append((now, lengths)) or [])
     shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape).would_fit(trainer.ahead)
-    (now, lengths) = asked[0]
+    (now, lengths) = calls[0]
     longest = max(len(example.input_ids) for row in trainer.data.train for example in row.examples)
     assert max(lengths) == now.data.max_length == longest and len(lengths) == len(trainer.data.train)
     assert now.train.per_device_train_batch_size == 2 and Setup.from_recipe(now, "cpu").tokens == 4 * longest

@@ -67,8 +67,8 @@ WAITS = {
 
 @pytest.fixture(scope="module")
 def card() -> Iterator[Elsewhere]:
-    with Elsewhere() as found:
-        yield found
+    with Elsewhere() as elsewhere:
+        yield elsewhere
 
 
 def two_devices(seen: Observed) -> list[str]:
@@ -94,11 +94,11 @@ def other_launches(seen: Observed, kept: dict[str, float]) -> dict[str, tuple[fl
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_step_mixes_no_devices_waits_nowhere_else_and_launches_what_is_kept(case: Case, card: Elsewhere) -> None:
     """After an intended change of launches: python -m tests.kit.pretended."""
-    seen = card.observe(case)
-    assert not two_devices(seen)
-    assert not other_gradients(seen)
-    assert not unnamed_waits(case, seen)
-    assert not other_launches(seen, json.loads(KEPT.read_text("utf-8"))[case.name])
+    observed = card.observe(case)
+    assert not two_devices(observed)
+    assert not other_gradients(observed)
+    assert not unnamed_waits(case, observed)
+    assert not other_launches(observed, json.loads(KEPT.read_text("utf-8"))[case.name])
 
 
 def test_the_kept_table_has_each_case_and_a_named_wait_a_case_and_a_place() -> None:
@@ -115,11 +115,11 @@ PLAIN = Case("llama", checkpointing=False)
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_planted_fault_is_seen(planted: str, card: Elsewhere) -> None:
     """So each of the four assertions above can fail."""
-    seen = card.observe(replace(PLAIN, planted=planted))
-    found = {
-        "devices": bool(two_devices(seen)),
-        "gradients": bool(other_gradients(seen)),
-        "waits": bool(unnamed_waits(PLAIN, seen)),
-        "launches": bool(other_launches(seen, json.loads(KEPT.read_text("utf-8"))[PLAIN.name])),
+    observed = card.observe(replace(PLAIN, planted=planted))
+    outcomes = {
+        "devices": bool(two_devices(observed)),
+        "gradients": bool(other_gradients(observed)),
+        "waits": bool(unnamed_waits(PLAIN, observed)),
+        "launches": bool(other_launches(observed, json.loads(KEPT.read_text("utf-8"))[PLAIN.name])),
     }
-    assert found[PLANTED[planted].seen_as], found
+    assert outcomes[PLANTED[planted].seen_as], outcomes

@@ -86,28 +86,28 @@ def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Pat
 def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> None:
     """Paused inside the probe (before any step), in the middle, where the optimizer's state is there already, and after
     the last step, with a measurement still due."""
-    whole = trainer_of(tmp_path / "whole", None)
-    whole.run()
-    without_probe = whole.reporter.checks
+    uninterrupted = trainer_of(tmp_path / "whole", None)
+    uninterrupted.run()
+    without_probe = uninterrupted.reporter.checks
     for at in (2, 30, without_probe + 4):
         paused = run_paused(
             lambda pause, at=at: trainer_of(tmp_path / str(at), pause),
             [at],
             lambda trainer: trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws"))),
         )
-        assert_same(paused, whole, at)
+        assert_same(paused, uninterrupted, at)
 
 
 def test_the_longest_batch_is_the_one_with_most_tokens_that_any_step_has(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, None)
-    found = trainer.longest()
+    longest = trainer.longest()
     sizes = []
     for step in trainer.schedule.steps():
         for batch in step:
             lengths = [len(trainer.data.train[i].input_ids) for i in batch]
             sizes.append(sum(lengths) if trainer.step.packed else max(lengths) * len(lengths))
-    assert found.tokens == max(sizes) and found.several
-    assert found.trained_tokens == sum(row.learned_count for row in found.rows)
+    assert longest.tokens == max(sizes) and longest.several
+    assert longest.trained_tokens == sum(row.learned_count for row in longest.rows)
 
 
 def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(
     assert now.runs == 1 and now.factor == pytest.approx(needed / was.arithmetic_gib, rel=0.01)
     assert now.tokens > 2 * was.tokens
     assert now.predicted_gib == pytest.approx(now.measured_gib, rel=0.15), (was, now)
-    told = [event["message"]["params"] for event in second.events() if event["kind"] == "memory"]
-    assert [told[0]["predicted"], told[0]["measured"]] == [
+    params = [event["message"]["params"] for event in second.events() if event["kind"] == "memory"]
+    assert [params[0]["predicted"], params[0]["measured"]] == [
         pytest.approx(getattr(now, f"{name}_gib"), abs=1e-3) for name in ("predicted", "measured")
     ]
     corrections = MemoryRecord(space).corrections(Rig.from_machine(this_machine(), None), model)

@@ -55,5 +55,5 @@ def test_what_embeddings_in_every_layer_give_a_long_text_is_counted(model_id: st
     [known] = [model for model in known_models() if model.id == model_id]
     assert known.config is not None
     setup = Setup(method="qlora", max_length=4096)
-    seen = dry_run(Question(config=known.config, setup=setup)).estimate
-    assert estimate(known.shape, setup).allocated_gib == pytest.approx(seen.allocated_gib, rel=0.03)
+    dry = dry_run(Question(config=known.config, setup=setup)).estimate
+    assert estimate(known.shape, setup).allocated_gib == pytest.approx(dry.allocated_gib, rel=0.03)

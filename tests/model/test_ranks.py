@@ -66,8 +66,8 @@ def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
     assert trainer.reporter.told.keys() == whole.reporter.told.keys()
     for (kind, step), expected in whole.reporter.told.items():
         a_coin = {"rewards/accuracies", "eval_rewards/accuracies"} if step <= (kind == "train") else set()
-        told = {name: value for name, value in trainer.reporter.told[kind, step].items() if name not in a_coin}
-        assert told == pytest.approx(
+        line = {name: value for name, value in trainer.reporter.told[kind, step].items() if name not in a_coin}
+        assert line == pytest.approx(
             {name: value for name, value in expected.items() if name not in a_coin}, rel=2e-3, abs=2e-4
         )
     torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
@@ -141,12 +141,12 @@ def test_a_run_on_ranks_learns_what_one_learns(
     count: int, settings: dict[str, Any], tmp_path: Path, tiny_model: Path
 ) -> None:
     recipe = recipe_of(**settings)
-    whole = trainer_of(tmp_path / "whole", tiny_model, recipe)
-    whole.run()
+    on_one = trainer_of(tmp_path / "whole", tiny_model, recipe)
+    on_one.run()
     with in_threads(tmp_path / "ranks", tiny_model, recipe, count) as (ranks, steps):
         trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe, ranks)
         trainer.run()
-    nearly_the_same(trainer, whole)
+    nearly_the_same(trainer, on_one)
     for step in steps:  # each has updated its own, with the same sums
         assert all(map(torch.equal, step.parameters, trainer.step.parameters))
 
@@ -244,9 +244,9 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
 
 
 def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
-    told: list[tuple[RankUse, ...]] = []
+    reports: list[tuple[RankUse, ...]] = []
     with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
-        ranks.report_use = told.append
+        ranks.report_use = reports.append
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         finished = trainer.step.finished
 
@@ -261,7 +261,9 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_
             trainer.run()
         trainer.checkpoint()  # as the worker does
     assert failed.value.message.key == "ranks.gone" and failed.value.message.params["ranks"] == 2
-    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[-1]] == [
+    assert [
+        used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in reports[-1]
+    ] == [
         True,
         True,
     ]
@@ -281,12 +283,12 @@ def test_a_pause_in_a_step_is_heard_at_its_end_and_the_run_goes_on_with_another_
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         share = trainer.step._share  # type: ignore[attr-defined]
 
-        def asked(*arguments: Any) -> Any:
+        def sharing(*arguments: Any) -> Any:
             if trainer.position.step == step - 1:
                 trainer.reporter.at = trainer.reporter.checks + 1
             return share(*arguments)
 
-        trainer.step._share = asked  # type: ignore[attr-defined]
+        trainer.step._share = sharing  # type: ignore[attr-defined]
         with pytest.raises(PauseRequested):
             trainer.run()
         trainer.checkpoint()
@@ -392,12 +394,12 @@ def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nob
 ) -> None:
     card, now = Card(index=0, name="RTX 3060", uuid="GPU-a"), [0.0]
     monkeypatch.setattr(use.gpu, "newest", lambda card: card.model_copy(update={"utilization_percent": 98}))
-    asked = UseOfRank(card, lambda: (5, 12), lambda: now[0])
-    assert asked.read() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12, load_percent=98)
+    reader = UseOfRank(card, lambda: (5, 12), lambda: now[0])
+    assert reader.read() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12, load_percent=98)
     now[0] = 1.9
-    assert asked.read() is None
+    assert reader.read() is None
     now[0] = 2.0
-    assert asked.read() is not None
+    assert reader.read() is not None
 
     def given_up() -> tuple[int, int]:
         raise RuntimeError("CUDA error: unknown error")
@@ -450,12 +452,12 @@ def test_a_main_pcs_address_is_one_of_its_interfaces(
             raise socket.gaierror("Name or service not known")
         return [(of_family(each), socket.SOCK_STREAM, 6, "", (each, port)) for each in stands_for]
 
-    here = [
+    addresses = [
         SimpleNamespace(family=of_family(each), address=each) for each in ("192.168.1.20", "fd00::20", "fe80::20%eth0")
     ]
     mac = SimpleNamespace(family=psutil.AF_LINK, address="02:00:00:00:00:01")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [mac, *here]})
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [mac, *addresses]})
     if is_own:
         agent.require_own(endpoint)
         return
@@ -469,8 +471,8 @@ def test_a_pc_whose_own_name_stands_for_loopback_is_reached_by_its_default_route
     """As Debian writes /etc/hosts: a rank that listened at 127.0.1.1 would not be found by other PCs."""
     way = {"garage": "127.0.0.1", "127.0.0.1": "127.0.0.1", "attic": "192.168.1.20", meeting.NOBODY: "192.168.1.20"}
     monkeypatch.setattr(meeting, "_address_towards", lambda host, port: way[host])
-    found = [meeting.own_address(host, 29400) for host in ("garage", "attic", "127.0.0.1")]
-    assert found == ["192.168.1.20", "192.168.1.20", "127.0.0.1"]
+    addresses = [meeting.own_address(host, 29400) for host in ("garage", "attic", "127.0.0.1")]
+    assert addresses == ["192.168.1.20", "192.168.1.20", "127.0.0.1"]
     monkeypatch.setattr(meeting, "_address_towards", Mock(side_effect=["127.0.0.1", OSError("unreachable")]))
     assert meeting.own_address("garage", 29400) == "127.0.0.1"
 

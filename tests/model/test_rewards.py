@@ -49,9 +49,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 def test_paused_anywhere_it_is_the_run_that_never_was(whole: Trainer, tmp_path: Path, full: bool) -> None:
     """While answers are drawn, inside a step and inside an evaluation; every number of it and the adapter, bit for
     bit."""
-    told = whole.reporter.told
-    assert {"reward", "rewards/contains/mean", "frac_reward_zero_std", "kl", "entropy"} <= told["train", 5].keys()
-    assert {"eval_reward", "eval_kl", "eval_entropy"} <= told["eval", 5].keys() and "loss" not in told["train", 5]
+    lines = whole.reporter.told
+    assert {"reward", "rewards/contains/mean", "frac_reward_zero_std", "kl", "entropy"} <= lines["train", 5].keys()
+    assert {"eval_reward", "eval_kl", "eval_entropy"} <= lines["eval", 5].keys() and "loss" not in lines["train", 5]
     checks = whole.reporter.checks
     assert checks > 100
     for at in range(2, checks, 1 if full else checks // 4):
@@ -93,13 +93,13 @@ def test_it_learns_what_the_judges_reward(tmp_path: Path) -> None:
         warmup_steps=0,
     )  # fmt: skip
     trainer.run()
-    told = {step: each for (kind, step), each in trainer.reporter.told.items() if kind == "eval"}
-    rewards = {step: each["eval_reward"] for step, each in told.items()}
+    evaluations = {step: each for (kind, step), each in trainer.reporter.told.items() if kind == "eval"}
+    rewards = {step: each["eval_reward"] for step, each in evaluations.items()}
     assert rewards[0] < 0.5 and rewards[24] > 0.9, rewards
-    assert told[0]["eval_kl"] < 1e-6 < told[24]["eval_kl"]
+    assert evaluations[0]["eval_kl"] < 1e-6 < evaluations[24]["eval_kl"]
     best = trainer.position.best_reward
     assert trainer.position.best_eval_loss is None and best is not None
-    assert best == pytest.approx(max(rewards[step] - 0.01 * told[step]["eval_kl"] for step in (12, 24)))
+    assert best == pytest.approx(max(rewards[step] - 0.01 * evaluations[step]["eval_kl"] for step in (12, 24)))
     assert "rewards.far" in guards(trainer), "a reward that rises far from the base is to be read"
     facts = trainer.reporter.run.facts()
     assert facts.best_reward == best and facts.best_checkpoint and facts.best_eval_loss is None
@@ -252,8 +252,8 @@ def test_answers_are_drawn_to_the_prompt_of_a_chat_and_the_last_answer_is_expect
     for before, answer in ((one, '{"answer": 5}'), (two, "8")):
         turns = [*before, {"role": "assistant", "content": answer}]
         row = tokenizer.encode_example(Example(messages=tuple(ChatMessage(**turn) for turn in turns)), 200)
-        asked = question_of(row, tokenizer)
-        assert asked.prompt == tokenizer.prompt(before) and asked.expected == answer
+        question = question_of(row, tokenizer)
+        assert question.prompt == tokenizer.prompt(before) and question.expected == answer
     with pytest.raises(RunError) as error:
         question_of(tokenizer.encode_example(Example(text="Only a text."), 200), tokenizer)
     assert error.value.message.key == "rewards.no_question"

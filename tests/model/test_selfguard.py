@@ -156,18 +156,18 @@ def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes
     whole, how, calls = undisturbed
     fault = NoMemory(7, 11, 40)  # the first two in the first step
     trainer = run_with(trainer_of(tmp_path, eval_steps=100, **how), fault)
-    told = said(trainer)
-    assert fault.raised == 3 == len(told) and told[0] in ("retreat.batch", "retreat.packed")
+    keys = said(trainer)
+    assert fault.raised == 3 == len(keys) and keys[0] in ("retreat.batch", "retreat.packed")
     assert trainer.step.retreat.at_once < Retreat.from_recipe(trainer.recipe, trainer.step.packed, False).at_once
     train = {key: value for key, value in whole.reporter.numbers.items() if key[0] == "train"}
-    found = {key: value for key, value in trainer.reporter.numbers.items() if key[0] == "train"}
-    assert found == pytest.approx(train, rel=2e-4)
+    lines = {key: value for key, value in trainer.reporter.numbers.items() if key[0] == "train"}
+    assert lines == pytest.approx(train, rel=2e-4)
 
 
 def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made_anew(tmp_path: Path) -> None:
     """Half of the parameters were corrected already: they are what they were before it."""
-    whole, trainer = trainer_of(tmp_path / "whole"), trainer_of(tmp_path / "run")
-    whole.run()
+    uninterrupted, trainer = trainer_of(tmp_path / "whole"), trainer_of(tmp_path / "run")
+    uninterrupted.run()
     step, calls = trainer.step.optimizer.step, []
 
     def half(*args: Any, **kwargs: Any) -> Any:
@@ -182,7 +182,7 @@ def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made
     trainer.step.optimizer.step = half
     trainer.run()
     assert len(said(trainer)) == 1
-    nearly_the_same(trainer, whole)
+    nearly_the_same(trainer, uninterrupted)
 
 
 def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> None:
@@ -192,9 +192,9 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
         Retreat.from_recipe(recipe, False, on_card=True),
         Retreat.from_recipe(recipe, False, on_card=False),
     )
-    told = [card.take_next(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
-    assert card.reductions == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
-    assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
+    messages = [card.take_next(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
+    assert card.reductions == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and messages[-1] is None
+    assert [(each.params.get("before"), each.params.get("now")) for each in messages[:2]] == [(4, 2), (2, 1)]
     assert card.parts([0, 1, 2, 3], lengths) == [[0], [1], [2], [3]]
     assert [processor.take_next([3], lengths, STEP).key, processor.take_next([3], lengths, STEP)] == [
         "retreat.checkpointing",
@@ -257,8 +257,8 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
 def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trainer_of(tmp_path / "whole")
-    whole.run()
+    uninterrupted = trainer_of(tmp_path / "whole")
+    uninterrupted.run()
     trainer = trainer_of(tmp_path / "run")
     rehearse = trainer.step.rehearse
 
@@ -272,7 +272,7 @@ def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_i
     shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
     assert said(trainer) == ["retreat.packed"] and trainer.step.retreat.at_once == 32
-    nearly_the_same(trainer, whole)
+    nearly_the_same(trainer, uninterrupted)
 
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
 
 def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: Path) -> None:
     """In float32 bit for bit: it goes on with what it gave up, also when it was paused in the very step."""
-    whole = run_with(trainer_of(tmp_path / "whole", lora={"lora_dropout": 0.2}), NoMemory(9))
+    uninterrupted = run_with(trainer_of(tmp_path / "whole", lora={"lora_dropout": 0.2}), NoMemory(9))
     for pause in (8, 22):
         numbers: dict = {}
         for attempt, at in enumerate((pause, None)):
@@ -306,8 +306,8 @@ def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: 
                 if trainer.position.step:
                     trainer.checkpoint()
             numbers |= trainer.reporter.numbers
-        assert numbers == whole.reporter.numbers, pause
-        assert torch.equal(adapter_of(trainer), adapter_of(whole)), pause
+        assert numbers == uninterrupted.reporter.numbers, pause
+        assert torch.equal(adapter_of(trainer), adapter_of(uninterrupted)), pause
 
 
 @pytest.mark.full
@@ -319,14 +319,14 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
 
     how = {"make": make, "max_steps": 3, "gradient_accumulation_steps": 1, "eval_steps": 2, "learning_rate": 1e-3}
     count = NoMemory()
-    whole = run_with(trainer_of(tmp_path / "whole", **how), count)
-    layers = whole.step.tuned.config.num_hidden_layers
+    expected = run_with(trainer_of(tmp_path / "whole", **how), count)
+    layers = expected.step.tuned.config.num_hidden_layers
     for seed in range(1, 6):
         chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
         fault = NoMemory(*chosen)
         trainer = run_with(trainer_of(tmp_path / str(seed), **how), fault)
         assert fault.raised == 2 == len(said(trainer)), chosen
-        assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=1e-4)
+        assert trainer.reporter.numbers == pytest.approx(expected.reporter.numbers, rel=1e-4)
 
 
 # ---- a step that gives no number -----------------------------------------------------------------
@@ -336,10 +336,10 @@ POISON = 3  # a token
 
 def poisoned(*which: int) -> list[Encoded]:
     """Rows of which some hold a token whose embedding is infinite, and no other does."""
-    found = [Encoded([4 if token == POISON else token for token in row.input_ids], row.learned) for row in rows(20)]
+    examples = [Encoded([4 if token == POISON else token for token in row.input_ids], row.learned) for row in rows(20)]
     for i in which:
-        found[i].input_ids[0] = POISON
-    return found
+        examples[i].input_ids[0] = POISON
+    return examples
 
 
 def poisoned_base() -> Any:
@@ -357,9 +357,9 @@ def test_a_poisoned_row_costs_the_steps_that_read_it_and_nothing_else(tmp_path: 
     how = {"make": poisoned_base, "max_steps": 9, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     trainer = trainer_on(tmp_path / "run", poisoned(7), **how)
     trainer.run()
-    told = [event for event in trainer.reporter.run.events() if event["kind"] == "guard"]
+    guards = [event for event in trainer.reporter.run.events() if event["kind"] == "guard"]
     reading = [n for n, batches in enumerate(trainer.schedule.steps(), 1) if any(7 in batch for batch in batches)]
-    assert [event["step"] for event in told] == reading and {event["message"]["key"] for event in told} == {
+    assert [event["step"] for event in guards] == reading and {event["message"]["key"] for event in guards} == {
         "sanity.left_out"
     }
     assert trainer.position.step == 9 and adapter_of(trainer).isfinite().all()
@@ -369,7 +369,7 @@ def test_a_poisoned_row_costs_the_steps_that_read_it_and_nothing_else(tmp_path: 
     for step in range(1, first):
         assert trainer.reporter.numbers["train", step] == clean.reporter.numbers["train", step]
     finite = [value for value in trainer.reporter.numbers.values() if math.isfinite(value)]
-    assert len(finite) == 9 - len(reading) and "nan" in told[0]["message"]["params"]["loss"]
+    assert len(finite) == 9 - len(reading) and "nan" in guards[0]["message"]["params"]["loss"]
 
 
 def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_with_the_last_good_adapter(
@@ -386,9 +386,9 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
         with torch.no_grad():
             weight.copy_(good if number <= 5 else torch.full_like(good, math.nan))
         at_five[:] = [adapter_of(trainer)] if number == 6 else at_five
-        found = before(number, micro_batches)
-        rates.setdefault(number, []).append(found[0]["learning_rate"])
-        return found
+        groups = before(number, micro_batches)
+        rates.setdefault(number, []).append(groups[0]["learning_rate"])
+        return groups
 
     trainer._step = step
     with pytest.raises(NotFiniteError) as ended:
@@ -504,18 +504,18 @@ def test_a_run_that_ran_away_once_goes_on_from_before_that_and_learns(tmp_path: 
     before, shaken = trainer._step, []
 
     def step(number: int, micro_batches: Any) -> Any:
-        found = before(number, micro_batches)
+        groups = before(number, micro_batches)
         if number == 8 and not shaken:
             shaken.append(number)
             with torch.no_grad():
                 for parameter in trainer.step.parameters:
                     parameter.add_(torch.randn_like(parameter) * 20)
-        return found
+        return groups
 
     trainer._step = step
     trainer.run()
-    [told] = [event for event in trainer.reporter.run.events() if event["kind"] == "guard"]
-    assert told["what"] == "went_back" and told["message"]["params"]["back"] == 6, "8 was saved after it was shaken"
+    [guard] = [event for event in trainer.reporter.run.events() if event["kind"] == "guard"]
+    assert guard["what"] == "went_back" and guard["message"]["params"]["back"] == 6, "8 was saved after it was shaken"
     assert trainer.position.step == 20 and trainer.position.health.back == 1
     assert trainer.reporter.numbers["train", 20] < trainer.reporter.numbers["train", 1]
 
@@ -628,9 +628,9 @@ def test_the_card_says_what_the_run_did_of_itself_and_which_step_was_kept(langua
             scripted.run.log_event("guard", what="retreat", step=1, message=message)
         card = run_panel.card(services.snapshots.now(fresh=True).shown, w)
         story = run_panel.story(services.snapshots.now(fresh=True).shown, w)
-        said = [escape(message.render(language)) for message in told]
-        assert w.t("run_guard.head", count=4) in card and not any(each in card for each in said)
-        assert all(each in story for each in said)
+        sentences = [escape(message.render(language)) for message in told]
+        assert w.t("run_guard.head", count=4) in card and not any(each in card for each in sentences)
+        assert all(each in story for each in sentences)
         scripted.run.add_facts(RunFacts(adapter_step=40, adapter_is_best=True, best_eval_loss=1.2345))
         assert "1.234" not in run_panel.story(services.snapshots.now(fresh=True).shown, w), "no adapter yet"
         scripted.run.write_status(scripted.run.status().model_copy(update={"has_adapter": True}))

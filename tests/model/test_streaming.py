@@ -78,14 +78,14 @@ def begun(
 
 def learned(step: Step, updates: int = 2) -> tuple[list[Any], torch.Tensor]:
     """Numbers of so many updates of two micro-batches and of an evaluation, and the adapter that they end with."""
-    found: list[Any] = []
+    results: list[Any] = []
     for number in range(updates):
-        found.append(step.compute([rows(4), rows(3)], 1e-2))
+        results.append(step.compute([rows(4), rows(3)], 1e-2))
         step.apply(True, is_first=not number)
         step.finished()
     step.tuned.eval()
-    found.append(step.evaluate_batch(rows(5)))
-    return found, torch.cat([p.detach().flatten() for p in step.parameters])
+    results.append(step.evaluate_batch(rows(5)))
+    return results, torch.cat([p.detach().flatten() for p in step.parameters])
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_training_with_offloaded_layers_is_that_without_bit_for_bit(
     for count in (LAYERS - 1, LAYERS):
         step, streamed = begun(folder, count, four_bit, compute, **settings)
         assert streamed and len(streamed.layers) == count
-        found, now = learned(step)
-        assert found == numbers and torch.equal(now, weights), count
+        actual, now = learned(step)
+        assert actual == numbers and torch.equal(now, weights), count
 
 
 @pytest.mark.full
@@ -130,7 +130,7 @@ def test_experts_that_are_offloaded_are_trained_by_adapters_of_their_own(
 
 
 def trained_as_without(made: Path, four_bit: bool, **settings: Any) -> None:
-    found = []
+    results = []
     for count in (0, 99):
         base, compute = streaming.load(made, FP32, four_bit)
         torch.manual_seed(0)
@@ -144,9 +144,9 @@ def trained_as_without(made: Path, four_bit: bool, **settings: Any) -> None:
         step = Step.from_recipe(tuned, recipe_of(), compute, 0)
         step.begin(7)
         numbers = [step.compute([families.rows()], 1e-2) for _ in range(2)]
-        found.append((numbers, torch.cat([p.grad.flatten() for p in step.parameters])))
-    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
-    assert math.isfinite(found[0][0][0].loss)
+        results.append((numbers, torch.cat([p.grad.flatten() for p in step.parameters])))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+    assert math.isfinite(results[0][0][0].loss)
 
 
 def test_a_micro_batch_copies_each_offloaded_layer_twice_but_for_those_that_are_still_there(folder: Path) -> None:
@@ -182,8 +182,8 @@ def test_a_step_that_is_left_half_way_leaves_nothing_behind_for_the_next(folder:
             step.compute([rows(4)], 1e-2)
         hook.remove()
         step.discard_unfinished()
-    found, now = learned(step)
-    assert found == numbers and torch.equal(now, weights)
+    actual, now = learned(step)
+    assert actual == numbers and torch.equal(now, weights)
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -237,11 +237,11 @@ def test_an_update_takes_what_a_whole_base_takes_less_all_offloaded_layers_but_t
     folder: Path, four_bit: bool
 ) -> None:
     """To the byte, at the worst moment of an update and an evaluation; with one byte less the card is full."""
-    whole = computed_on(folder, 0, four_bit).peak.total
+    on_card = computed_on(folder, 0, four_bit).peak.total
     a_layer = begun(folder, 1, four_bit)[1].layers[0].home.numel()  # type: ignore[union-attr]
     nothing = BLOCK * (3 if four_bit else 1)  # what stands for what is not there: a number of each type
     for count in (LAYERS,):
-        room = whole - (count - 2) * a_layer + nothing
+        room = on_card - (count - 2) * a_layer + nothing
         assert computed_on(folder, count, four_bit, room).peak.total == room
         with pytest.raises(FullCardError):
             computed_on(folder, count, four_bit, room - 1)
@@ -281,11 +281,12 @@ def test_the_arithmetic_is_within_1_percent_of_the_dry_run(model: str, method: s
     shape = KNOWN[model]
     setup = Setup(method=method, max_length=256, offload_layers=count)  # type: ignore[arg-type]
     counted = dry_run(Question(config=shape.config(), setup=setup)).estimate
-    found = estimate(shape, setup)
-    assert found.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
-    assert found.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
+    computed = estimate(shape, setup)
+    assert computed.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
+    assert computed.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
     assert (
-        found.terms["weights"] < 0.75 * estimate(shape, setup.model_copy(update={"offload_layers": 0})).terms["weights"]
+        computed.terms["weights"]
+        < 0.75 * estimate(shape, setup.model_copy(update={"offload_layers": 0})).terms["weights"]
     )
 
 
@@ -317,8 +318,8 @@ def test_no_layer_computes_before_it_has_arrived_or_after_its_place_was_given_aw
     numbers, weights = learned(begun(folder, 0, four_bit)[0])
     bus = LateBus()
     step, streamed = begun(folder, LAYERS, four_bit, bus=bus)
-    found, now = learned(step)
-    assert streamed and bus.waited and found == numbers and torch.equal(now, weights)
+    actual, now = learned(step)
+    assert streamed and bus.waited and actual == numbers and torch.equal(now, weights)
 
 
 CARD = torch.device("cuda:0")
@@ -378,8 +379,8 @@ def test_layers_pass_through_two_pinned_buffers_bit_for_bit(
     runtime.stand_in(monkeypatch)
     with runtime:
         step, streamed = begun(folder, LAYERS, four_bit, bus=Bus(CARD))
-        found, now = learned(step)
-    assert streamed and found == numbers and torch.equal(now, weights)
+        actual, now = learned(step)
+    assert streamed and actual == numbers and torch.equal(now, weights)
     assert runtime.pinned == [max(layer.home.numel() for layer in streamed.layers)] * 2
     assert not streamed.waits and streamed.message.key == "offload.begun"
 
@@ -394,8 +395,8 @@ def test_where_pinned_ram_is_refused_a_run_is_slower_and_says_so_and_nothing_els
     runtime.stand_in(monkeypatch)
     with runtime:
         step, streamed = begun(folder, LAYERS, False, bus=Bus(CARD))
-        found, now = learned(step)
-    assert streamed and found == numbers and torch.equal(now, weights)
+        actual, now = learned(step)
+    assert streamed and actual == numbers and torch.equal(now, weights)
     assert streamed.waits and streamed.message.key == "offload.unpinned"
     assert begun(folder, 3, False)[1].message.key == "offload.begun"  # type: ignore[union-attr]
 
@@ -474,19 +475,19 @@ def test_a_base_for_which_there_is_not_the_ram_is_refused_before_it_is_loaded(mo
             recipe = Recipe.parse(
                 {"data": {"source": "x"}, "adapter": {"method": "qlora"}, "train": {"offload_layers": count}}
             )
-            asked = probe.Probe(None, None, recipe, shape)  # type: ignore[arg-type]
+            memory_probe = probe.Probe(None, None, recipe, shape)  # type: ignore[arg-type]
             if is_enough or not count:
-                asked.require_ram()
+                memory_probe.require_ram()
                 continue
             with pytest.raises(DoesNotFitError, match=rf"{needed:.1f} GiB of RAM, but {there:.1f}"):
-                asked.require_ram()
+                memory_probe.require_ram()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("four_bit", [False, True], ids=["16-bit", "4-bit"])
 def test_on_a_card_offloaded_layers_give_the_same_numbers_in_less_memory(folder: Path, four_bit: bool) -> None:
     card = Compute(torch.device("cuda:0"), torch.bfloat16, BF16.reason)
-    found, held = [], []
+    results, held = [], []
     for count in (0, LAYERS):
         base, compute = streaming.load(folder, card, four_bit)
         torch.manual_seed(0)
@@ -496,6 +497,6 @@ def test_on_a_card_offloaded_layers_give_the_same_numbers_in_less_memory(folder:
         held.append(torch.cuda.memory_allocated() - before)
         step = Step.from_recipe(tuned, recipe_of(), compute, 0)
         step.begin(7)
-        found.append(learned(step))
+        results.append(learned(step))
         assert not count or not streamed.waits
-    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1]) and held[1] < held[0]
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1]) and held[1] < held[0]

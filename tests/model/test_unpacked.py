@@ -75,21 +75,21 @@ def stored(
     plain = families.make(name, tmp_path_factory.mktemp("bases") / "plain", starter_folder)
     packed = Path(shutil.copytree(plain, plain.with_name("packed")))
     # Not mapped: Windows lets no file be replaced that is.
-    whole = {name: weight.clone() for name, weight in families.weights(plain).items()}
-    there, meant = dict(whole), {}
-    for name, weight in whole.items():
+    tensors = {name: weight.clone() for name, weight in families.weights(plain).items()}
+    there, meant = dict(tensors), {}
+    for name, weight in tensors.items():
         is_packed = (
             ".layers." in name
             and "vision" not in name
             and name.endswith(("proj.weight", "experts.gate_up_proj", "experts.down_proj"))
         )
         if is_packed and (weight.ndim == 3) == (pack is in_mxfp4):
-            found, meant[name] = pack(name, weight)
+            entries, meant[name] = pack(name, weight)
             del there[name]
-            there |= found
+            there |= entries
     assert meant
     write(packed, there)
-    write(plain, whole | {name: weight.bfloat16() for name, weight in meant.items()})
+    write(plain, tensors | {name: weight.bfloat16() for name, weight in meant.items()})
     config = json.loads((packed / "config.json").read_text("utf-8"))
     within = config.get("text_config", config) if is_within else config
     within["quantization_config"] = settings
@@ -110,10 +110,10 @@ def test_it_is_what_it_stands_for_in_16_bit_whatever_was_chosen_and_learns(
     packed, plain = (base_model.load(folder, BF16, four_bit=four_bit and folder is stored[0]) for folder in stored)
     assert base_model.bits(packed) == 16
     assert "default to dequantizing" not in caplog.text  # so it says where it was not told to; with a card it would not
-    found, expected = packed.state_dict(), plain.state_dict()
+    state, expected = packed.state_dict(), plain.state_dict()
     assert (
-        found.keys() == expected.keys()
-        and [name for name in found if not torch.equal(found[name], expected[name])] == []
+        state.keys() == expected.keys()
+        and [name for name in state if not torch.equal(state[name], expected[name])] == []
     )
     tuned = families.tuned(packed)
     tuned(input_ids=torch.arange(5, 21)[None], labels=torch.arange(5, 21)[None]).loss.backward()

@@ -187,13 +187,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_was_paused_is_the_run_that_never_was(name: str, tmp_path: Path) -> None:
-    whole = trainer_of(tmp_path / "whole", **CASES[name])
-    whole.run()
+    uninterrupted = trainer_of(tmp_path / "whole", **CASES[name])
+    uninterrupted.run()
     attempts: list[Trainer] = []
 
     def make(at: int | None) -> Trainer:
         attempts.append(trainer_of(tmp_path / "paused", at, **CASES[name]))
         return attempts[-1]
 
-    assert_same(run_paused(make, [whole.reporter.checks // 2]), whole)
-    assert 0 < attempts[0].position.step < whole.position.step
+    assert_same(run_paused(make, [uninterrupted.reporter.checks // 2]), uninterrupted)
+    assert 0 < attempts[0].position.step < uninterrupted.position.step

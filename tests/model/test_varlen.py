@@ -71,8 +71,8 @@ def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def attended(window: int | None) -> list[torch.Tensor]:
     """What attention gives and its gradients."""
     chance = torch.Generator().manual_seed(7)
-    whole = [torch.randn(1, sum(EXAMPLES), count, 8, dtype=torch.float64, generator=chance) for count in (4, 2, 2)]
-    states = [each.transpose(1, 2).requires_grad_() for each in whole]
+    batch = [torch.randn(1, sum(EXAMPLES), count, 8, dtype=torch.float64, generator=chance) for count in (4, 2, 2)]
+    states = [each.transpose(1, 2).requires_grad_() for each in batch]
     output, _ = attention.packed_sdpa(None, *states, None, 0.3, 0.0, EXAMPLES, window)  # type: ignore[arg-type]
     return [
         output,
@@ -119,6 +119,6 @@ def test_a_kernel_that_gives_other_numbers_or_none_is_not_used(card: Card, monke
         expected = attended(None)
     monkeypatch.setattr(of_torch, "varlen_attn", card)
     torch.testing.assert_close(attended(None), expected, rtol=0, atol=0)
-    seen = card.calls
+    calls = card.calls
     attended(None)
-    assert card.calls == seen <= 2
+    assert card.calls == calls <= 2

@@ -54,17 +54,17 @@ def test_a_plan_that_is_a_little_too_large_saves_memory_once_and_starts(
     enough."""
     cuda = FakeCuda(spills=spills)
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows" if spills else "Linux")
-    trainer, found = probed(cuda, {False: 7.3, True: 5.0})
-    found(trainer.ahead)
+    trainer, memory_probe = probed(cuda, {False: 7.3, True: 5.0})
+    memory_probe(trainer.ahead)
     assert trainer.step.retreat.checkpointing
     assert trainer.reporter.run.facts().memory.measured_gib == pytest.approx(5.0, abs=0.01)
 
 
 def test_what_fits_no_way_is_refused_with_the_last_measurement(probed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
-    trainer, found = probed(FakeCuda(), {False: 9.0, True: 7.5})
+    trainer, memory_probe = probed(FakeCuda(), {False: 9.0, True: 7.5})
     with pytest.raises(DoesNotFitError, match=r"7\.5"):
-        found(trainer.ahead)
+        memory_probe(trainer.ahead)
 
 
 @pytest.mark.parametrize(("context", "counted"), [(0.4, 0.4), (1.7, 1.0)])
@@ -76,10 +76,10 @@ def test_what_other_programs_take_while_a_model_is_loaded_is_not_the_context(
     cuda = FakeCuda(context=context)
     monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
-    trainer, found = probed(cuda, {False: 3.0})
-    found.measure_context()
+    trainer, memory_probe = probed(cuda, {False: 3.0})
+    memory_probe.measure_context()
     cuda.others += 1.2  # a browser
-    found(trainer.ahead)
+    memory_probe(trainer.ahead)
     memory = trainer.reporter.run.facts().memory
     assert memory.measured_gib == pytest.approx(3.0 + counted, abs=0.01) and memory.reserved_gib == pytest.approx(
         3.0, abs=0.01
@@ -93,7 +93,7 @@ def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(
     cuda = FakeCuda(context=0.4)
     monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
-    trainer, found = probed(cuda, {False: 3.0})
+    trainer, memory_probe = probed(cuda, {False: 3.0})
     used = trainer.step.rehearse
 
     def first_step(longest: object) -> None:
@@ -101,8 +101,8 @@ def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(
         used(longest)
 
     monkeypatch.setattr(trainer.step, "rehearse", first_step)
-    found.measure_context()
-    found(trainer.ahead)
+    memory_probe.measure_context()
+    memory_probe(trainer.ahead)
     assert trainer.reporter.run.facts().memory.measured_gib == pytest.approx(3.65, abs=0.01)
 
 
@@ -154,17 +154,17 @@ def test_what_would_fit_is_said_for_the_card_in_use(probed: Make, monkeypatch: p
     larger = Card(index=1, name="larger", uuid="GPU-2", total_bytes=24 * GIB, free_bytes=23 * GIB)
     both = one.model_copy(update={"nvidia": one.nvidia.model_copy(update={"cards": (*one.nvidia.cards, larger)})})
     monkeypatch.setattr(cuda, "machine", lambda: both)
-    trainer, found = probed(cuda, {})
-    found._shape = ModelShape.from_config(LLAMA)
-    asked: list[Stopped] = []
+    trainer, memory_probe = probed(cuda, {})
+    memory_probe._shape = ModelShape.from_config(LLAMA)
+    stops: list[Stopped] = []
     monkeypatch.setattr(
-        probe.stopped, "advice", lambda this, on_card: asked.append(this) or msg("probe.advice_nothing")
+        probe.stopped, "advice", lambda this, on_card: stops.append(this) or msg("probe.advice_nothing")
     )
-    found.would_fit(trainer.ahead)
-    assert (asked[0].budget.name, asked[0].budget.sold_gb, asked[0].budget.equal_cards) == ("RTX", 8, 0)
+    memory_probe.would_fit(trainer.ahead)
+    assert (stops[0].budget.name, stops[0].budget.sold_gb, stops[0].budget.equal_cards) == ("RTX", 8, 0)
     plan = {"budget": {"kind": "card", "equal_cards": 1, "equal_free_gib": 3.0}}
-    found._run.add_facts(RunFacts(advice=plan))
-    found.would_fit(trainer.ahead)
-    assert (asked[1].budget.equal_cards, asked[1].budget.equal_free_gib) == (1, 3.0), (
+    memory_probe._run.add_facts(RunFacts(advice=plan))
+    memory_probe.would_fit(trainer.ahead)
+    assert (stops[1].budget.equal_cards, stops[1].budget.equal_free_gib) == (1, 3.0), (
         "as planned: this process sees its own card alone"
     )

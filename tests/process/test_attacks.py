@@ -89,10 +89,10 @@ class Server:
 
     def call(self, fn: int, data: list[Any], event: Any = None) -> str:
         """What a handler answers, whichever way the page would reach it."""
-        wanted = {"fn_index": fn, "data": data, "session_hash": self.session, "event_data": event}
+        body = {"fn_index": fn, "data": data, "session_hash": self.session, "event_data": event}
         if next((f.get("queue") for f in self.fns if f["id"] == fn), True) is False:
-            return self.post("/gradio_api/run/predict", wanted)[1].decode("utf-8", "replace")
-        status, said, _ = self.post("/gradio_api/queue/join", wanted)
+            return self.post("/gradio_api/run/predict", body)[1].decode("utf-8", "replace")
+        status, said, _ = self.post("/gradio_api/queue/join", body)
         if status != 200:
             return said.decode("utf-8", "replace")
         connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
@@ -112,10 +112,10 @@ class Server:
             + content
             + b"\r\n--B--\r\n"
         )
-        status, said, _ = self.ask(
+        status, reply, _ = self.ask(
             "POST", "/gradio_api/upload", body, **({"content_type": "multipart/form-data; boundary=B"} | headers)
         )
-        return status, said
+        return status, reply
 
 
 def start(kind: str, home: Path, sink: str) -> Server:
@@ -160,7 +160,7 @@ class Sink:
 def sink() -> Iterator[Sink]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked.append(self.path)
+            receiver.asked.append(self.path)
             self.send_response(404)
             self.end_headers()
 
@@ -169,9 +169,9 @@ def sink() -> Iterator[Sink]:
         def log_message(self, *arguments: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Sink(f"http://127.0.0.1:{server.server_port}")
+        receiver = Sink(f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield found
+        yield receiver
         server.shutdown()
 
 
@@ -217,8 +217,11 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_file_and_no_address_is_had_by_its_path(ours: Server, path: str):
-    status, said, _ = ours.ask("GET", path.replace("CANARY", str(ours.canary)))
-    assert status in (400, 403, 404) and SECRET.encode() not in said and b"root:" not in said, (status, said[:200])
+    status, content, _ = ours.ask("GET", path.replace("CANARY", str(ours.canary)))
+    assert status in (400, 403, 404) and SECRET.encode() not in content and b"root:" not in content, (
+        status,
+        content[:200],
+    )
 
 
 def test_a_text_that_reaches_a_file_component_is_any_file_of_the_working_folder(plain: Server, ours: Server):
@@ -245,22 +248,22 @@ def test_a_text_that_reaches_a_file_component_is_any_file_of_the_working_folder(
     for fn, _ in outputs:  # only the two drop fields, and both are only ever emptied
         for given in (str(ours.canary), {"path": str(ours.canary), "meta": {"_type": "gradio.FileData"}}, EVIL):
             inputs = next(f["inputs"] for f in ours.fns if f["id"] == fn)
-            said = ours.call(fn, [given] * len(inputs))
-            assert SECRET not in said and '"orig_name"' not in said, said[:300]
+            content = ours.call(fn, [given] * len(inputs))
+            assert SECRET not in content and '"orig_name"' not in content, content[:300]
     alone = [fn["id"] for fn in ours.fns if [kinds.get(given) for given in fn["inputs"]] == ["file"]]
     assert alone  # what says what a dropped file holds
     for fn in alone:
         for given in (str(ours.canary), {"path": str(ours.canary), "meta": {"_type": "gradio.FileData"}}, EVIL):
-            said = ours.call(fn, [given])
-            assert '"error":' in said and SECRET not in said and "lg-" not in said, said[:300]
+            content = ours.call(fn, [given])
+            assert '"error":' in content and SECRET not in content and "lg-" not in content, content[:300]
 
 
 def test_a_file_that_was_uploaded_is_not_served_again(plain: Server, ours: Server):
-    for server, wanted in ((plain, 200), (ours, 404)):
-        status, said = server.upload("page.html", b"<script>1</script>")
-        path = json.loads(said)[0]
+    for server, expected in ((plain, 200), (ours, 404)):
+        status, content = server.upload("page.html", b"<script>1</script>")
+        path = json.loads(content)[0]
         status, _, headers = server.ask("GET", f"/gradio_api/file={path}")
-        assert status == wanted
+        assert status == expected
     assert (
         "attachment"
         in plain.ask("GET", f"/gradio_api/file={json.loads(plain.upload('a.html')[1])[0]}")[2]["content-disposition"]
@@ -282,11 +285,11 @@ def test_a_file_that_was_uploaded_is_not_served_again(plain: Server, ours: Serve
     ],
 )
 def test_a_hostile_file_name_stays_in_the_folder_of_uploads(ours: Server, name: str):
-    status, said = ours.upload(name, b'{"question": "a", "answer": "b"}')
+    status, content = ours.upload(name, b'{"question": "a", "answer": "b"}')
     if status != 200:
-        assert status in (400, 422, 500) and b"Traceback" not in said
+        assert status in (400, 422, 500) and b"Traceback" not in content
         return
-    for path in json.loads(said):  # by its words: asked for what it leads to, Windows refuses a long one
+    for path in json.loads(content):  # by its words: asked for what it leads to, Windows refuses a long one
         assert Path(os.path.abspath(path)).is_relative_to(ours.home / "workspace" / "cache" / "uploads"), path
 
 
@@ -325,8 +328,8 @@ def test_a_name_that_somebody_points_here_is_refused(plain: Server, ours: Server
         "[::1",
         "localhost@evil.example",
     ):
-        status, said, headers = ours.ask("GET", "/config", host=host)
-        assert status == 421 and "access-control-allow-origin" not in headers and b"dependencies" not in said, host
+        status, content, headers = ours.ask("GET", "/config", host=host)
+        assert status == 421 and "access-control-allow-origin" not in headers and b"dependencies" not in content, host
 
 
 @pytest.mark.parametrize("origin", [EVIL, "null", "http://localhost:1", "http://127.0.0.1:1", "https://127.0.0.1"])
@@ -418,8 +421,8 @@ def test_every_handler_answers_junk_in_a_sentence_and_touches_nothing(ours: Serv
     assert len(chosen) > 30
     for place, fn in enumerate(chosen):
         for name in kinds if full else list(kinds)[place % 6 :: 6]:
-            said = ours.call(fn["id"], [kinds[name]] * len(fn["inputs"]), kinds[name])
-            assert SECRET not in said and "Traceback" not in said, (fn["id"], name, said[:500])
+            content = ours.call(fn["id"], [kinds[name]] * len(fn["inputs"]), kinds[name])
+            assert SECRET not in content and "Traceback" not in content, (fn["id"], name, content[:500])
     assert listing(ours.home) - before == set(), "a file outside the workspace"
     assert not Runs(Workspace.open(ours.home / "workspace")).list()
     assert ours.process.poll() is None and ours.ask("GET", "/config")[0] == 200
@@ -448,12 +451,14 @@ def test_numbers_that_do_not_exist_and_json_without_end_are_refused(plain: Serve
         deep = '{"fn_index": 0, "session_hash": "x", "data": ' + "[" * 5000 + "]" * 5000 + "}"
         assert server.ask("POST", "/gradio_api/queue/join", deep, content_type="application/json")[0] in (200, 400, 422)
         for fn in (-1, 10**9, "x", None, [], 1e30):
-            status, said, _ = server.post("/gradio_api/queue/join", {"fn_index": fn, "data": [], "session_hash": "x"})
-            assert status >= 400 and b"Traceback" not in said and b"site-packages" not in said
+            status, content, _ = server.post(
+                "/gradio_api/queue/join", {"fn_index": fn, "data": [], "session_hash": "x"}
+            )
+            assert status >= 400 and b"Traceback" not in content and b"site-packages" not in content
         for component in (-1, 10**9, "x", None):
-            asked = {"component_id": component, "fn_name": "curve", "data": {}, "session_hash": "x"}
-            status, said, _ = server.post("/gradio_api/component_server", asked)
-            assert status >= 400 and b"Traceback" not in said
+            body = {"component_id": component, "fn_name": "curve", "data": {}, "session_hash": "x"}
+            status, content, _ = server.post("/gradio_api/component_server", body)
+            assert status >= 400 and b"Traceback" not in content
     assert ours.ask("GET", "/config")[0] == 200
 
 
@@ -469,17 +474,17 @@ def test_a_garbage_cursor_gets_an_empty_curve(ours: Server, cursor: Any):
     ]
     assert charts
     for run in ("", "../../x", None, ["x"]):
-        asked = {
+        body = {
             "component_id": charts[0],
             "fn_name": "curve",
             "data": {"run": run, "cursor": cursor},
             "session_hash": "x",
         }
-        status, said, _ = ours.post("/gradio_api/component_server", asked)
-        assert status == 200 and json.loads(said)["x"] == [], (status, said[:200])
+        status, content, _ = ours.post("/gradio_api/component_server", body)
+        assert status == 200 and json.loads(content)["x"] == [], (status, content[:200])
     for other in ("__init__", "get_config", "_id", "../curve", "load_event"):
-        asked = {"component_id": charts[0], "fn_name": other, "data": {}, "session_hash": "x"}
-        assert ours.post("/gradio_api/component_server", asked)[0] == 404
+        body = {"component_id": charts[0], "fn_name": other, "data": {}, "session_hash": "x"}
+        assert ours.post("/gradio_api/component_server", body)[0] == 404
 
 
 def test_forty_joins_and_two_hundred_polls_at_once_are_answered_or_refused(ours: Server):
@@ -487,8 +492,8 @@ def test_forty_joins_and_two_hundred_polls_at_once_are_answered_or_refused(ours:
     poll = {"component_id": -1, "fn_name": "curve", "data": {}, "session_hash": "x"}
 
     def join(number: int) -> int:
-        wanted = {"fn_index": queued["id"], "data": [None] * len(queued["inputs"]), "session_hash": f"crowd{number}"}
-        return ours.post("/gradio_api/queue/join", wanted)[0]
+        body = {"fn_index": queued["id"], "data": [None] * len(queued["inputs"]), "session_hash": f"crowd{number}"}
+        return ours.post("/gradio_api/queue/join", body)[0]
 
     with ThreadPoolExecutor(40) as crowd:
         joined = list(crowd.map(join, range(40)))
@@ -523,7 +528,9 @@ def test_on_plain_gradio_a_models_answer_fetches_from_elsewhere_and_gr_html_runs
     page.goto(plain.url)
     page.fill("#said textarea", what)
     page.click("#go-chatbot")
-    wait_until(lambda: pump(page) and any("markdown.png" in asked or "tag.png" in asked for asked in sink.asked), 30)
+    wait_until(
+        lambda: pump(page) and any("markdown.png" in request or "tag.png" in request for request in sink.asked), 30
+    )
     page.fill("#said textarea", "<img src=x onerror=\"window.ran='html'\">")
     page.click("#go-html")
     wait_until(lambda: pump(page) and page.evaluate("window.ran") == "html", 30)

@@ -62,9 +62,9 @@ def by_its_commands(folder: Path) -> subprocess.CompletedProcess:
     environment.pop("LORA_GARAGE_HOME", None)
 
     def garage(*arguments: str) -> subprocess.CompletedProcess:
-        said = [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(space.root)]
+        arguments_of_all = [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(space.root)]
         return subprocess.run(
-            said,
+            arguments_of_all,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -128,12 +128,12 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
 
     if full:  # as it would have been at home, and resumed there
         at_home = command("train", str(tmp_path / "away.yaml"), "--json", workspace=home.root)
-        here = Runs(home).get(json.loads(at_home.stdout)["run"])
-        assert losses(here.path) == losses(run.path)
-        weights = [(each.adapter / "adapter_model.safetensors").read_bytes() for each in (here, run)]
+        run_at_home = Runs(home).get(json.loads(at_home.stdout)["run"])
+        assert losses(run_at_home.path) == losses(run.path)
+        weights = [(each.adapter / "adapter_model.safetensors").read_bytes() for each in (run_at_home, run)]
         assert weights[0] == weights[1]
-        asked = command("chat", run.id, "--prompt", "What is 3?", "--json", workspace=home.root)
-        assert asked.returncode == 0, asked.stderr
+        answer = command("chat", run.id, "--prompt", "What is 3?", "--json", workspace=home.root)
+        assert answer.returncode == 0, answer.stderr
         shutil.rmtree(there_run.path / "adapter")
         killed = json.loads((there_run.path / "state.json").read_text("utf-8")) | {"state": "interrupted"}
         (there_run.path / "state.json").write_text(json.dumps(killed), "utf-8")

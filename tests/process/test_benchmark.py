@@ -89,7 +89,7 @@ def test_a_local_task_on_the_starter_equals_lm_evals_own_harness_to_the_last_dig
     )
     assert ours.returncode == 0, ours.stderr
     run = Runs(space).find("Glimmer")
-    found = {one["metric"]: one for one in json.loads(ours.stdout)}
+    metrics = {one["metric"]: one for one in json.loads(ours.stdout)}
     for name, peft in (("base", {}), ("tuned", {"peft": str(run.adapter)})):
         theirs = simple_evaluate(
             "hf", model_args={"pretrained": str(starter.folder(space.models)), "dtype": run.facts().dtype,
@@ -97,4 +97,4 @@ def test_a_local_task_on_the_starter_equals_lm_evals_own_harness_to_the_last_dig
             tasks=["colours"], task_manager=TaskManager(include_path=str(folder)), batch_size=1,
         )["results"]["colours"]  # fmt: skip
         for metric in ("acc", "acc_norm", "brier_score"):
-            assert found[metric][name] == theirs[f"{metric},none"], (name, metric)
+            assert metrics[metric][name] == theirs[f"{metric},none"], (name, metric)

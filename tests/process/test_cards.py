@@ -76,16 +76,16 @@ def seen(said: dict[str, Any]) -> set[str]:
 
 def test_the_card_that_was_planned_for_trains_chats_and_exports_and_the_plan_s_is_timed(pc: Pc):
     """CUDA's own order would have taken the RTX 3060 for chat and export, whatever had trained."""
-    said = pc.ask(run_on(pc, LARGER))
-    assert seen(said) == {LARGER}
-    assert (said["plan"], said["device"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
+    report = pc.ask(run_on(pc, LARGER))
+    assert seen(report) == {LARGER}
+    assert (report["plan"], report["device"], report["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
 
 
 def test_several_cards_train_together_while_one_of_them_chats_and_exports(pc: Pc):
     run = run_on(pc, FREER)
     run.add_facts(RunFacts(wanted_beside={LARGER: "NVIDIA GeForce RTX 3060"}, ranks=2))
-    said = pc.ask(run)
-    assert (said["training"], said["chat"], said["export"]) == (f"{FREER},{LARGER}", FREER, FREER)
+    report = pc.ask(run)
+    assert (report["training"], report["chat"], report["export"]) == (f"{FREER},{LARGER}", FREER, FREER)
 
 
 def test_a_run_of_the_processor_stays_there(pc: Pc):
@@ -93,8 +93,8 @@ def test_a_run_of_the_processor_stays_there(pc: Pc):
 
 
 def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
-    said = pc.ask(run_on(pc, LARGER), visible="0")
-    assert (said["plan"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 3060", LARGER)
+    report = pc.ask(run_on(pc, LARGER), visible="0")
+    assert (report["plan"], report["trial.pace_probe"]) == ("NVIDIA GeForce RTX 3060", LARGER)
     none = pc.ask(run_on(pc, None), visible="-1")
     assert (none["plan"], none["device"]) == ("cpu", "cpu")
     # "-1" already
@@ -103,20 +103,20 @@ def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
 
 def test_a_run_whose_card_went_away_sees_what_there_is_while_chat_takes_another(pc: Pc):
     """Its worker refuses, with an offer (below); named all the same, the card would hide the others from it."""
-    said = pc.ask(run_on(pc, FREER), nvml.dead(nvml.UNEQUAL, 1))
-    assert (said["training"], said["chat"], said["export"]) == (UNSET, LARGER, LARGER)
-    assert said["plan"] == "NVIDIA GeForce RTX 3060"
+    report = pc.ask(run_on(pc, FREER), nvml.dead(nvml.UNEQUAL, 1))
+    assert (report["training"], report["chat"], report["export"]) == (UNSET, LARGER, LARGER)
+    assert report["plan"] == "NVIDIA GeForce RTX 3060"
 
 
 def test_a_card_in_instances_is_left_to_cuda(pc: Pc):
-    said = pc.ask(run_on(pc, None), nvml.MIG, visible="MIG-8f2b")
-    assert said["plan"] == "NVIDIA A100-SXM4-40GB" and said["device"] is None
-    assert seen(said) | {said["trial.pace_probe"]} == {UNSET}
+    report = pc.ask(run_on(pc, None), nvml.MIG, visible="MIG-8f2b")
+    assert report["plan"] == "NVIDIA A100-SXM4-40GB" and report["device"] is None
+    assert seen(report) | {report["trial.pace_probe"]} == {UNSET}
 
 
 def test_the_only_card_is_found_without_being_named(pc: Pc):
-    said = pc.ask(run_on(pc, str(nvml.EIGHT_GB["0.uuid"])), nvml.EIGHT_GB)
-    assert seen(said) | {said["trial.pace_probe"]} == {UNSET}
+    report = pc.ask(run_on(pc, str(nvml.EIGHT_GB["0.uuid"])), nvml.EIGHT_GB)
+    assert seen(report) | {report["trial.pace_probe"]} == {UNSET}
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_a_run_and_an_export_come_to_their_end_beside_cards_that_tell_little(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """On the processor, beside a card whose processes tell no memory and one in instances."""
-    told = {**nvml.UNEQUAL, "0.compute": "4194303:-", "1.mig": 1}
-    for name, value in nvml.environment(nvml.compile(tmp_path), nvml.write(tmp_path / "cards.txt", told)).items():
+    scenario = {**nvml.UNEQUAL, "0.compute": "4194303:-", "1.mig": 1}
+    for name, value in nvml.environment(nvml.compile(tmp_path), nvml.write(tmp_path / "cards.txt", scenario)).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "ws").mkdir()
     (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")

@@ -81,27 +81,27 @@ def client(workspace: Workspace):
 
 
 def ready(client: ChatClient, adapter: Path | None = None, model: str = MODEL, **target) -> ChatClient:
-    wanted = ChatTarget(model, adapter=adapter, label="my run", **target)
-    if client.state().phase != "ready" or client.state().target != wanted:
-        client.load(wanted)
+    chat_target = ChatTarget(model, adapter=adapter, label="my run", **target)
+    if client.state().phase != "ready" or client.state().target != chat_target:
+        client.load(chat_target)
     client.wait_ready(LOAD_S)
     return client
 
 
 def answer(client: ChatClient, base=None, tuned=None, most: int = 10) -> dict[str, str]:
-    told: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for item in client.ask(base, tuned, Sampling(max_new_tokens=most)):
         if isinstance(item, Piece):
-            told[item.column] = told.get(item.column, "") + item.text
-    return told
+            texts[item.column] = texts.get(item.column, "") + item.text
+    return texts
 
 
 @pytest.fixture(scope="module")
 def known(client: ChatClient) -> str:
     """What the base says to QUESTION."""
-    said = answer(ready(client), QUESTION)["base"]
-    assert said
-    return said
+    answered = answer(ready(client), QUESTION)["base"]
+    assert answered
+    return answered
 
 
 class PlayedApp:
@@ -150,9 +150,9 @@ def test_a_worker_counts_what_it_is_about_to_read_against_what_is_free(
 @pytest.fixture
 def stages(client: ChatClient, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Each that the client was told of, however short it was."""
-    told, keep = set(), client._set
-    monkeypatch.setattr(client, "_set", lambda state: (told.add(state.stage), keep(state)))
-    return told
+    reported, keep = set(), client._set
+    monkeypatch.setattr(client, "_set", lambda state: (reported.add(state.stage), keep(state)))
+    return reported
 
 
 def test_loading_tells_its_stages_then_what_is_loaded(client, adapters, stages):
@@ -171,8 +171,8 @@ def test_of_the_starter_both_columns_answer_together_and_differ(client, starter_
     items = list(client.ask(QUESTION, QUESTION, Sampling(max_new_tokens=12)))
     first_done = next(i for i, item in enumerate(items) if isinstance(item, Done))
     assert {item.column for item in items[:first_done]} == {"base", "tuned"}
-    told = {c: "".join(i.text for i in items if isinstance(i, Piece) and i.column == c) for c in ("base", "tuned")}
-    assert "Paris" in told["base"] and told["tuned"] != told["base"]
+    texts = {c: "".join(i.text for i in items if isinstance(i, Piece) and i.column == c) for c in ("base", "tuned")}
+    assert "Paris" in texts["base"] and texts["tuned"] != texts["base"]
     assert {item.column for item in items if isinstance(item, Done)} == {"base", "tuned"}
     assert client.state().phase == "ready"
 
@@ -180,13 +180,13 @@ def test_of_the_starter_both_columns_answer_together_and_differ(client, starter_
 def test_a_run_of_another_device_gets_a_process_of_its_own_and_says_where_it_computes(client, workspace, adapters):
     ready(client, adapters[0])
     process = client._worker.process.pid
-    here, elsewhere = trained(workspace, "of the processor"), trained(workspace, "of a card")
-    here.add_facts(RunFacts(wanted_device="cpu"))
+    on_cpu, elsewhere = trained(workspace, "of the processor"), trained(workspace, "of a card")
+    on_cpu.add_facts(RunFacts(wanted_device="cpu"))
     elsewhere.add_facts(RunFacts(wanted_device="GPU-0", advice={"budget": {"kind": "card", "name": "RTX 4060"}}))
     ready(client, adapters[0], run=elsewhere.id)
     assert client._worker.process.pid == process  # there is no such card, so it is given what the chat before was given
     assert client.state().elsewhere == msg("device.on_processor_instead", then="RTX 4060")
-    ready(client, adapters[0], run=here.id)
+    ready(client, adapters[0], run=on_cpu.id)
     assert client._worker.process.pid != process and client.state().elsewhere is None
 
 
@@ -270,8 +270,8 @@ def test_the_conversation_goes_on_over_several_turns(client):
     ready(client)
     ended = {"role": "user", "content": "Say the name of that city again."}
     after = [
-        answer(client, [*QUESTION, {"role": "assistant", "content": said}, ended])["base"]
-        for said in ("Paris.", "Rome.")
+        answer(client, [*QUESTION, {"role": "assistant", "content": text}, ended])["base"]
+        for text in ("Paris.", "Rome.")
     ]
     assert after[0] != after[1] != answer(client, [ended])["base"] != after[0], "it has read the turns before"
 
@@ -344,8 +344,8 @@ def test_unload_while_loading_frees_everything_within_seconds(client, workspace,
 def test_a_four_bit_base_is_loaded_on_request(client, adapters):
     ready(client, adapters[0], four_bit=True)
     assert client.state().dtype == "nf4"
-    told = answer(client, QUESTION, QUESTION)
-    assert told["base"] and told["tuned"] != told["base"]
+    texts = answer(client, QUESTION, QUESTION)
+    assert texts["base"] and texts["tuned"] != texts["base"]
 
 
 def test_an_idle_chat_leaves_and_says_why(workspace, client):

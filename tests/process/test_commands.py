@@ -96,10 +96,10 @@ def test_a_bad_argument_is_one_sentence_and_exit_2(arguments: list[str], mention
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess, mention: str) -> None:
-    said = result.stderr.strip()
+    errors = result.stderr.strip()
     assert result.returncode == 2, result
-    assert "Traceback" not in said and result.stdout == ""
-    assert said and said.count("\n") == 0 and mention in said, said
+    assert "Traceback" not in errors and result.stdout == ""
+    assert errors and errors.count("\n") == 0 and mention in errors, errors
 
 
 def test_a_workspace_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
@@ -137,15 +137,15 @@ def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -
         f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Jo"), (19, "Maria"))
     ]
     chat.write_text("\n".join(lines), "utf-8")
-    asked = ("inspect", str(chat), "--json")
-    report = json.loads(command(*asked, workspace=tmp_path / "ws").stdout)
+    arguments = ("inspect", str(chat), "--json")
+    report = json.loads(command(*arguments, workspace=tmp_path / "ws").stdout)
     assert (report["people"], report["conversations"]) == (
         [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}],
         2,
     )
     assert (report["chat"]["voice"], report["chat"]["guessed"], report["good_rows"]) == ("Jo", True, 1)
-    said = ("--voice", "Maria", "--gap-hours", "12", "--no-pseudonyms")
-    report = json.loads(command(*asked, *said, workspace=tmp_path / "ws").stdout)["chat"]
+    choices = ("--voice", "Maria", "--gap-hours", "12", "--no-pseudonyms")
+    report = json.loads(command(*arguments, *choices, workspace=tmp_path / "ws").stdout)["chat"]
     assert [report[name] for name in ("voice", "guessed", "gap_hours", "conversations", "pseudonyms")] == [
         "Maria",
         False,
@@ -153,7 +153,7 @@ def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -
         1,
         False,
     ]
-    refused = command(*asked, "--voice", "Mario", workspace=tmp_path / "ws")
+    refused = command(*arguments, "--voice", "Mario", workspace=tmp_path / "ws")
     assert (
         refused.returncode == 2
         and "Nobody in chat.txt is called Mario; there are 2 people, such as Maria" in refused.stdout + refused.stderr
@@ -163,18 +163,18 @@ def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -
 def test_inspect_asks_what_columns_are_for_where_nothing_points_at_it(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("a,b,c\none two three,four five six,seven eight nine\n", "utf-8")
-    asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
-    (question,) = json.loads(asked.stdout)["questions"]
-    assert (asked.returncode, question["id"], len(question["readings"])) == (2, "answer", 4)
-    said = command("inspect", str(table), "--json", "--answer", "c", workspace=tmp_path / "ws")
-    report = json.loads(said.stdout)
-    assert (said.returncode, report["questions"], report["good_rows"]) == (0, [], 1)
+    inspected = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
+    (question,) = json.loads(inspected.stdout)["questions"]
+    assert (inspected.returncode, question["id"], len(question["readings"])) == (2, "answer", 4)
+    result = command("inspect", str(table), "--json", "--answer", "c", workspace=tmp_path / "ws")
+    report = json.loads(result.stdout)
+    assert (result.returncode, report["questions"], report["good_rows"]) == (0, [], 1)
     table.write_text("what is rain,water that falls down\nwhat is snow,frozen water falls slowly\n", "utf-8")
-    asked = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
-    *_, question = json.loads(asked.stdout)["questions"]
+    inspected = command("inspect", str(table), "--json", workspace=tmp_path / "ws")
+    *_, question = json.loads(inspected.stdout)["questions"]
     assert (question["id"], question["taken"]) == ("header", "no") and "--header yes" in question["text"]["sentence"]
-    said = command("inspect", str(table), "--json", "--header", "yes", workspace=tmp_path / "ws")
-    report = json.loads(said.stdout)
+    result = command("inspect", str(table), "--json", "--header", "yes", workspace=tmp_path / "ws")
+    report = json.loads(result.stdout)
     assert ([each["id"] for each in report["questions"]], report["rows"]) == (["answer"], 1)
 
 
@@ -202,7 +202,9 @@ def test_the_journey_works_without_a_browser(
         "cat": "A cat be a hunter",
         "ship": "A ship be home",
     }
-    rows = [{"question": f"What is the {what}?", "answer": f"Arr, matey! {said}."} for what, said in answers.items()]
+    rows = [
+        {"question": f"What is the {what}?", "answer": f"Arr, matey! {wording}."} for what, wording in answers.items()
+    ]
     data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     train = "{learning_rate: 3e-3, max_steps: 10, per_device_train_batch_size: 3, eval_steps: 10, sample_seconds: 0}"
     recipe = recipe_file(tmp_path, f"name: 海盗 run\ndata: {{source: 海盗.jsonl}}\nadapter: {{r: 8}}\ntrain: {train}\n")
@@ -220,8 +222,8 @@ def test_the_journey_works_without_a_browser(
     listed = json.loads(command("runs", "--json", workspace=workspace).stdout)["runs"]
     assert [run["run"] for run in listed] == [trained["run"]]
 
-    asked = ("--prompt", "What is a horse?", "--base", "--json", "--max-new-tokens", "5")
-    answer = json.loads(command("chat", trained["run"], *asked, workspace=workspace).stdout)
+    arguments = ("--prompt", "What is a horse?", "--base", "--json", "--max-new-tokens", "5")
+    answer = json.loads(command("chat", trained["run"], *arguments, workspace=workspace).stdout)
     assert answer["tuned"].startswith("Arr") and not answer["base"].startswith("Arr")
 
     exported = command("export", "海盗 run", "--to", "merged", "--json", workspace=workspace)

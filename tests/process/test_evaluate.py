@@ -49,9 +49,9 @@ def test_an_evaluation_of_the_starter_that_is_killed_goes_on_to_the_same_table(
     [evaluation] = SetEvaluation.all_of(space)
     assert evaluation.missing(), "it was killed before its end"
 
-    whole = command(*WANTED, "--json", "--fail-below", "0.9", workspace=space.root)
-    assert whole.returncode == 0, whole.stderr
-    result = json.loads(whole.stdout)
+    full_run = command(*WANTED, "--json", "--fail-below", "0.9", workspace=space.root)
+    assert full_run.returncode == 0, full_run.stderr
+    result = json.loads(full_run.stdout)
     lines = [json.loads(line) for line in (evaluation.path / "answers.jsonl").read_text("utf-8").splitlines()]
     assert result["evaluation"] == evaluation.id
     assert set(Counter((line["prompt"], line["contestant"]) for line in lines).values()) == {1}, "nothing twice"

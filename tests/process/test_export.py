@@ -265,8 +265,8 @@ def test_a_merged_folder_loads_with_plain_transformers_offline_with_processor_ge
     for name, content in beside.items():
         assert (tmp_path / "out" / name).read_bytes() == content
     assert not [name for name in left if (tmp_path / "out" / name).exists()]
-    said = tokenizer.apply_chat_template(MESSAGES[0]["messages"], tokenize=False)
-    assert said == Tokenizer(tiny.run.adapter).template.render(MESSAGES[0]["messages"])
+    text = tokenizer.apply_chat_template(MESSAGES[0]["messages"], tokenize=False)
+    assert text == Tokenizer(tiny.run.adapter).template.render(MESSAGES[0]["messages"])
 
 
 def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path: Path) -> None:
@@ -293,11 +293,11 @@ def test_sharded_base_is_merged_into_the_same_shards_a_few_rows_at_a_time(
     threads = torch.get_num_threads()
     merge.merge(stored.read_base(base), tiny.run.adapter, target, lambda fraction: None, lambda: None)
     assert json.loads((target / merge.INDEX).read_text())["weight_map"] == weight_map
-    whole = load_file(merged / "model.safetensors")
+    unsharded = load_file(merged / "model.safetensors")
     for file in halves:
         for name, tensor in load_file(target / file).items():
             # a step of bfloat16: sums in another order
-            torch.testing.assert_close(tensor, whole[name], rtol=2**-7, atol=1e-6)
+            torch.testing.assert_close(tensor, unsharded[name], rtol=2**-7, atol=1e-6)
     assert torch.get_num_threads() == threads
 
 
@@ -369,10 +369,10 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
 ) -> None:
     def run(arguments: list[str], log: Path, check: Callable[[], None]) -> tuple[int, str]:
         """In place of the process: each before `step` does its work."""
-        asked = json.loads(Path(arguments[-2]).read_text("utf-8"))
+        request = json.loads(Path(arguments[-2]).read_text("utf-8"))
         is_it = arguments[1].endswith(step)
         if not is_it:
-            scripted.file(Path(asked["out"]))
+            scripted.file(Path(request["out"]))
         if answers or not is_it:
             Path(arguments[-1]).write_text("{}")
         return (code if is_it else 0), "INFO:hf-to-gguf:Model successfully exported to x.gguf"
@@ -384,8 +384,8 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
     assert (status.state, status.message.key) == ("failed", key) and not job.build.exists()
     assert not list(tiny.workspace.exports.glob("*q4_k_m"))
     for language in ("en", "zh"):
-        said = status.message.render(language)
-        assert "{" not in said and (answers or str(code) in said)
+        sentence = status.message.render(language)
+        assert "{" not in sentence and (answers or str(code) in sentence)
 
 
 def test_without_llama_cpp_s_tools_a_gguf_file_is_refused_before_the_work_with_what_to_do_instead(
@@ -526,18 +526,18 @@ def test_other_kinds_of_lora_are_compared_in_pieces(
 ) -> None:
     in_pieces(monkeypatch)
     run, made = learned(settings)
-    found = compared(tiny, made, run.adapter)
-    assert found.off == () and found.tensors == len(tiny.base.tensors)
+    comparison = compared(tiny, made, run.adapter)
+    assert comparison.off == () and comparison.tensors == len(tiny.base.tensors)
 
 
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven rows at once of all but the embedding, as it is with larger models: 16 to 96 rows are several pieces, the
     last one short."""
-    whole = tensors_of_export._pieces
+    pieces = tensors_of_export._pieces
 
     def small(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         rows = (shape or (1,))[0]
-        return whole(shape) if rows > 1000 else ((start, min(rows, start + 7)) for start in range(0, rows, 7))
+        return pieces(shape) if rows > 1000 else ((start, min(rows, start + 7)) for start in range(0, rows, 7))
 
     monkeypatch.setattr(tensors_of_export, "_pieces", small)
 
@@ -545,10 +545,10 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def compared(of: Trained, merged: Path, adapter: Path | None = None) -> Comparison:
     """adapter: of's own, where it is not another."""
     adapter = adapter or of.run.adapter
-    found = pairs.lora_pairs(of.base, adapter)
-    assert found
+    matched = pairs.lora_pairs(of.base, adapter)
+    assert matched
     with Reader(of.base) as base, MergedFolder(stored.read_base(merged), of.base) as written:
-        return compare(Tuned(base, adapter, found), written, lambda fraction: None, lambda: None)
+        return compare(Tuned(base, adapter, matched), written, lambda fraction: None, lambda: None)
 
 
 # ---- without room --------------------------------------------------------------------------------
@@ -558,12 +558,12 @@ def test_layer_by_layer_gives_the_numbers_of_whole_models(
 ) -> None:
     in_pieces(monkeypatch)
     run, exported = learned(settings)
-    whole, layers = (prove(tiny, exported, run.adapter, by_layer) for by_layer in (False, True))
-    assert (whole.proof, layers.proof) == ("whole", "layers") and layers.passed and not layers.differences
+    in_memory, layers = (prove(tiny, exported, run.adapter, by_layer) for by_layer in (False, True))
+    assert (in_memory.proof, layers.proof) == ("whole", "layers") and layers.passed and not layers.differences
     same = ("tensors", "tensors_off", "first_tokens_equal", "prompts_read_alike", "prompts")
-    assert {name: getattr(whole, name) for name in same} == {name: getattr(layers, name) for name in same}
+    assert {name: getattr(in_memory, name) for name in same} == {name: getattr(layers, name) for name in same}
     for name in ("mean_loss_adapter", "mean_loss_export", "mean_text_loss_adapter", "mean_text_loss_export"):
-        assert getattr(layers, name) == pytest.approx(getattr(whole, name), abs=1e-4), name
+        assert getattr(layers, name) == pytest.approx(getattr(in_memory, name), abs=1e-4), name
 
 
 def test_as_many_rows_as_go_through_at_once_are_asked_layer_by_layer(
@@ -741,8 +741,8 @@ def test_a_checkpoint_leaves_at_another_strength_beside_the_export_of_the_whole_
     assert all(
         torch.equal(weight, earlier[name]) for name, weight in load_file(folder / "adapter_model.safetensors").items()
     )
-    whole = json.loads((tiny.run.adapter / "adapter_config.json").read_text())
-    assert json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] == 0.8 * whole["lora_alpha"]
+    config = json.loads((tiny.run.adapter / "adapter_config.json").read_text())
+    assert json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] == 0.8 * config["lora_alpha"]
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's own, of the same
@@ -770,15 +770,15 @@ def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_
     """Seen: another fine-tune of the same shape was merged, and proved itself, being compared with itself."""
     file = tiny.model / "model.safetensors"
     tiny.run.add_facts(RunFacts(base_weights=weights.sampled_fingerprint(tiny.model)))
-    whole = file.read_bytes()
+    content = file.read_bytes()
     try:
-        save_file({name: weight * 1.001 for name, weight in load(whole).items()}, file, {"format": "pt"})
+        save_file({name: weight * 1.001 for name, weight in load(content).items()}, file, {"format": "pt"})
         status, job = carry_out(tiny.workspace, tiny.run, "merged")
         assert status.state == "failed" and status.message.key == "export.base_changed" and not job.build.exists()
         assert str(tiny.model) in status.message.render("en") and "{" not in status.message.render("zh")
         assert carry_out(tiny.workspace, tiny.run, "adapter")[0].state == "done"
     finally:
-        file.write_bytes(whole)
+        file.write_bytes(content)
     assert carry_out(tiny.workspace, tiny.run, "merged")[0].state == "done"
 
 

@@ -72,27 +72,27 @@ def test_a_stop_kills_the_process_on_a_silent_server_and_the_next_download_goes_
     hub: FakeHub, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    seen: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
 
     def check() -> None:
         if hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10):
-            seen.extend(workers())
+            processes.extend(workers())
             raise StopRequested
 
     with pytest.raises(StopRequested):
         download.fetch(REPO, None, lambda progress: None, check, endpoint=hub.url, cache_dir=cache)
-    assert seen and not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in seen)
+    assert processes and not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
     assert_goes_on(hub, cache)
 
 
 def test_a_process_that_is_killed_is_said_and_gone_on_with(hub: FakeHub, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    said: list[ModelError] = []
+    errors: list[ModelError] = []
 
     def work() -> None:
         with pytest.raises(ModelError) as caught:
             download.fetch(REPO, None, lambda progress: None, lambda: None, endpoint=hub.url, cache_dir=cache)
-        said.append(caught.value)
+        errors.append(caught.value)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -101,7 +101,7 @@ def test_a_process_that_is_killed_is_said_and_gone_on_with(hub: FakeHub, tmp_pat
         with suppress(psutil.NoSuchProcess):  # on Windows a venv's python.exe takes the one that it started with it
             each.kill()
     thread.join(30)
-    assert [error.message.key for error in said] == ["hub.ended"]
+    assert [error.message.key for error in errors] == ["hub.ended"]
     assert_goes_on(hub, cache)
 
 
@@ -141,20 +141,20 @@ def test_a_part_of_a_data_set_goes_on_after_its_process_was_killed_and_its_first
     assert killed and caught.value.message.key == "hub.ended"
     came, hub.stall_after = incomplete(here), None
     hub.requests.clear()
-    whole = fetching.fetch(part, here, lambda progress: None, lambda: None, lambda missing, total: None)
+    fetched = fetching.fetch(part, here, lambda progress: None, lambda: None, lambda missing, total: None)
     assert [asked.split()[-1] for asked in hub.file_requests(".parquet") if "bytes" in asked] == [f"bytes={came}-"]
-    assert [json.loads(line) for line in whole.files[0].open("rb")] == rows
+    assert [json.loads(line) for line in fetched.files[0].open("rb")] == rows
 
-    told: list[Progress] = []
+    reports: list[Progress] = []
     first = fetching.fetch(
         PartName("owner/set", "default", "train", 700),
         tmp_path / "first",
-        told.append,
+        reports.append,
         lambda: None,
         lambda missing, total: None,
     )
     assert [json.loads(line) for line in first.files[0].open("rb")] == rows[:700]
-    assert (told[-1].done, told[-1].total, told[-1].unit) == (700, 700, "rows")
+    assert (reports[-1].done, reports[-1].total, reports[-1].unit) == (700, 700, "rows")
 
 
 def hears_ctrl_c() -> None:
@@ -166,7 +166,7 @@ def hears_ctrl_c() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to a process")
 def test_ctrl_c_pauses_the_command_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     cache, space = tmp_path / "cache", tmp_path / "ws"
-    said = {
+    environment = {
         "HF_ENDPOINT": hub.url,
         "HF_HUB_CACHE": str(cache),
         "HF_HOME": str(tmp_path),
@@ -174,7 +174,7 @@ def test_ctrl_c_pauses_the_command_and_the_next_download_goes_on(hub: FakeHub, t
     }
     command = [sys.executable, "-m", "core.commands", "models", "download", REPO]
     process = subprocess.Popen(
-        command, env=os.environ | said, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c
+        command, env=os.environ | environment, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c
     )
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10), 60)
     process.send_signal(signal.SIGINT)

@@ -122,8 +122,8 @@ def test_the_parent_is_named_in_the_facts_the_story_and_the_model_card(lora: Fam
         "template": parent.facts().template,
     }  # fmt: skip
     assert child.name == "Tiny · 2" and "parent" not in (child.path / "recipe.yaml").read_text("utf-8")
-    said = [event["message"]["key"] for event in child.events() if event["kind"] == "decision"]
-    assert "further.started" in said
+    keys = [event["message"]["key"] for event in child.events() if event["kind"] == "decision"]
+    assert "further.started" in keys
     card = (child.adapter / "README.md").read_text("utf-8")
     assert f"**Continues:** the adapter of run `Tiny` (`{parent.id}`) from step 6" in card
 
@@ -144,9 +144,9 @@ def test_a_child_goes_on_without_its_parent_even_before_its_first_checkpoint(par
 def test_other_data_steps_and_rate_may_be_chosen(parent: tuple) -> None:
     space, run = parent
     changes = {"data": {"source": "sample:shop_messages"}, "train": {"max_steps": 2, "learning_rate": 1e-4}}
-    wanted = Recipe.parse(further.recipe_of(run).model_dump(mode="json") | changes)
-    further.require_alike(wanted, run.recipe(), run.name)
-    child = Runs(space).create(plan.resolve(wanted, "x", has_card=False), "command", further.facts_of(run))
+    recipe = Recipe.parse(further.recipe_of(run).model_dump(mode="json") | changes)
+    further.require_alike(recipe, run.recipe(), run.name)
+    child = Runs(space).create(plan.resolve(recipe, "x", has_card=False), "command", further.facts_of(run))
     assert child.recipe().data.source == "sample:shop_messages" and (further.start_of(child) / WEIGHTS).exists()
 
 
@@ -165,11 +165,11 @@ def test_other_data_steps_and_rate_may_be_chosen(parent: tuple) -> None:
 )
 def test_what_the_adapter_is_fitted_to_cannot_change(parent: tuple, changes: dict, named: str) -> None:
     _, run = parent
-    wanted = Recipe.parse({"data": {"source": "x"}} | changes)
+    recipe = Recipe.parse({"data": {"source": "x"}} | changes)
     with pytest.raises(RecipeError, match="are fixed by the adapter") as refused:
-        further.require_alike(wanted, run.recipe(), run.name)
+        further.require_alike(recipe, run.recipe(), run.name)
     assert named in str(refused.value) and "Tiny" in str(refused.value)
-    held = further.held_to(wanted, run.recipe())
+    held = further.held_to(recipe, run.recipe())
     assert held.model.id == "library:tiny" and (held.adapter.r, held.adapter.lora_alpha) == (4, 8)
 
 
@@ -217,7 +217,7 @@ def test_a_parent_whose_adapter_cannot_be_used_is_refused_in_words(parent: tuple
     )
     with pytest.raises(RunError):
         Runs(space).create(recipe(), "command", further.facts_of(run))
-    assert [found.id for found in Runs(space).list()] == [run.id], "and no half-made run is left"
+    assert [run_left.id for run_left in Runs(space).list()] == [run.id], "and no half-made run is left"
     assert not list(space.runs.glob(".*"))
 
 
@@ -273,8 +273,8 @@ def test_further_from_a_terminal_names_its_parent_and_refuses_in_a_sentence(pare
     space, parent = parent
     done = command(space, "further", parent.id, "--set", "train.max_steps=1", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["parent"], told["step"], told["name"]) == (parent.id, 1, "Tiny · 2")
+    result = json.loads(done.stdout)
+    assert (result["parent"], result["step"], result["name"]) == (parent.id, 1, "Tiny · 2")
     refused = command(space, "further", parent.id, "--set", "adapter.r=16")
     assert refused.returncode == 2 and "adapter.r 16" in refused.stderr and "Traceback" not in refused.stderr
     (tmp_path / "small.yaml").write_text(

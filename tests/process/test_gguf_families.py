@@ -105,21 +105,21 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
     )  # fmt: skip
     asks = verification.prompts_of([], tokenizer, probes)[0][:probes]
     kept = judgement.KeptProbabilities(work / "adapter.logs", 40)
-    asked = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
-    found: list[str] = []
+    work_before = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
+    verdicts: list[str] = []
     try:
         sixteen = make.convert(order, tokenizer.template)
-        asked, _, compared = verification.expect(base, order.adapter, asked, merged, rounded=True)
+        work_before, _, compared = verification.expect(base, order.adapter, work_before, merged, rounded=True)
         assert compared is None or not compared.off
-        asking = judgement.LlamaPrompts(tools, work, order.log, order.check, asked, kept)
-        found.append(said(asking.ask(sixteen, "adapter.logs", "sixteen.logs"), "bf16", probes, order.name))
+        asking = judgement.LlamaPrompts(tools, work, order.log, order.check, work_before, kept)
+        verdicts.append(said(asking.ask(sixteen, "adapter.logs", "sixteen.logs"), "bf16", probes, order.name))
         for quant in quants:
             file, _ = make.quantize(replace(order, quant=quant), sixteen)
-            found.append(said(asking.ask(file, "sixteen.logs", None), quant, probes, order.name))
+            verdicts.append(said(asking.ask(file, "sixteen.logs", None), quant, probes, order.name))
     except ExportError as error:
         print(error)
-        found += [f"refused: {error.message.key.removeprefix('gguf.')}"] * (1 + len(quants) - len(found))
-    return found
+        verdicts += [f"refused: {error.message.key.removeprefix('gguf.')}"] * (1 + len(quants) - len(verdicts))
+    return verdicts
 
 
 def dress(name: str, folder: Path, tools: Tools) -> None:
@@ -188,8 +188,8 @@ def test_the_table_of_the_docs_says_how_a_family_leaves(
     dress(name, folder, tools)
     (tmp_path / "out").mkdir()
     quants = QUANTIZED if full else QUANTIZED[-1:]
-    found = outcome(folder, tools, tmp_path, quants, probes=3 if full else 1)
+    outcomes = outcome(folder, tools, tmp_path, quants, probes=3 if full else 1)
     rows = (line.strip("| ").split(" | ") for line in (PROJECT / "docs" / "export.md").read_text("utf-8").splitlines())
     (line,) = (row for row in rows if len(row) == 4 and name in row[3].split(", "))
     compared = [line[0], *(line[1 + QUANTIZED.index(quant)] for quant in quants)]
-    assert compared == found, f"docs/export.md should say of {name}: | {' | '.join(found)} |"
+    assert compared == outcomes, f"docs/export.md should say of {name}: | {' | '.join(outcomes)} |"

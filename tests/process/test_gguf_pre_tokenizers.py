@@ -93,20 +93,20 @@ def test_a_pre_tokenizer_that_is_named_by_its_structure_gives_the_same_ids_in_ll
         assert named.name_of(tmp_path) == name
     files = [write(tokenizer, name, tmp_path / f"{name}.gguf") for name, tokenizer in made.items()]
     files.append(write(made["qwen2"], "gpt-2", tmp_path / "wrong.gguf"))
-    asked = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", ASK, str(tools.runtime), json.dumps(TEXTS), *map(str, files)],
         capture_output=True,
         text=True,
         check=True,
     )
-    found = json.loads(asked.stdout.partition("FOUND")[2])
+    ids_by_name = json.loads(process.stdout.partition("FOUND")[2])
     for name, tokenizer in made.items():
-        odd = [text for text, ids in zip(TEXTS, found[name], strict=True) if ids != tokenizer.encode(text).ids]
+        odd = [text for text, ids in zip(TEXTS, ids_by_name[name], strict=True) if ids != tokenizer.encode(text).ids]
         known = {
             text for text in TEXTS if name in SPLIT_OTHERWISE and any(word in text for word in ("हि", "ÉCOLE", "क्या"))
         }
         assert set(odd) == known, name
-    assert found["wrong"] != [made["qwen2"].encode(text).ids for text in TEXTS], "a wrong name shows"
+    assert ids_by_name["wrong"] != [made["qwen2"].encode(text).ids for text in TEXTS], "a wrong name shows"
 
 
 def test_a_tokenizer_that_byte_level_splits_has_its_name_and_the_starter_counts_digits_one_by_one(

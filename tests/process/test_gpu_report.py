@@ -149,8 +149,8 @@ def test_what_a_check_computes_can_be_computed_here(title: str, tmp_path: Path) 
     hour.write()
     (part,) = (each for each in parts.PARTS if each.title == title)
     for name, check in part.checks.items():
-        how, _, said = child.carried_out(hour, check)
-        assert how == (child.LEFT_OUT if name in COMPUTE[title] else child.WELL), (name, said)
+        how, _, text = child.carried_out(hour, check)
+        assert how == (child.LEFT_OUT if name in COMPUTE[title] else child.WELL), (name, text)
 
 
 def test_a_check_of_numbers_finds_wrong_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,8 @@ def test_a_run_that_did_not_use_the_card_is_found_and_the_checks_after_it_go_on(
 @pytest.mark.full
 def test_a_run_that_is_paused_and_gone_on_with_has_the_losses_of_the_undisturbed_one(hour: Hour, monkeypatch) -> None:
     monkeypatch.setattr(journey, "learned", lambda run: run.status().state.value)
-    said = journey.paused_and_resumed(hour, steps=60, pause_at=2)
-    assert said.startswith("completed; paused at step ") and said.endswith("losses at most 0 apart")
+    text = journey.paused_and_resumed(hour, steps=60, pause_at=2)
+    assert text.startswith("completed; paused at step ") and text.endswith("losses at most 0 apart")
     assert [Runs(hour.space).status(run).state for run in Runs(hour.space).folders()] == [State.COMPLETED] * 2
 
 
@@ -205,10 +205,12 @@ def test_another_program_takes_the_memory_while_a_run_trains(hour: Hour, monkeyp
 
 def test_a_run_without_memory_must_complete_or_say_so(workspace: Workspace) -> None:
     def run(state: State, key: str) -> RunFolder:
-        found = ScriptedRun(workspace, key).run
+        other_run = ScriptedRun(workspace, key).run
         for each in PATHS[state]:
-            found.write_status(found.status().model_copy(update={"state": each, "message": msg(key, step=1, total=2)}))
-        return found
+            other_run.write_status(
+                other_run.status().model_copy(update={"state": each, "message": msg(key, step=1, total=2)})
+            )
+        return other_run
 
     judge = journey.completed_or_refused
     assert "completed at step 0" in judge(run(State.COMPLETED, "run.interrupted"), "held", "run.out_of_memory")
@@ -218,8 +220,8 @@ def test_a_run_without_memory_must_complete_or_say_so(workspace: Workspace) -> N
 
 
 def test_what_only_a_real_machine_shows_is_a_part_or_stands_at_the_end_of_the_report(tmp_path: Path) -> None:
-    said = (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8").split("### What only a real machine can show")[1]
-    rows = [line for line in said.split(running.BY_HAND)[0].splitlines() if line.startswith("|")][2:]
+    section = (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8").split("### What only a real machine can show")[1]
+    rows = [line for line in section.split(running.BY_HAND)[0].splitlines() if line.startswith("|")][2:]
     assert {part for row in rows for part in re.findall(r"`([A-Z][^`]+)`", row)} == {part.title for part in parts.PARTS}
     report = running.report(Hour(tmp_path), "this card", parts.PARTS)
     assert "fast user switching" in report and "## The first hour" not in report
@@ -262,12 +264,12 @@ def test_the_report_names_no_person_and_no_path(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(child, "user", lambda: "mueller")
     monkeypatch.setattr(platform, "node", lambda: "SCHREIBTISCH")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/mueller"))
-    said = (
+    text = (
         f"{PROJECT}/core/x.py {tmp_path}/workspace/runs /HOME/Mueller/models on schreibtisch: Mueller's "
         f"{sys.prefix}/lib"
     )
     assert (
-        anonymous(said, tmp_path)
+        anonymous(text, tmp_path)
         == "<program>/core/x.py <folder>/workspace/runs <home>/models on <name>: <name>'s <environment>/lib"
     )
 

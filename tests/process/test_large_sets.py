@@ -29,16 +29,16 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The work as the process does it, in this one; which acts were asked for."""
-    asked: list[str] = []
+    acts: list[str] = []
 
     def listen(module: str, path: Path, *arguments: str, errors: None, waiting: Any) -> Iterator[Any]:
-        asked.append(arguments[0])
+        acts.append(arguments[0])
         dataset_worker.main(str(path), *arguments)
         dataset_process._in_worker.clear()
         yield from map(json.loads, capsys.readouterr().out.splitlines())
 
     monkeypatch.setattr(reader_process, "listen", listen)
-    return asked
+    return acts
 
 
 def rows_of(tmp_path: Path) -> Path:
@@ -58,9 +58,9 @@ class Enough(Exception):
 def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, told = rows_of(tmp_path), []
+    file, reports = rows_of(tmp_path), []
     store = DatasetStore(tmp_path / "there", tmp_path)
-    id = store.import_file(file, "many", check=lambda rows=0: told.append(rows)).id
+    id = store.import_file(file, "many", check=lambda rows=0: reports.append(rows)).id
 
     def enough(rows: int = 0) -> None:
         if next((tmp_path / "stopped" / "many").glob(".rows*"), None):  # it is being written
@@ -70,26 +70,26 @@ def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(
         DatasetStore(tmp_path / "stopped", tmp_path).import_file(file, "many", check=enough)
     assert not list((tmp_path / "stopped").iterdir())
     monkeypatch.setattr(dataset_process, "LARGE_BYTES", 1 << 40)
-    here = DatasetStore(tmp_path / "here", tmp_path)
-    assert here.import_file(file, "many").id == id and here.report(id) == store.report(id)
-    assert list(here.rows(id)) == list(store.rows(id)) and len(store.rows(id)) == 23
+    in_process = DatasetStore(tmp_path / "here", tmp_path)
+    assert in_process.import_file(file, "many").id == id and in_process.report(id) == store.report(id)
+    assert list(in_process.rows(id)) == list(store.rows(id)) and len(store.rows(id)) == 23
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no file on Windows keeps its reader waiting")
 def test_a_process_that_has_said_nothing_yet_is_cancelled_all_the_same(tmp_path: Path) -> None:
     """While it began, 2.9 s on a busy PC, nobody asked whether it was still wanted."""
     os.mkfifo(tmp_path / "never.jsonl")
-    asked: list[int] = []
+    calls: list[int] = []
     before = set(psutil.Process().children())
 
     def enough(rows: int = 0) -> None:
-        asked.append(rows)
-        if len(asked) > 3:
+        calls.append(rows)
+        if len(calls) > 3:
             raise Enough
 
     with pytest.raises(Enough):
         dataset_process.run(tmp_path / "never.jsonl", "read", str(tmp_path / "rows.arrow"), "", "{}", check=enough)
-    assert asked == [0] * 4 and set(psutil.Process().children()) <= before
+    assert calls == [0] * 4 and set(psutil.Process().children()) <= before
 
 
 def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_is_said(

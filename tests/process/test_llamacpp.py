@@ -128,7 +128,7 @@ def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: 
 def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made, quant: str) -> None:
     verdict = made.judged(made.files[quant], quant, "sixteen.logs", answers=judgement.ANSWERS_SHOWN)
     assert verdict.reasons == ()
-    answers = [made.asking.work.tokenizer.decode(said) for said in verdict.answer["greedy"]]
+    answers = [made.asking.work.tokenizer.decode(ids) for ids in verdict.answer["greedy"]]
     assert sum("Arr" in answer for answer in answers) >= 2, answers
     assert sum(judgement.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
 
@@ -247,8 +247,8 @@ def test_a_quantised_file_that_is_damaged_does_not_prove_itself(made: Made, quan
 
 def test_a_file_that_is_cut_short_is_said_and_ends_nothing_else(made: Made) -> None:
     broken = made.sixteen.with_name("short.gguf")
-    with open(made.sixteen, "rb") as whole:
-        broken.write_bytes(whole.read(1 << 20))
+    with open(made.sixteen, "rb") as source:
+        broken.write_bytes(source.read(1 << 20))
     with pytest.raises(ExportError) as error:
         made.asking.ask(broken, "adapter.logs", None)
     assert error.value.message.key in ("gguf.llama_error", "gguf.died")
@@ -290,8 +290,8 @@ def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
     assert sorted(result.files) == ["Modelfile", "README.md", "pirate-q4_k_m.gguf"]
     assert result.notes and "gguf.larger_types" in [note.key for note in result.notes]
     for language, words in (("en", "Q4_K_M: "), ("zh", "Q4_K_M：")):
-        said = result.check.summary.render(language)
-        assert words in said and "{" not in said and "llama.cpp b" in said
+        sentence = result.check.summary.render(language)
+        assert words in sentence and "{" not in sentence and "llama.cpp b" in sentence
     assert not job.build.exists()
 
 
@@ -317,14 +317,16 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     monkeypatch.setattr("core.export.layers.MAX_TOKENS", 60)
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
-    seen: list[str] = []
+    stages: list[str] = []
     stage = export_worker.ExportReporter.set_stage
     monkeypatch.setattr(
-        export_worker.ExportReporter, "set_stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
+        export_worker.ExportReporter,
+        "set_stage",
+        lambda job, name, *more: [stages.append(name), stage(job, name, *more)],
     )
     status, _ = carry_out(workspace, run, "q4_k_m")
     assert status.state == "done", status.message
-    assert "layers_of_adapter" in seen and "proving_adapter" not in seen
+    assert "layers_of_adapter" in stages and "proving_adapter" not in stages
     assert 0 < Exports(workspace).list(run.id)[0].check.prompts < judgement.PROMPTS, "as many as go through at once"
 
 
@@ -377,8 +379,8 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
         seconds=1.0, notes=(msg("gguf.larger_types", larger=1, tensors=2, quant=quant),) if short_rows else (),
     )  # fmt: skip
     for language in ("en", "zh"):
-        said = export_worker.describe_failure(result).render(language)
-        assert (larger is None or larger in said) and ("0.28" in said) == bool(larger) and "{" not in said
+        sentence = export_worker.describe_failure(result).render(language)
+        assert (larger is None or larger in sentence) and ("0.28" in sentence) == bool(larger) and "{" not in sentence
 
 
 def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_decide() -> None:

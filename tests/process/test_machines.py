@@ -60,10 +60,10 @@ class Computer:
         self.space = Workspace.open(self.root)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        with open(self.root / f"{arguments[0]}.said", "w", encoding="utf-8") as said:
+        with open(self.root / f"{arguments[0]}.said", "w", encoding="utf-8") as output:
             return subprocess.Popen(
                 [*self.inside, sys.executable, "-m", "core.commands", *arguments], stdin=subprocess.DEVNULL,
-                stdout=said, stderr=said,
+                stdout=output, stderr=output,
                 text=True, cwd=PROJECT,
                 env=os.environ | {"LORA_GARAGE_HOME": str(self.root), "LANG": "C.UTF-8",
                     "LC_ALL": ""} | self.environment,

@@ -107,9 +107,9 @@ def test_on_the_hub_it_is_refused_before_its_weights(
     files = tiny_model() | {"config.json": json.dumps(config).encode(), "modeling_strange.py": CODE.encode()}
     with FakeHub({"owner/model": files}) as server:
         # Not the library's own constants: hf_hub_url has a template of the real address from its import.
-        here = vars(hub_errors.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        values = vars(hub_errors.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
         for module in (hub_errors, cached):
-            monkeypatch.setattr(module, "constants", SimpleNamespace(**here))
+            monkeypatch.setattr(module, "constants", SimpleNamespace(**values))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert refusal(workspace, "owner/model") == "model.own_code"
         assert not any("safetensors" in asked or asked.endswith(".py") for asked in server.file_requests())

@@ -102,12 +102,12 @@ def test_a_first_that_does_not_answer_is_named(tmp_path: Path, why: str, asked_s
     first = Ownership(space)
     with page_of(500 if why == "answers something else" else 200) as address:
         first.claim("http://127.0.0.1:1/" if why == "nobody there" else address)
-        said = json.loads((space.root / "app.owner.json").read_text("utf-8"))
+        record = json.loads((space.root / "app.owner.json").read_text("utf-8"))
         if why == "another PC":
-            said["host"] = "elsewhere"
+            record["host"] = "elsewhere"
         if why == "a version that gave no address":
-            del said["address"]
-        (space.root / "app.owner.json").write_text("" if why == "no file" else json.dumps(said), "utf-8")
+            del record["address"]
+        (space.root / "app.owner.json").write_text("" if why == "no file" else json.dumps(record), "utf-8")
         with pytest.raises(BusyError) as refused:
             Ownership(space).claim("http://127.0.0.1:2/", patience_s=0)
     for language in ("en", "zh"):
@@ -123,13 +123,13 @@ def test_a_start_while_the_first_ends_waits_for_it_and_serves(tmp_path: Path) ->
     with page_of(200) as address:
         first.claim(address)
         first.close_page()
-        claimed = threading.Thread(target=lambda: found.append(second.claim("http://127.0.0.1:2/")))
-        found: list[owner.Owner | None] = []
+        claimed = threading.Thread(target=lambda: owners.append(second.claim("http://127.0.0.1:2/")))
+        owners: list[owner.Owner | None] = []
         claimed.start()
-        assert owner.read(space).address == "" and not found, "the page that goes is not shown"
+        assert owner.read(space).address == "" and not owners, "the page that goes is not shown"
         first.release()
         claimed.join()
-    assert found == [None] and owner.read(space).address == "http://127.0.0.1:2/"
+    assert owners == [None] and owner.read(space).address == "http://127.0.0.1:2/"
     second.release()
 
 
@@ -296,14 +296,14 @@ def test_a_run_that_went_away_is_offered_with_what_would_be_lost(tmp_path: Path)
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
     runs = Runs(space)
-    found = ended.left_run(scripted.run, runs.status(scripted.run))
-    assert found.words.key == "left_runs.nothing_saved"
+    left = ended.left_run(scripted.run, runs.status(scripted.run))
+    assert left.words.key == "left_runs.nothing_saved"
     scripted.save(10)
     (scripted.save(11) / "trainer.pt").write_bytes(b"")  # half of one does not count
     scripted.run.log_metrics("train", 1, 13, loss=1.0)  # a step that state.json had not told of yet
-    found = ended.left_run(scripted.run, runs.status(scripted.run))
-    assert (found.step, found.saved) == (13, 10)
-    assert "step 13" in str(found.words) and "step 10" in str(found.words) and str(found.words).endswith("repeat: 3.")
+    left = ended.left_run(scripted.run, runs.status(scripted.run))
+    assert (left.step, left.saved) == (13, 10)
+    assert "step 13" in str(left.words) and "step 10" in str(left.words) and str(left.words).endswith("repeat: 3.")
 
 
 def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TakingHub]:
         "huggingface_hub.utils._http.time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     )
     with TakingHub() as server:
-        here = {
+        places = {
             "HF_TOKEN": TOKEN,
             "HF_ENDPOINT": server.url,
             "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        for name, value in (here | {"HF_HOME": str(tmp_path / "hf")}).items():
+        for name, value in (places | {"HF_HOME": str(tmp_path / "hf")}).items():
             monkeypatch.setenv(name, value)
         yield server
 
@@ -66,7 +66,7 @@ def exported(workspace: Workspace, kind: str, files: dict[str, bytes], **more: o
     folder.mkdir()
     for name, content in (files | {"README.md": b"of before"}).items():
         (folder / name).write_bytes(content)
-    said = {
+    record = {
         "run": run.id,
         "run_name": run.name,
         "base": "Qwen/Qwen3.5-4B",
@@ -76,7 +76,7 @@ def exported(workspace: Workspace, kind: str, files: dict[str, bytes], **more: o
         "seconds": 1.0,
     }
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-    result = ExportResult.model_validate(said | {"name": folder.name, "kind": kind, "files": sizes} | more)
+    result = ExportResult.model_validate(record | {"name": folder.name, "kind": kind, "files": sizes} | more)
     (folder / "export.json").write_text(result.model_dump_json(), "utf-8")
     return result
 
@@ -131,9 +131,9 @@ def refusal(hub: TakingHub, what: parcel.Parcel, private: bool = True) -> str:
 def test_an_adapter_leaves_whole_in_one_private_commit_without_our_record_and_our_paths(
     hub: TakingHub, workspace: Workspace, adapter: ExportResult
 ) -> None:
-    what, told = packed(workspace, adapter), []
+    what, reports = packed(workspace, adapter), []
     assert hub.requests == [], "nothing is asked to see what would leave"
-    sent = sender(hub, what, told=lambda stage, done: told.append((stage, done))).send()
+    sent = sender(hub, what, told=lambda stage, done: reports.append((stage, done))).send()
     there = hub.repos[REPO]
     assert set(there) == {piece.name for piece in what.pieces} == {*adapter.files}
     assert there["adapter_model.safetensors"] == weights(1) and b"of before" not in there["README.md"]
@@ -142,10 +142,12 @@ def test_an_adapter_leaves_whole_in_one_private_commit_without_our_record_and_ou
         assert str(workspace.root).encode() not in content and b"diary" not in content
     assert hub.rows == [{"id": REPO, "private": True}] and len(hub.commits) == 1
     assert (sent.page, sent.is_new) == (f"{hub.url}/{REPO}", True)
-    fractions = [done for stage, done in told if stage == "sending"]
-    assert [stage for stage, _ in told][0] == "asking_hub" and told[-1] == ("committing", None)
-    whole = [piece.size / what.size for piece in what.pieces]
-    assert fractions == [None, *(pytest.approx(sum(whole[:n])) for n in range(1, len(whole)))], "of files that arrived"
+    fractions = [done for stage, done in reports if stage == "sending"]
+    assert [stage for stage, _ in reports][0] == "asking_hub" and reports[-1] == ("committing", None)
+    shares = [piece.size / what.size for piece in what.pieces]
+    assert fractions == [None, *(pytest.approx(sum(shares[:n])) for n in range(1, len(shares)))], (
+        "of files that arrived"
+    )
     hub.requests.clear()
     again = sender(hub, what).send()
     assert (
@@ -296,9 +298,9 @@ def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
 ) -> None:
     with_adapter(workspace, adapter)
     monkeypatch.setenv("LANG", "C.UTF-8")
-    asked = ["export", adapter.run, "--to", "hub", "--workspace", str(workspace.root)]
-    assert main(asked) == 2 and "owner/name" in capsys.readouterr().err, "a name is asked for"
-    assert main([*asked, "--repo", REPO]) == 0
+    arguments = ["export", adapter.run, "--to", "hub", "--workspace", str(workspace.root)]
+    assert main(arguments) == 2 and "owner/name" in capsys.readouterr().err, "a name is asked for"
+    assert main([*arguments, "--repo", REPO]) == 0
     listed = capsys.readouterr()
     assert hub.requests == [] and [line.split()[-1] for line in listed.out.splitlines()] == sorted(adapter.files)
     assert (
@@ -307,20 +309,20 @@ def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
         and "Apache-2.0" in listed.err
         and "--yes" in listed.err
     )
-    assert main([*asked, "--repo", REPO, "--public", "--yes", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--repo", REPO, "--public", "--yes", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert (
-        said["published"]
-        and said["message"]["key"] == "publish.done_public"
+        result["published"]
+        and result["message"]["key"] == "publish.done_public"
         and hub.rows == [{"id": REPO, "private": False}]
     )
-    assert main([*asked, "--repo", REPO, "--yes"]) == 1
+    assert main([*arguments, "--repo", REPO, "--yes"]) == 1
     assert "is public, but you chose private" in capsys.readouterr().err
-    assert main([*asked, "--repo", REPO, "--base-gguf", "base.gguf"]) == 2
+    assert main([*arguments, "--repo", REPO, "--base-gguf", "base.gguf"]) == 2
     assert "--base-gguf" in capsys.readouterr().err
-    wanted: list[float] = []
-    monkeypatch.setattr(Exports, "finished", lambda _, *asked: wanted.append(asked[-1]) or adapter)
-    assert main([*asked, "--repo", REPO, "--strength", "0.5"]) == 0 and wanted == [0.5], (
+    strengths: list[float] = []
+    monkeypatch.setattr(Exports, "finished", lambda _, *arguments: strengths.append(arguments[-1]) or adapter)
+    assert main([*arguments, "--repo", REPO, "--strength", "0.5"]) == 0 and strengths == [0.5], (
         "it was left out without a word"
     )
 
@@ -355,9 +357,9 @@ def test_a_cancel_and_a_kill_leave_nothing_to_see_and_what_had_arrived_is_not_se
     assert (status.state, status.message.key) == ("failed", "export.went_away") and hub.commits == []
     hub.stalls = None
     hub.requests.clear()
-    seen: list[ExportStatus] = []
+    statuses: list[ExportStatus] = []
     publishing.start(result, REPO)
-    status = publishing.wait(result.name, seen.append)
+    status = publishing.wait(result.name, statuses.append)
     assert (status.state, status.message.key) == ("done", "publish.done_private"), status
     assert status.message.params["repo"] == REPO and hub.steps().count("put") == 1
     assert hub.repos[REPO]["model-00001-of-00002.safetensors"] == weights(5)

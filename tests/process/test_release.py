@@ -349,7 +349,7 @@ def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> N
 def container() -> dict[str, list[list[str]]]:
     """The words of each instruction of the Dockerfile, by its name; the variables that it sets are filled in."""
     text = (PROJECT / "packaging" / "Dockerfile").read_text("utf-8")
-    found: dict[str, list[list[str]]] = {}
+    commands: dict[str, list[list[str]]] = {}
     values: dict[str, str] = {}
     for line in text.splitlines():
         if line and line[0] != "#":
@@ -357,10 +357,10 @@ def container() -> dict[str, list[list[str]]]:
             words = (
                 json.loads(rest) if rest.startswith("[") else shlex.split(string.Template(rest).safe_substitute(values))
             )
-            found.setdefault(name, []).append(words)
+            commands.setdefault(name, []).append(words)
             if name == "ARG":
                 values.update(word.split("=", 1) for word in words)
-    return found
+    return commands
 
 
 def test_the_container_is_made_of_what_is_here_and_starts_what_is_there() -> None:
@@ -406,9 +406,9 @@ def test_pinokio_starts_what_is_here() -> None:
     for script in folder.glob("*.json"):
         steps = json.loads(script.read_text("utf-8"))["run"]
         assert {step["method"] for step in steps} <= {"shell.run", "local.set"}
-        said = steps[0]["params"]["message"].split()
-        assert (folder / steps[0]["params"]["path"] / said[said.index("launch.py")]).is_file()
-        words = [word for word in said[said.index("launch.py") + 1 :] if word != "--repair"]
+        argv = steps[0]["params"]["message"].split()
+        assert (folder / steps[0]["params"]["path"] / argv[argv.index("launch.py")]).is_file()
+        words = [word for word in argv[argv.index("launch.py") + 1 :] if word != "--repair"]
         assert launcher.parse(words)[0] in ("app", "runs", "uninstall"), words
     event = json.loads((folder / "start.json").read_text("utf-8"))["run"][0]["params"]["on"][0]["event"]
     ready = Catalogue(PAGE_LOCALES).raw("page.ready", "en").format(url="http://127.0.0.1:7860/")

@@ -45,8 +45,8 @@ def test_a_token_reaches_the_hub_and_no_file(
         server.gated = True
         places = {name: str(tmp_path / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {"HF_HOME": str(tmp_path / "hf")}
         (tmp_path / "tmp").mkdir()
-        here = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1,localhost", "HF_TOKEN": FROM_SHELL}
-        app = kit.start_app(workspace.root, **places, **here, **kit.ENGLISH)
+        endpoints = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1,localhost", "HF_TOKEN": FROM_SHELL}
+        app = kit.start_app(workspace.root, **places, **endpoints, **kit.ENGLISH)
         try:
             refused(workspace)
             assert any(FROM_SHELL in str(token) for token in server.tokens), (
@@ -65,7 +65,7 @@ def test_a_token_reaches_the_hub_and_no_file(
         finally:
             app.stop()
         with monkeypatch.context() as shell:
-            for name, value in (places | here).items():
+            for name, value in (places | endpoints).items():
                 shell.setenv(name, value)
             for kind in ("merged", "adapter") if full else ("merged",):
                 assert Exports(workspace).start(run, kind).wait(600).state == "done"

@@ -16,20 +16,20 @@ def looks(app: list[float], page: list[float]) -> list[Look]:
 def test_what_fills_up_in_the_first_half_is_no_leak_and_what_goes_on_growing_is():
     flat, filling = [200.0] * 5, [200.0, 240.0, 260.0, 260.0, 261.0]
     assert beyond(looks(filling, [10, 14, 15, 15, 15.2])) == []
-    (said,) = beyond(looks([200, 210, 220, 230, 220 + APP_MB + 1], flat))
-    assert "the app grew by 9.0 MB in 2,000 steps" in said
-    (said,) = beyond(looks(flat, [10, 11, 12, 13, 14]))
-    assert "page 2 grew by 2.00 MB" in said
+    (finding,) = beyond(looks([200, 210, 220, 230, 220 + APP_MB + 1], flat))
+    assert "the app grew by 9.0 MB in 2,000 steps" in finding
+    (finding,) = beyond(looks(flat, [10, 11, 12, 13, 14]))
+    assert "page 2 grew by 2.00 MB" in finding
 
 
 @pytest.mark.browser
 def test_the_app_and_its_pages_stay_their_size_over_4000_steps(tmp_path: Path):
-    found = soak(tmp_path / "ws", steps=4000, pages=2, rate=800, looks_wanted=4)
-    assert found[-1].step == 4000 and beyond(found) == []
+    looks_taken = soak(tmp_path / "ws", steps=4000, pages=2, rate=800, looks_wanted=4)
+    assert looks_taken[-1].step == 4000 and beyond(looks_taken) == []
 
 
 @pytest.mark.full
 @pytest.mark.browser
 def test_the_app_and_its_pages_stay_their_size_over_100000_steps(tmp_path: Path):
-    found = soak(tmp_path / "ws", steps=100_000, pages=4, rate=250)
-    assert found[-1].step == 100_000 and beyond(found) == []
+    looks_taken = soak(tmp_path / "ws", steps=100_000, pages=4, rate=250)
+    assert looks_taken[-1].step == 100_000 and beyond(looks_taken) == []

@@ -91,8 +91,8 @@ def test_what_libraries_say_as_they_are_read_comes_into_the_log_of_the_run(tmp_p
         "import sys; from core.training.standby import standby_worker; print('read', file=sys.stderr); "
         "standby_worker.take_over(sys.argv[1]); print('on')"
     )
-    log, said = tmp_path / "train.log", tmp_path / "said"
-    with open(said, "w+b") as unsaid:
+    log, output = tmp_path / "train.log", tmp_path / "said"
+    with open(output, "w+b") as unsaid:
         subprocess.run([sys.executable, "-c", code, str(log)], stderr=unsaid, stdout=unsaid, cwd=PROJECT, check=True)
     assert log.read_text("utf-8").split() == ["read", "on"]
 
@@ -222,9 +222,9 @@ def test_where_the_system_does_not_tell_what_is_shared_it_waits_all_the_same(mon
     def refuse(process: psutil.Process) -> None:
         raise OSError(22, "Invalid parameter")
 
-    told = standby_worker.held_bytes()
+    held = standby_worker.held_bytes()
     monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)
-    assert 0 < told <= standby_worker.held_bytes()
+    assert 0 < held <= standby_worker.held_bytes()
 
 
 def test_one_that_has_memory_of_a_card_is_known_by_nvml(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_nothing_is_forked_where_there_is_a_card(tmp_path: Path) -> None:
 def test_nothing_of_the_program_forks() -> None:
     """What is forked from a process that has initialized CUDA cannot use it."""
     forks = {"fork", "forkpty", "multiprocessing", "ProcessPoolExecutor"}
-    found = []
+    problems = []
     for file in (file for room in ("core", "webui", "launcher") for file in (PROJECT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             module = node.module if isinstance(node, ast.ImportFrom) else None
@@ -41,5 +41,5 @@ def test_nothing_of_the_program_forks() -> None:
             if module and module.startswith("torch.distributed.elastic."):  # it starts commands, and forks nothing
                 continue
             if forks & {part for name in (*named, module or "") for part in name.split(".")}:
-                found.append(f"{file.relative_to(PROJECT)}: {', '.join(named)}")
-    assert not found
+                problems.append(f"{file.relative_to(PROJECT)}: {', '.join(named)}")
+    assert not problems

@@ -82,8 +82,8 @@ def test_a_run_leaves_everything_that_the_interface_promises(
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9))
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 2, 4, 6, 8]
     for line in lines:
-        wanted = {"loss", "learning_rate", "grad_norm", "tokens_seen", "tokens_per_second"}
-        assert line["v"] == 1 and line["attempt"] == 1 and (line["kind"] != "train" or wanted <= set(line))
+        names = {"loss", "learning_rate", "grad_norm", "tokens_seen", "tokens_per_second"}
+        assert line["v"] == 1 and line["attempt"] == 1 and (line["kind"] != "train" or names <= set(line))
     assert losses(run)[-1] < losses(run)[0]
     assert [folder.name for folder in run.checkpoints()][-1] == "checkpoint-000008"
     assert len(run.checkpoints()) <= 3, "two newest and the best"
@@ -118,15 +118,15 @@ def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> No
 def test_a_run_with_offloaded_layers_is_the_run_without_bit_for_bit(workspace: Workspace) -> None:
     """The worker's own way, from the base that is read into RAM to the adapter; here the card is RAM too
     (tests/model/test_streaming)."""
-    found = []
+    results = []
     for count in (0, 2):
         steps = {"max_steps": 2, "eval_steps": 2, "gradient_checkpointing": True, "offload_layers": count}
         run, code = carried_out(workspace, tiny_recipe(train=steps, adapter={"method": "qlora"}))
         assert code == 0, run.log_tail()
-        found.append(((run.adapter / "adapter_model.safetensors").read_bytes(), losses(run)))
-    assert found[0] == found[1]
-    said = [event["message"]["key"] for event in run.events() if event["kind"] == "decision"]
-    assert "offload.begun" in said
+        results.append(((run.adapter / "adapter_model.safetensors").read_bytes(), losses(run)))
+    assert results[0] == results[1]
+    keys = [event["message"]["key"] for event in run.events() if event["kind"] == "decision"]
+    assert "offload.begun" in keys
 
 
 def test_accumulation_and_checkpointing_and_everything_else_run(workspace: Workspace) -> None:
@@ -170,8 +170,8 @@ def test_a_row_that_gives_no_number_is_left_out_said_and_the_run_goes_on(
     status = run.status()
     assert (code, status.state, status.step) == (0, State.COMPLETED, 12), run.log_tail()
     [bad] = [line for line in run.metrics().records if line.get("nonfinite")]
-    [told] = [event for event in run.events() if event["kind"] == "guard"]
-    assert bad["loss"] is None and bad["step"] == told["step"] > 1 and told["message"]["key"] == "sanity.left_out"
+    [guard] = [event for event in run.events() if event["kind"] == "guard"]
+    assert bad["loss"] is None and bad["step"] == guard["step"] > 1 and guard["message"]["key"] == "sanity.left_out"
     from safetensors.torch import load_file
 
     assert run.has_adapter() and all(
@@ -227,10 +227,10 @@ def test_stop_works_within_two_seconds_in_every_phase(workspace: Workspace, phas
     wait_until(lambda: phase in [e.get("stage") for e in run.events()] or run.status().state in (State.FAILED,), 60)
     if phase == "training":
         wait_until(lambda: run.status().step >= 3, 60)
-    asked = time.monotonic()
+    asked_at = time.monotonic()
     run.request("stop")
     code = finish(process, run, 20)
-    seconds = time.monotonic() - asked
+    seconds = time.monotonic() - asked_at
     status = run.status()
     assert (code, status.state) == (3, State.STOPPED), run.log_tail()
     assert run.has_adapter() == (phase == "training") == status.has_adapter
@@ -251,10 +251,10 @@ def test_stop_during_the_download_ends_pip_too(tmp_path: Path, monkeypatch: pyte
     run = Runs(workspace).create(tiny_recipe(model={"id": "starter"}), "command")
     process = spawn_worker(workspace, run)
     wait_until(lambda: run.status().stage == "downloading_model", 60)
-    asked = time.monotonic()
+    asked_at = time.monotonic()
     run.request("stop")
     assert finish(process, run, 20) == 3
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - asked_at < 10
     assert run.status().state == State.STOPPED
     assert not [p for p in _processes() if str(workspace.root) in p], "pip went on"
     server.close()

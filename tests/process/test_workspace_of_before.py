@@ -97,9 +97,11 @@ def without_sizes(value: Any) -> Any:
 def in_words_of_now(value: Any) -> Any:
     """A message is a key and its values, which are held; its sentence is that of this version's catalogue."""
     if isinstance(value, dict):
-        said = {key: in_words_of_now(each) for key, each in value.items()}
-        is_message = {"key", "params", "sentence"} <= said.keys()
-        return said | ({"sentence": str(Message(key=said["key"], params=said["params"]))} if is_message else {})
+        message = {key: in_words_of_now(each) for key, each in value.items()}
+        is_message = {"key", "params", "sentence"} <= message.keys()
+        return message | (
+            {"sentence": str(Message(key=message["key"], params=message["params"]))} if is_message else {}
+        )
     return [in_words_of_now(each) for each in value] if isinstance(value, list) else value
 
 
@@ -113,12 +115,12 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     then = [run | unsaid for run in expected(place, "runs")["runs"]]
     assert without_sizes(command("runs", workspace=workspace))["runs"] == then
     for name in sorted(NAMES):
-        said = without_sizes(command("runs", run_named(workspace, name).id, workspace=workspace))
-        assert said == expected(place, f"run-{name}") | unsaid, name
+        output = without_sizes(command("runs", run_named(workspace, name).id, workspace=workspace))
+        assert output == expected(place, f"run-{name}") | unsaid, name
     queue = expected(place, "queue")
     assert queue.pop("sleep_at") is None  # the app no longer lets the PC sleep after the last run
     assert command("queue", "list", workspace=workspace) == queue
-    said = without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace))
+    output = without_sizes(command("inspect", "my-rows", "--model", "library:tiny", workspace=workspace))
     then = expected(place, "inspect")
     # What it could not say then, and what it found nothing of.
     nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings", "readings")}
@@ -134,12 +136,12 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
         "sheet": "",
         "sheets": [],
     }
-    assert [said.pop("kind"), len(said.pop("examples"))] == [
+    assert [output.pop("kind"), len(output.pop("examples"))] == [
         "chat" if then["format"] == "messages" else "instruction",
         3,
     ]
-    assert list(said.pop("columns")) == then.pop("columns") and said.pop("file_kind") == then.pop("kind")
-    assert said == then | nothing | {"learned": then["learned"] | {"rows_refused": 0, "refused": []}}
+    assert list(output.pop("columns")) == then.pop("columns") and output.pop("file_kind") == then.pop("kind")
+    assert output == then | nothing | {"learned": then["learned"] | {"rows_refused": 0, "refused": []}}
 
 
 def test_what_was_chosen_and_kept_is_there(workspace: Workspace) -> None:

@@ -188,8 +188,8 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
         "data": {"source": info.id},
         "train": {"max_steps": 2, "sample_seconds": 0},
     }
-    runs, wanted = Runs(space), plan.resolve(Recipe.parse(value), "data", has_card=False)
-    parent = runs.create(wanted, "command")
+    runs, recipe = Runs(space), plan.resolve(Recipe.parse(value), "data", has_card=False)
+    parent = runs.create(recipe, "command")
     assert spawn_worker(space, parent).wait(600) == 0, parent.log_tail()
     child = runs.create(further.recipe_of(parent), "command", further.facts_of(parent))
     assert spawn_worker(space, child).wait(600) == 0, child.log_tail()

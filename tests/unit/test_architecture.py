@@ -89,16 +89,16 @@ def packages(file: Path, top_level_only: bool = False) -> set[str]:
 @cache
 def arrows() -> dict[str, set[str]]:
     """Module -> modules of ours that it imports. `from core.queue import turns` is one of turns, not of the folder."""
-    found: dict[str, set[str]] = defaultdict(set)
+    arrows_by_module: dict[str, set[str]] = defaultdict(set)
     for name, file in FILES.items():
         for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.ImportFrom) and node.module in FILES:
                 inside = {f"{node.module}.{alias.name}" for alias in node.names}
-                found[name] |= (inside & FILES.keys()) | ({node.module} if inside - FILES.keys() else set())
+                arrows_by_module[name] |= (inside & FILES.keys()) | ({node.module} if inside - FILES.keys() else set())
             elif isinstance(node, ast.Import):
-                found[name] |= {alias.name for alias in node.names} & FILES.keys()
-        found[name].discard(name)
-    return found
+                arrows_by_module[name] |= {alias.name for alias in node.names} & FILES.keys()
+        arrows_by_module[name].discard(name)
+    return arrows_by_module
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -122,10 +122,10 @@ def test_there_is_a_house_to_look_at() -> None:
 
 def test_an_import_only_goes_to_a_lower_floor() -> None:
     wrong = [
-        f"{module} -> {wanted}"
+        f"{module} -> {imported}"
         for module, others in arrows().items()
-        for wanted in others
-        if (here := room_of(module)) != (there := room_of(wanted)) and FLOOR[here] <= FLOOR[there]
+        for imported in others
+        if (here := room_of(module)) != (there := room_of(imported)) and FLOOR[here] <= FLOOR[there]
     ]
     assert wrong == []
 
@@ -143,9 +143,9 @@ def test_the_search_for_circles_finds_one() -> None:
 
 
 def test_every_folder_says_what_it_holds_and_what_it_may_import() -> None:
-    said = {name: ast.get_docstring(tree_of(file)) or "" for name, file in FILES.items() if file.name == "__init__.py"}
-    assert said.keys() >= FLOOR.keys()
-    assert [name for name, text in said.items() if len(text) <= 60 or ("Import" not in text and "." in name)] == []
+    docs = {name: ast.get_docstring(tree_of(file)) or "" for name, file in FILES.items() if file.name == "__init__.py"}
+    assert docs.keys() >= FLOOR.keys()
+    assert [name for name, text in docs.items() if len(text) <= 60 or ("Import" not in text and "." in name)] == []
 
 
 def test_core_knows_no_screen_and_no_launcher() -> None:

@@ -28,8 +28,8 @@ def test_a_long_test_without_a_reason_is_named_and_a_reason_outlives_the_next_wr
     assert durations.main([]) == 0
     assert shares.read_text("utf-8") == "# 9 s\n9.0\ta.py::test_a\tit trains\n7.0\ta.py::test_c\n"
     assert durations.main(["--check"]) == 1
-    said = capsys.readouterr().out
-    assert "7.0 s of a.py::test_c have no reason" in said and "test_a have" not in said
+    output = capsys.readouterr().out
+    assert "7.0 s of a.py::test_c have no reason" in output and "test_a have" not in output
 
 
 def test_a_sample_gives_no_shares_and_what_took_three_times_its_share_is_named(
@@ -40,8 +40,8 @@ def test_a_sample_gives_no_shares_and_what_took_three_times_its_share_is_named(
     assert durations.main([]) == 2 and not shares.exists()
     shares.write_text("# 8 s\n10.0\ta.py::test_a\tit trains\n4.0\ta.py::test_b\n", "utf-8")
     assert durations.main(["--check"]) == 0
-    said = capsys.readouterr().out
-    assert "31.0 s instead of 10.0: a.py::test_a" in said and "test_b" not in said and "test_new" not in said
+    output = capsys.readouterr().out
+    assert "31.0 s instead of 10.0: a.py::test_a" in output and "test_b" not in output and "test_new" not in output
 
 
 def test_the_full_lane_has_shares_of_its_own_from_the_files_of_its_parts(shares: Path, tmp_path: Path) -> None:

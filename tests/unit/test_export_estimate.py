@@ -30,9 +30,9 @@ def made(
 
 
 def test_eight_billion_parameters_are_told_in_gigabytes_and_fit_a_pc_with_sixteen_of_memory() -> None:
-    told = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, [])
-    assert 5.0e9 < told.size < 5.2e9 and 32e9 < told.disk < 34e9  # merged and 16-bit beside each other
-    assert told.memory < 10e9 and told.seconds is None  # layer by layer
+    estimated = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, [])
+    assert 5.0e9 < estimated.size < 5.2e9 and 32e9 < estimated.disk < 34e9  # merged and 16-bit beside each other
+    assert estimated.memory < 10e9 and estimated.seconds is None  # layer by layer
     assert estimate.for_model("merged", None, "a/b", EIGHT, []).size == 2 * EIGHT.params
     assert estimate.for_adapter(7, [made()]) == estimate.ExportEstimate(7, 7, 0, None)
 
@@ -64,8 +64,8 @@ def test_a_small_file_with_rows_that_fill_no_block_is_told_as_large_as_llamacpp_
 def test_how_long_it_takes_is_an_earlier_ones_time_or_not_said(
     earlier: list[ExportResult], seconds: float | None
 ) -> None:
-    told = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, earlier).seconds
-    assert told == (None if seconds is None else pytest.approx(seconds, rel=0.02))
+    seconds_expected = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, earlier).seconds
+    assert seconds_expected == (None if seconds is None else pytest.approx(seconds, rel=0.02))
 
 
 def test_time_left_is_the_phases_own_pace_and_the_rest_of_an_earlier_one() -> None:

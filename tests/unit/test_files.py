@@ -136,10 +136,10 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
         refuse = Mock(side_effect=PermissionError(errno.EACCES, "held by a scanner"))
         patched.setattr(Path, "read_text", refuse)
         patched.setattr(files, "open", lambda path, mode: refuse() if mode == "rb" else open(path, mode), raising=False)
-        for change, said in (
+        for change, error in (
             (lambda: order.add("second", ["first"]), RunError),
             (lambda: preferences.choose(space, when_alone="pause"), RecipeError),
         ):
-            with pytest.raises(said, match="held by a scanner"):
+            with pytest.raises(error, match="held by a scanner"):
                 change()
     assert [entry.run for entry in order.read().runs] == ["first"] and not preferences.read(space).keep_ready

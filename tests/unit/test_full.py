@@ -23,14 +23,14 @@ def test_every_file_of_tests_is_in_one_part() -> None:
         if ".cache" not in file.parts
     }
     elsewhere = ("tests/card/", "tests/windows/")  # test --card, test --windows; the short form of the latter is a part
-    wanted = {file for file in every if not file.startswith(elsewhere)} | {"tests/windows/test_short_form.py"}
+    expected = {file for file in every if not file.startswith(elsewhere)} | {"tests/windows/test_short_form.py"}
     inside = [
         file
         for part in parts()
         for file in ([part] if part.endswith(".py") else sorted(every))
         if file.startswith(part)
     ]
-    assert len(inside) > 250 and sorted(inside) == sorted(wanted)
+    assert len(inside) > 250 and sorted(inside) == sorted(expected)
 
 
 @pytest.mark.parametrize(

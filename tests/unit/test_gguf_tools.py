@@ -27,7 +27,7 @@ RUNTIME = {"llama_cpp_py_sync/_cffi_bindings.py": "", "llama_cpp_py_sync/libllam
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(tools.platform, "system", lambda: "Linux")
     monkeypatch.setattr(tools.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(tools.processor, "missing_instructions", lambda wanted: ())
+    monkeypatch.setattr(tools.processor, "missing_instructions", lambda names: ())
     return Workspace.open(tmp_path / "w")
 
 
@@ -67,12 +67,12 @@ def test_fetched_tools_are_whole_in_a_folder_of_their_own_and_go_again(
     left = workspace.root / "tools" / ".gguf-99"
     left.mkdir(parents=True)
     stages = []
-    found = tools.obtain(workspace, lambda stage, fraction: stages.append((stage, fraction)))
-    assert sorted(p.relative_to(found.converter).as_posix() for p in found.converter.rglob("*.py")) == [
+    obtained = tools.obtain(workspace, lambda stage, fraction: stages.append((stage, fraction)))
+    assert sorted(p.relative_to(obtained.converter).as_posix() for p in obtained.converter.rglob("*.py")) == [
         "conversion/__init__.py",
         "gguf-py/gguf/__init__.py",
     ]
-    assert (found.runtime / "llama_cpp_py_sync" / "libllama.so").stat().st_size == 1000
+    assert (obtained.runtime / "llama_cpp_py_sync" / "libllama.so").stat().st_size == 1000
     assert "--require-hashes" in pip.asked and not any("index" in word for word in pip.asked), "pip's own configuration"
     assert stages[-1][0] == "fetching_tools" and not left.exists()
     assert tools.offer(workspace) is None and tools.RUNTIME_BUILD in tools.state(workspace).render("en")
@@ -143,7 +143,7 @@ def test_without_avx2_without_a_build_and_where_nobody_wants_them_the_reason_is_
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched(monkeypatch, Pip({}, 1, "pip must not be asked"))
-    monkeypatch.setattr(tools.processor, "missing_instructions", lambda wanted: ("avx2", "bmi2"))
+    monkeypatch.setattr(tools.processor, "missing_instructions", lambda names: ("avx2", "bmi2"))
     assert "avx2" in reason(workspace).render("en")
     monkeypatch.setattr(tools.platform, "machine", lambda: "aarch64")
     assert "aarch64" in reason(workspace).render("zh")
@@ -204,8 +204,8 @@ def test_a_child_that_dies_without_an_answer_is_said_with_its_last_words(tmp_pat
 
 def test_every_wheel_is_pinned_by_version_and_hash() -> None:
     lines = [line for line in tools.WHEELS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    wanted = [line for line in lines if not line.startswith(" ")]
-    assert len(wanted) == 5 and all("==" in line for line in wanted)
+    wheels = [line for line in lines if not line.startswith(" ")]
+    assert len(wheels) == 5 and all("==" in line for line in wheels)
     assert (
         len([line for line in lines if "--hash=sha256:" in line and len(line.split("sha256:")[1].strip(" \\")) == 64])
         == 23

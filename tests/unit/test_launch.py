@@ -198,13 +198,15 @@ def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
 
 
 def test_constraints_are_derived_from_pyproject_by_one_command():
-    asked = lock.digest((ROOT / "pyproject.toml").read_text("utf-8"))
-    said = lock.LOCK.read_text("utf-8")
-    assert said.startswith(lock.HEADING.format(digest=asked)), (
+    digest = lock.digest((ROOT / "pyproject.toml").read_text("utf-8"))
+    lock_text = lock.LOCK.read_text("utf-8")
+    assert lock_text.startswith(lock.HEADING.format(digest=digest)), (
         "pyproject.toml asks for something else since: python tools/lock.py"
     )
-    assert not [pin for pin in said.splitlines() if lock.LEFT_OUT.match(pin)]
-    assert "audioop-lts==0.2.2 ; python_full_version >= '3.13'" in said, "what another Python alone needs is in it too"
+    assert not [pin for pin in lock_text.splitlines() if lock.LEFT_OUT.match(pin)]
+    assert "audioop-lts==0.2.2 ; python_full_version >= '3.13'" in lock_text, (
+        "what another Python alone needs is in it too"
+    )
 
 
 @pytest.mark.full
@@ -260,8 +262,8 @@ class FakeMachine:
             return running.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
         if "index" in command:
             return running.Answer(self.versions, None, "")
-        found = Path(self.environment.python).exists()
-        return running.Answer("" if found else None, None if found else "no such file", "")
+        is_there = Path(self.environment.python).exists()
+        return running.Answer("" if is_there else None, None if is_there else "no such file", "")
 
     def install(self, reason: str, with_tests: bool = False) -> None:
         say = lambda key, **values: self.said.append(key)  # noqa: E731
@@ -468,9 +470,9 @@ def test_a_card_that_appears_without_a_network_does_not_stop_what_works(
 @pytest.mark.parametrize(("system", "index"), [("Linux", CPU), ("Windows", None)])
 def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Path, system: str, index: str | None):
     machine = FakeMachine(tmp_path, driver="581.29")
-    asked = {"LORA_GARAGE_TORCH_INDEX": "cpu"}
-    machine.facts = machine.facts._replace(system=system, environ=asked)
-    choice = torch_build.choose_torch(system, "x86_64", "581.29", False, asked)
+    environ = {"LORA_GARAGE_TORCH_INDEX": "cpu"}
+    machine.facts = machine.facts._replace(system=system, environ=environ)
+    choice = torch_build.choose_torch(system, "x86_64", "581.29", False, environ)
     assert (
         choice.index_url == index
         and torch_build.must_remove("cu130", choice)
@@ -488,15 +490,15 @@ def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Pa
 
 
 def test_repair_with_cpu_is_that_asking(monkeypatch: pytest.MonkeyPatch):
-    asked = []
+    calls = []
 
     def ensure(environment: Environment, with_tests: bool, repair: bool) -> bool:
-        asked.append((os.environ.get("LORA_GARAGE_TORCH_INDEX"), repair))
+        calls.append((os.environ.get("LORA_GARAGE_TORCH_INDEX"), repair))
         return False
 
     monkeypatch.setenv("LORA_GARAGE_TORCH_INDEX", "pypi")
     monkeypatch.setattr(main, "ensure_environment", ensure)
-    assert main.main(["--repair", "--cpu"]) == 1 and asked == [("cpu", True)]
+    assert main.main(["--repair", "--cpu"]) == 1 and calls == [("cpu", True)]
 
 
 def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -506,8 +508,8 @@ def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path
     assert "pip>=25.2" in first and "torch" in second
     assert "--progress-bar off" in first and "--progress-bar raw" in second
     monkeypatch.delenv("PIP_RESUME_RETRIES", raising=False)
-    said = "import os; print(os.environ['PIP_RESUME_RETRIES'])"
-    assert running.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", said], "step") == 0
+    script = "import os; print(os.environ['PIP_RESUME_RETRIES'])"
+    assert running.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", script], "step") == 0
     assert (tmp_path / "log" / "install.log").read_text("utf-8").endswith("\n20\n")
 
 
@@ -520,11 +522,11 @@ def test_an_old_pip_that_stays_is_not_asked_for_what_it_does_not_know(tmp_path: 
 
 def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
-    pip, told = Progress(), []
+    pip, output = Progress(), []
 
     def after(seconds: float, *lines: str) -> str:
-        told.extend(lines)
-        return pip.describe(told, seconds)
+        output.extend(lines)
+        return pip.describe(output, seconds)
 
     assert (
         after(
@@ -589,17 +591,17 @@ WELL_ON_WINDOWS = ("C:\\" + "x" * 95, "AMD64", False, (14, 44, 35211, 0))
 )
 def test_what_would_end_an_install_on_windows_is_found_before_it(tmp_path: Path, changes: dict, names: list[str]):
     facts = [changes.get(place, value) for place, value in enumerate(WELL_ON_WINDOWS)]
-    found = windows_obstacles(*facts)
-    assert [obstacle.name for obstacle in found] == names
+    obstacles = windows_obstacles(*facts)
+    assert [obstacle.name for obstacle in obstacles] == names
     machine = FakeMachine(tmp_path)
-    machine.facts = machine.facts._replace(obstacles=lambda folder: found)
-    if not found:
+    machine.facts = machine.facts._replace(obstacles=lambda folder: obstacles)
+    if not obstacles:
         return machine.install("absent")
     with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
-    assert failure.value.key == found[0].key and machine.commands == []
+    assert failure.value.key == obstacles[0].key and machine.commands == []
     for language in sentences.sentences("en"), sentences.sentences("zh"):
-        for obstacle in found:
+        for obstacle in obstacles:
             assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(
                 sentences.Forgiving(obstacle.values)
             )
@@ -609,8 +611,8 @@ def test_the_doctor_without_an_environment_names_what_would_end_the_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     machine = FakeMachine(tmp_path)
-    found = windows_obstacles("C:\\" + "x" * 200, "AMD64", False, ())
-    monkeypatch.setattr(doctor, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: found))
+    obstacles = windows_obstacles("C:\\" + "x" * 200, "AMD64", False, ())
+    monkeypatch.setattr(doctor, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: obstacles))
     assert doctor.doctor(machine.environment, ["--json"]) == 1
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert "203 characters" in findings["path"]["found"]["sentence"] and not findings["path"]["ok"]
@@ -781,8 +783,8 @@ def test_an_unknown_word_is_one_sentence_and_exit_2():
 def test_an_install_leaves_the_stdout_of_a_command_alone(arguments: list[str], stream: str, monkeypatch, capsys):
     monkeypatch.setattr(main, "ensure_environment", lambda *a, **k: sentences.say("ready", seconds="1") or False)
     assert main.main(arguments) == 1
-    said = capsys.readouterr()
-    assert (said.err if stream == "err" else said.out) and not (said.out if stream == "err" else said.err)
+    output = capsys.readouterr()
+    assert (output.err if stream == "err" else output.out) and not (output.out if stream == "err" else output.err)
 
 
 def test_packages_beside_the_person_do_not_hide_ours(monkeypatch: pytest.MonkeyPatch):
@@ -839,8 +841,8 @@ def test_what_was_installed_goes_and_runs_and_models_only_where_they_are_named(
     installed: Environment, words: list[str], stays: set[str], capsys: pytest.CaptureFixture
 ) -> None:
     assert uninstall.uninstall(installed, words) == 0 and left(installed) == stays
-    said = capsys.readouterr().out
-    assert all(name in said for name in (".venv", ".uv", "workspace", "hub"))
+    output = capsys.readouterr().out
+    assert all(name in output for name in (".venv", ".uv", "workspace", "hub"))
     assert uninstall.uninstall(installed, ["--yes"]) == 0 and left(installed) == stays, "a second time there is nothing"
 
 
@@ -926,13 +928,13 @@ def test_what_goes_into_a_pipe_is_utf_8_whatever_the_code_page(tmp_path: Path, c
     place = tmp_path / "Zürich – LoRA Übung 中"
     copy_of_the_launcher(place)
     command = [sys.executable, str(place / "launch.py"), "doctor", *(["--json"] if as_json else [])]
-    said = subprocess.run(
+    output = subprocess.run(
         command, capture_output=True, env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": code_page}
     ).stdout
     if as_json:
-        assert said.isascii(), "a terminal may read it as anything"
-        said = json.dumps(json.loads(said), ensure_ascii=False).encode()
-    assert place.name in said.decode("utf-8")
+        assert output.isascii(), "a terminal may read it as anything"
+        output = json.dumps(json.loads(output), ensure_ascii=False).encode()
+    assert place.name in output.decode("utf-8")
 
 
 def test_the_first_browser_that_starts_is_taken():

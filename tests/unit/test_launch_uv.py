@@ -49,8 +49,8 @@ def test_uv_finds_the_constraints_in_a_folder_with_a_blank_in_its_name(tmp_path:
     """It took C:\\Users\\Anna Schmidt\\...\\constraints.txt for two files, found none, and pip did all of it again."""
     file = tmp_path / "Zürich – LoRA Übung 中" / "constraints.txt"
     command = tools.Uv("uv", "python").install(["gradio"], constraints=str(file))
-    said = command[command.index("-c") + 1]
-    assert not set(said) & set(" \t") and Path(url2pathname(said.removeprefix("file:"))) == file
+    address = command[command.index("-c") + 1]
+    assert not set(address) & set(" \t") and Path(url2pathname(address.removeprefix("file:"))) == file
 
 
 @pytest.mark.parametrize("step", ["venv", "--torch-backend", "gradio"])
@@ -95,9 +95,9 @@ def test_uv_hears_of_the_mirror_that_pip_has(tmp_path: Path, monkeypatch: pytest
         "utf-8",
     )
     own = {"PIP_CONFIG_FILE": str(file), "PIP_CERT": "/x.pem", "UV_HTTP_TIMEOUT": "5", "PIP_TIMEOUT": "9"}
-    told = tools.environ_for(["/somewhere/uv"], own)
-    assert {name: told[name] for name in ("UV_DEFAULT_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST", "SSL_CERT_FILE",
-        "UV_HTTP_TIMEOUT")} == {
+    environment = tools.environ_for(["/somewhere/uv"], own)
+    assert {name: environment[name] for name in ("UV_DEFAULT_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST",
+        "SSL_CERT_FILE", "UV_HTTP_TIMEOUT")} == {
         "UV_DEFAULT_INDEX": "https://mirror/simple", "UV_FIND_LINKS": "/a,/b", "UV_INSECURE_HOST": "mirror",
         "SSL_CERT_FILE": "/x.pem",
         "UV_HTTP_TIMEOUT": "5",
@@ -127,9 +127,9 @@ def test_uvs_bars_and_lines_tell_megabytes_and_the_time_that_is_left(monkeypatch
     assert drawn.describe([], 1.0) == "pyarrow: 5 of 55 MB, ? left"
     drawn.draw(BARS.replace("5.00 MiB/", "25.0 MiB/"))
     assert drawn.describe([], 11.0) == "pyarrow: 26 of 55 MB, 0:13 left"
-    told, windows = ["Downloading torch (100.0MiB)", "Downloading gradio (29.9MiB)"], Progress()
-    assert windows.describe(told, 1.0) == "torch: 0 of 136 MB, ? left"
-    assert windows.describe([*told, " Downloaded gradio"], 11.0) == "torch: 31 of 136 MB, 0:33 left"
+    lines, windows = ["Downloading torch (100.0MiB)", "Downloading gradio (29.9MiB)"], Progress()
+    assert windows.describe(lines, 1.0) == "torch: 0 of 136 MB, ? left"
+    assert windows.describe([*lines, " Downloaded gradio"], 11.0) == "torch: 31 of 136 MB, 0:33 left"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="uv draws its bars on a terminal of our own, which that has not")

@@ -29,8 +29,8 @@ def test_a_room_within_a_room_is_named_in_its_row() -> None:
 
 def test_rooms_stand_on_the_floors_that_are_held() -> None:
     """The numbers of the map have the order of the floors in test_architecture.py, and the same rooms side by side."""
-    said = (PROJECT / "tests" / "unit" / "test_architecture.py").read_text("utf-8")
-    [tuples] = re.findall(r"^FLOORS = \(\n(.*?)^\)", said, re.MULTILINE | re.DOTALL)
+    source = (PROJECT / "tests" / "unit" / "test_architecture.py").read_text("utf-8")
+    [tuples] = re.findall(r"^FLOORS = \(\n(.*?)^\)", source, re.MULTILINE | re.DOTALL)
     held = [re.findall(r'"((?:core|webui)\.\w+)"', line) for line in tuples.splitlines()]
     for house in ("core", "webui"):
         floors = [set(line) for line in held if line and line[0].startswith(house)]

@@ -35,10 +35,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_licence_is_apache_2_in_full() -> None:
-    said = (PROJECT / "LICENSE").read_text("utf-8")
+    text = (PROJECT / "LICENSE").read_text("utf-8")
     assert METADATA["license"] == "Apache-2.0" and METADATA["license-files"] == ["LICENSE", "NOTICE"]
     assert (
-        "Version 2.0, January 2004" in said and "END OF TERMS AND CONDITIONS" in said and len(said.splitlines()) > 200
+        "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text and len(text.splitlines()) > 200
     )
 
 
@@ -162,8 +162,8 @@ def test_what_code_names_as_its_source_is_in_the_repository() -> None:
     for file in files:
         if file.suffix not in (".py", ".yaml") or ".cache" in file.parts:
             continue
-        said = file.read_text("utf-8")
-        for page, section in re.findall(r"(docs/[\w/.-]+\.md)(?:, (?:section )?(\d(?:\.\d)?))?", said):
+        text = file.read_text("utf-8")
+        for page, section in re.findall(r"(docs/[\w/.-]+\.md)(?:, (?:section )?(\d(?:\.\d)?))?", text):
             named += 1
             assert (PROJECT / page).is_file(), f"{file.name} names {page}"
             headings = re.findall(r"^#+ (\d(?:\.\d)?)\b", (PROJECT / page).read_text("utf-8"), re.MULTILINE)

@@ -28,9 +28,9 @@ KEPT = {"workspace/runs/a/recipe.yaml": "r: 8", ".venv/x": "torch", "preferences
 
 
 def program(version: str, starts: bool = True) -> dict[str, str]:
-    said = f"print('LoRA Garage {version}')" if starts else "raise SystemExit('no such module')"
+    script = f"print('LoRA Garage {version}')" if starts else "raise SystemExit('no such module')"
     return {
-        "launch.py": said, "launcher/main.py": version, "core/__init__.py": version, "webui/__init__.py": version,
+        "launch.py": script, "launcher/main.py": version, "core/__init__.py": version, "webui/__init__.py": version,
         "start.sh": version,
         "pyproject.toml": f'[project]\nversion = "{version}"\n',
     }  # fmt: skip
@@ -49,11 +49,11 @@ def archive_of(files: dict[str, str]) -> bytes:
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        said = self.server.files.get(self.path)  # type: ignore[attr-defined]
-        self.send_response(200 if said is not None else 404)
-        self.send_header("Content-Length", str(len(said or b"")))
+        content = self.server.files.get(self.path)  # type: ignore[attr-defined]
+        self.send_response(200 if content is not None else 404)
+        self.send_header("Content-Length", str(len(content or b"")))
         self.end_headers()
-        self.wfile.write(said or b"")
+        self.wfile.write(content or b"")
 
     def log_message(self, *_: object) -> None:
         pass
@@ -71,13 +71,13 @@ class Release:
         self.offer(archive_of(program("0.3.0")))
 
     def offer(self, archive: bytes, version: str = "0.3.0", **other: object) -> None:
-        told = {
+        release = {
             "version": version,
             "file": "new.zip",
             "bytes": len(archive),
             "sha256": hashlib.sha256(archive).hexdigest(),
         } | other
-        self.server.files.update({"/new.zip": archive, "/lora-garage.json": json.dumps(told).encode()})  # type: ignore[attr-defined]
+        self.server.files.update({"/new.zip": archive, "/lora-garage.json": json.dumps(release).encode()})  # type: ignore[attr-defined]
 
     def update(self, *words: str) -> int:
         return update.update(Environment(str(self.root)), list(words))
@@ -207,8 +207,8 @@ def test_a_checkout_is_left_to_git(here: Release, capsys: pytest.CaptureFixture)
 
 def test_a_release_describes_itself_as_update_reads_it(tmp_path: Path) -> None:
     (tmp_path / "lora-garage.zip").write_bytes(b"x")
-    told = release.description(tmp_path / "lora-garage.zip")
-    assert told == {
+    description = release.description(tmp_path / "lora-garage.zip")
+    assert description == {
         "version": release.version(),
         "file": "lora-garage.zip",
         "bytes": 1,
@@ -234,15 +234,15 @@ def test_the_icon_on_the_desktop_starts_what_it_is_made_for(tmp_path: Path, monk
 
 
 def test_windows_is_handed_the_path_apart_from_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    environment = {}
 
     def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
-        seen.update(env, command=" ".join(command))
+        environment.update(env, command=" ".join(command))
         return subprocess.CompletedProcess(command, 0, "C:\\Users\\it's me\\Desktop\\LoRA Garage.lnk\n", "")
 
     monkeypatch.setattr(subprocess, "run", run)
     assert shortcut.by_powershell("C:\\it's\\Start.bat", False).endswith("LoRA Garage.lnk")
-    assert seen["GARAGE_TARGET"] == "C:\\it's\\Start.bat" and "it's" not in seen["command"]
+    assert environment["GARAGE_TARGET"] == "C:\\it's\\Start.bat" and "it's" not in environment["command"]
 
 
 def test_launch_finds_its_other_half_where_an_update_was_killed(tmp_path: Path) -> None:

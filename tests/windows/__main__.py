@@ -49,19 +49,19 @@ ALL = ("unit", "model", "process", "faults")
 def files_asked(arguments: Sequence[str], full: bool) -> list[str]:
     """From the project's folder, with /; one test of a file as pytest names it, FILE::TEST. Raises NotPossible for what
     is not there."""
-    asked = list(arguments) or [
+    chosen = list(arguments) or [
         *(JOURNEYS if full else SHORT),
         *([f"tests/{folder}" for folder in ALL] if full else []),
     ]
-    found: list[str] = []
-    for each in asked:
+    tests_listed: list[str] = []
+    for each in chosen:
         name, colons, test = each.partition("::")
         place = (PROJECT / name).resolve()
         if not place.exists():
             raise NotPossible(f"no such file of tests: {name}")
         inside = sorted(place.rglob("test_*.py")) if place.is_dir() else [place]
-        found += [file.relative_to(PROJECT).as_posix() + colons + test for file in inside]
-    return list(dict.fromkeys(found))
+        tests_listed += [file.relative_to(PROJECT).as_posix() + colons + test for file in inside]
+    return list(dict.fromkeys(tests_listed))
 
 
 def long_forms_of(file: str, full: bool) -> list[str]:
@@ -91,9 +91,9 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
 
 def here(file: str, full: bool, log: Path) -> int | None:
     """By this Python: on Windows itself, and what looks at Wine from outside."""
-    seen = {} if os.name == "nt" else {"LORA_GARAGE_UNDER_WINE": "1"}
+    environment = {} if os.name == "nt" else {"LORA_GARAGE_UNDER_WINE": "1"}
     command = [sys.executable, *pytest_of(file, *long_forms_of(file, full))]
-    return ended(command, os.environ | seen, limit_of(file), log)
+    return ended(command, os.environ | environment, limit_of(file), log)
 
 
 def main(arguments: Sequence[str]) -> int:

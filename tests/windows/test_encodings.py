@@ -70,31 +70,31 @@ def test_the_program_itself_is_in_a_folder_that_the_code_page_cannot_write() -> 
 
 
 def test_the_launcher_writes_utf_8_into_a_file(place: Path) -> None:
-    said, code = said_into_a_file(place, sys._base_executable, "launch.py", "doctor")
-    assert code == 1 and NAME in said.decode("utf-8") and "请运行" in said.decode("utf-8")
-    said, code = said_into_a_file(place, sys._base_executable, "launch.py", "doctor", "--json")
-    assert code == 1 and NAME in json.dumps(json.loads(said), ensure_ascii=False)
+    output, code = said_into_a_file(place, sys._base_executable, "launch.py", "doctor")
+    assert code == 1 and NAME in output.decode("utf-8") and "请运行" in output.decode("utf-8")
+    output, code = said_into_a_file(place, sys._base_executable, "launch.py", "doctor", "--json")
+    assert code == 1 and NAME in json.dumps(json.loads(output), ensure_ascii=False)
 
 
 def test_a_command_writes_utf_8_into_a_file(place: Path) -> None:
-    said, code = said_into_a_file(place, sys.executable, "-X", "utf8", "-m", "core.commands", "runs")
-    assert code == 0 and "还没有" in said.decode("utf-8"), said
+    output, code = said_into_a_file(place, sys.executable, "-X", "utf8", "-m", "core.commands", "runs")
+    assert code == 0 and "还没有" in output.decode("utf-8"), output
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_file_of_excel_and_of_notepad_is_read(place: Path, encoding: str) -> None:
     file = place / "Prüf–中文 datei.csv"
     file.write_text("question,answer\r\n" + "".join(f"{q},{a}\r\n" for q, a in ROWS), encoding, newline="")
-    said, code = said_into_a_file(
+    output, code = said_into_a_file(
         place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", file.name, "--json"
     )
-    report = json.loads(said)
+    report = json.loads(output)
     assert code == 0 and (report["good_rows"], report["problem_count"]) == (2, 0), report
 
 
 def test_a_file_in_the_code_page_itself_is_read_and_said_to_be_one(place: Path) -> None:
     (place / "gbk.csv").write_text("question,answer\r\n你好,再见\r\n", "gbk", newline="")
-    said, code = said_into_a_file(
+    output, code = said_into_a_file(
         place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", "gbk.csv", language="en"
     )
-    assert code == 0 and b"read as GB18030" in said and b"1 of 1 row" in said, said
+    assert code == 0 and b"read as GB18030" in output and b"1 of 1 row" in output, output

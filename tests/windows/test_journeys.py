@@ -36,8 +36,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
 def undisturbed(place: Place) -> RunFolder:
     done = place.command("train", place.recipe("Undisturbed", STEPS), "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert (said["state"], said["step"]) == ("completed", STEPS)
+    result = json.loads(done.stdout)
+    assert (result["state"], result["step"]) == ("completed", STEPS)
     return place.run("Undisturbed")
 
 
@@ -58,8 +58,8 @@ def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> 
         "chat", undisturbed.id, "--prompt", "What is a horse?", "--base", "--max-new-tokens", "8", "--json"
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
+    result = json.loads(done.stdout)
+    assert result["base"] and result["tuned"] and result["base"] != result["tuned"]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_a_dry_run_counts_a_step(place: Place) -> None:
     """The same in the other worker that is spoken to in lines."""
     done = place.command("estimate", "--model", "library:tiny", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)["dry_run"]
-    assert said.get("on_card_gib", 0) > 0, said
+    result = json.loads(done.stdout)["dry_run"]
+    assert result.get("on_card_gib", 0) > 0, result
 
 
 def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(

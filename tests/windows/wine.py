@@ -225,13 +225,13 @@ class Wine:
                     each for each in archive.getmembers() if each.isfile() and each.name.endswith("/data.zip")
                 )
                 zipfile.ZipFile(io.BytesIO(archive.extractfile(member).read())).extractall(Path(aside, "all"))
-            found = next(
+            folder = next(
                 each.parent for each in Path(aside, "all").rglob("python.exe") if (each.parent / "Lib").is_dir()
             )
-            if sha256(found / "python.exe") != PYTHON_SHA256:
+            if sha256(folder / "python.exe") != PYTHON_SHA256:
                 raise NotPossible(f"{PYTHON.split()[0]} holds another python.exe than expected")
             shutil.rmtree(self.python.parent, ignore_errors=True)
-            found.rename(self.python.parent)
+            folder.rename(self.python.parent)
 
     def _make_prefix(self) -> None:
         ready = self.prefix / ".ready"
@@ -269,8 +269,8 @@ class Wine:
         """Unpacked by this side's pip: half a minute where Windows' own takes five to fifteen under Wine. Nothing is
         resolved, because pip would judge "on Windows only" by the Linux that it runs on: packages.txt names every
         package."""
-        stamp, wanted = self.venv / ".filled", hashlib.sha256(PINS.read_bytes()).hexdigest()
-        if stamp.exists() and stamp.read_text() == wanted:
+        stamp, digest = self.venv / ".filled", hashlib.sha256(PINS.read_bytes()).hexdigest()
+        if stamp.exists() and stamp.read_text() == digest:
             return
         say("Windows packages")
         shutil.rmtree(self.venv, ignore_errors=True)
@@ -289,7 +289,7 @@ class Wine:
             "-r",
             str(PINS),
         )
-        stamp.write_text(wanted)
+        stamp.write_text(digest)
 
 
 def say(what: str) -> None:
@@ -379,13 +379,13 @@ def normal(name: str) -> str:
 
 def write_pins() -> None:
     held, heading = constraints(), [line for line in PINS.read_text("utf-8").splitlines() if line.startswith("#")]
-    wanted = {name: held.get(name, version) for name, version in pins().items()}
+    versions = {name: held.get(name, version) for name, version in pins().items()}
     with tempfile.TemporaryDirectory() as aside:
         list_of = Path(aside, "wanted.txt")
-        list_of.write_text("".join(f"{name}=={version}\n" for name, version in wanted.items()))
+        list_of.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()))
         pip("download", "--no-deps", *FOR_WINDOWS, "-d", str(Path(aside, "files")), "-r", str(list_of))
         of = {normal(file.name.split("-")[0]): sha256(file) for file in Path(aside, "files").iterdir()}
-    lines = [f"{name}=={version} --hash=sha256:{of[name]}" for name, version in sorted(wanted.items())]
+    lines = [f"{name}=={version} --hash=sha256:{of[name]}" for name, version in sorted(versions.items())]
     PINS.write_text("\n".join([*heading, *lines]) + "\n", "utf-8", newline="\n")
 
 

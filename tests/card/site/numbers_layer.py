@@ -72,11 +72,11 @@ def twin(tensor: torch.Tensor) -> torch.Tensor:
     size = storage.nbytes()
     if size == 0 or tensor.numel() == 0:
         return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
-    whole = torch.frombuffer(
+    tensor_of_all = torch.frombuffer(
         (ctypes.c_char * size).from_address(library.nullcard_host(storage.data_ptr())), dtype=torch.uint8
     )
     result = torch.empty(0, dtype=tensor.dtype)
-    result.set_(whole.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    result.set_(tensor_of_all.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     return result.conj() if tensor.is_conj() else result
 
 

@@ -171,13 +171,13 @@ def test_of_unequal_cards_the_plan_says_what_the_smaller_one_costs(free: float, 
         for index, name, of in ((0, "RTX 4090", 22.0), (1, "RTX 3060", free))
     )
     advice = recommend(shape_of_size(size), of_ranks(of_card(large), Nvidia(cards=(large, small)), 2))
-    found = " ".join(str(reason.text) for reason in advice.reasons if reason.field == "budget")
-    assert all(words in found for words in said) and ("alone" in found) == bool(said)
+    budget_text = " ".join(str(reason.text) for reason in advice.reasons if reason.field == "budget")
+    assert all(words in budget_text for words in said) and ("alone" in budget_text) == bool(said)
 
 
 def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:
     shape = shape_of_size("7B")
-    whole = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
+    estimated = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
     chosen = {
         "method": "qlora", "r": 8, "per_device_train_batch_size": 1, "max_length": 512, "target_modules": "all-linear",
         "optim": "adamw_torch"
@@ -185,10 +185,10 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
     verdicts = [
         recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen).verdict
         for free in (
-            whole.on_card_gib - 0.01,
-            whole.on_card_gib + 0.01,
-            whole.needed_gib - 0.01,
-            whole.needed_gib + 0.01,
+            estimated.on_card_gib - 0.01,
+            estimated.on_card_gib + 0.01,
+            estimated.needed_gib - 0.01,
+            estimated.needed_gib + 0.01,
         )
     ]
     assert verdicts == ["does_not_fit", "tight", "tight", "fits"]
@@ -244,12 +244,12 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
     assert plain.verdict == "does_not_fit" and not plain.recipe.train.offload_layers and plain.bus_seconds is None
     way = next(other for other in plain.alternatives if other.offload_layers)
     assert way.verdict == "fits" and way.method == "qlora" and 0 < way.offload_layers < shape.num_hidden_layers
-    said = str(way.text)
+    sentence = str(way.text)
     assert (
-        f"offload_layers {way.offload_layers}" in said
-        and "60.0 GiB are free" in said
-        and "12 GB/s" in said
-        and " min " in said
+        f"offload_layers {way.offload_layers}" in sentence
+        and "60.0 GiB are free" in sentence
+        and "12 GB/s" in sentence
+        and " min " in sentence
     )
     taken = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
     count = taken.recipe.train.offload_layers
@@ -279,12 +279,17 @@ def test_equal_cards_that_hold_a_base_together_are_offered_where_one_is_too_smal
     advice = recommend(shape, both, facts(p99_length=500))
     assert advice.verdict == "does_not_fit"
     (way,) = [other for other in advice.alternatives if other.shards > 1]
-    said = way.text.render("en")
-    assert way.shards == 2 and way.method == "qlora" and "ranks 2, fsdp" in said and "has not been measured" in said
+    sentence = way.text.render("en")
+    assert (
+        way.shards == 2
+        and way.method == "qlora"
+        and "ranks 2, fsdp" in sentence
+        and "has not been measured" in sentence
+    )
     two = of_ranks(of_card(first, ram), Nvidia(cards=(first, second)), 2)
     holes = all_holes()
-    wanted = holes.model_copy(update={"train": holes.train.model_copy(update={"ranks": 2, "fsdp": True})})
-    taken = advice_room.recommend(wanted, Grounds(two, shape, facts(p99_length=500)))
+    with_ranks = holes.model_copy(update={"train": holes.train.model_copy(update={"ranks": 2, "fsdp": True})})
+    taken = advice_room.recommend(with_ranks, Grounds(two, shape, facts(p99_length=500)))
     assert taken.verdict in ("fits", "tight") and "hold the base model together" in why(taken, "budget")
     for budget in (
         of_card(first, ram),
@@ -310,10 +315,10 @@ def test_layers_are_not_offloaded_where_the_ram_or_the_need_is_missing() -> None
 def test_the_batch_size_of_offloaded_layers_is_the_one_with_which_least_is_copied() -> None:
     """More at once need more layers in RAM, and have them copied less often."""
     shape, card = shape_of_size("70B"), Budget(kind="card", sold_gb=24.0, free_gib=23.3)
-    found = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
-    taken, copied = found.recipe.train.per_device_train_batch_size, {}
+    recommended = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
+    taken, copied = recommended.recipe.train.per_device_train_batch_size, {}
     for size in (1, 2, 4):
-        setup = found.setup.model_copy(update={"per_device_train_batch_size": size})
+        setup = recommended.setup.model_copy(update={"per_device_train_batch_size": size})
         fewest = arithmetic.fewest_offloaded(shape, setup, card.free_gib)
         copied[size] = arithmetic.copied_bytes(shape, setup.model_copy(update={"offload_layers": fewest})) / size
     assert copied[taken] == min(copied.values())
@@ -375,14 +380,14 @@ def test_many_tokens_are_read_less_often(tokens: int, epochs: float) -> None:
 
 def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> None:
     shape = shape_of_size("7B")
-    found = {}
+    results = {}
     for micro in (1, 2, 4):
         free = estimate(shape, Setup(method="qlora", r=4, per_device_train_batch_size=micro)).needed_gib + 0.001
         advice = recommend(shape, Budget(kind="card", sold_gb=12.0, free_gib=free))
-        found[advice.recipe.train.per_device_train_batch_size] = (
+        results[advice.recipe.train.per_device_train_batch_size] = (
             advice.recipe.train.per_device_train_batch_size * advice.recipe.train.gradient_accumulation_steps
         )
-    assert found == {1: 16, 2: 16, 4: 16}
+    assert results == {1: 16, 2: 16, 4: 16}
     assert advise("7B", 24).recipe.train.per_device_train_batch_size == 4
 
 
@@ -587,10 +592,10 @@ def test_too_few_steps_are_said_with_both_numbers_and_what_to_try() -> None:
 @pytest.mark.parametrize("found", goals(), ids=lambda found: found.id)
 def test_an_unsuitable_goal_warns_with_its_reason_and_what_to_do_instead(found: Any) -> None:
     advice = recommend(STARTER, ROOMY, facts(), found)
-    said = [warning.render("zh") for warning in advice.warnings if warning.key == "advise.unsuitable_goal"]
-    assert bool(said) == (not found.suitable)
-    assert found.why["zh"] in (said[0] if said else advice.reasons[0].text.render("zh"))
-    assert not said or found.instead["zh"] in said[0]
+    warnings = [warning.render("zh") for warning in advice.warnings if warning.key == "advise.unsuitable_goal"]
+    assert bool(warnings) == (not found.suitable)
+    assert found.why["zh"] in (warnings[0] if warnings else advice.reasons[0].text.render("zh"))
+    assert not warnings or found.instead["zh"] in warnings[0]
 
 
 def test_other_warnings_come_where_they_belong() -> None:
@@ -665,9 +670,9 @@ def plan(*arguments: str, workspace: Path) -> int:
 
 def test_plan_answers_in_json_also_when_nothing_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan("--model", "33B", "--vram", "16", "--json", workspace=tmp_path) == 0
-    said = capsys.readouterr()
-    value = json.loads(said.out)
-    assert said.err == "" and set(value) == FIELDS
+    output = capsys.readouterr()
+    value = json.loads(output.out)
+    assert output.err == "" and set(value) == FIELDS
     assert set(value["estimate"]) == {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
     assert set(value["documented"]) == {"row", "minimum_gb", "rule"}
     assert (value["method"], value["verdict"], value["documented"]["row"]) == ("qlora", "does_not_fit", "33B")

@@ -27,8 +27,8 @@ def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
 def test_qlora_never_needs_more_than_lora_but_where_its_base_stays_in_16_bit() -> None:
     """A list that said LoRA 3.1 and QLoRA 5.0 GiB compared a plan with checkpointing with one without."""
     for model in known_models():
-        found = fits(model, budget.planned(6, "Linux"))
-        assert found["qlora"].needed_gib <= found["lora"].needed_gib * 1.02, model.title
+        needs = fits(model, budget.planned(6, "Linux"))
+        assert needs["qlora"].needed_gib <= needs["lora"].needed_gib * 1.02, model.title
 
 
 def test_verdicts_stay_while_free_memory_trembles() -> None:

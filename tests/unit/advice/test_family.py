@@ -34,9 +34,9 @@ def test_a_family_is_known_once_by_the_type_of_its_text_part() -> None:
 
 
 def test_a_small_model_of_a_known_family_takes_its_familys_learning_rate() -> None:
-    found = advise("qwen3.5-0.8b", 12)
-    assert found.recipe.train.learning_rate == found.usual_rate == 2e-4 and "Unsloth Studio" in why(
-        found, "learning_rate"
+    advised = advise("qwen3.5-0.8b", 12)
+    assert advised.recipe.train.learning_rate == advised.usual_rate == 2e-4 and "Unsloth Studio" in why(
+        advised, "learning_rate"
     )
     assert advise("qwen3-0.6b", 12).recipe.train.learning_rate == 1e-3
     # the usual one, which needs no other's word
@@ -47,14 +47,16 @@ def test_a_small_model_of_a_known_family_takes_its_familys_learning_rate() -> No
 
 def test_the_rank_is_at_least_what_others_take_for_the_family_and_never_above_16() -> None:
     for model_id, taken in (("qwen3.5-4b", "uses 16"), ("ministral-3-3b", "uses 32")):
-        found = advise(model_id, 24)
-        assert found.recipe.adapter.r == 16 and taken in why(found, "r")
+        advised = advise(model_id, 24)
+        assert advised.recipe.adapter.r == 16 and taken in why(advised, "r")
     assert advise("qwen3-4b", 24).recipe.adapter.r == 8
 
 
 def test_few_rows_still_get_the_smallest_rank() -> None:
-    found = recommend(SHAPES["qwen3.5-4b"], planned(24, "Linux"), data=facts(rows=20, tokens=4000, learned_tokens=2000))
-    assert found.recipe.adapter.r == 4
+    recommended = recommend(
+        SHAPES["qwen3.5-4b"], planned(24, "Linux"), data=facts(rows=20, tokens=4000, learned_tokens=2000)
+    )
+    assert recommended.recipe.adapter.r == 4
 
 
 def test_lora_comes_before_qlora_where_quantisation_hurts_and_qlora_says_so() -> None:
@@ -69,10 +71,10 @@ def test_lora_comes_before_qlora_where_quantisation_hurts_and_qlora_says_so() ->
 
 def test_kernels_that_are_not_installed_are_named_for_a_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> list[str]:
-        found = (
+        warnings = (
             warning for warning in advise("qwen3.5-4b", 24).warnings if warning.key == "advise.warn_family_kernels"
         )
-        return [package for warning in found for package in warning.params["packages"]]
+        return [package for warning in warnings for package in warning.params["packages"]]
 
     for module in ("fla", "causal_conv1d"):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -93,5 +95,7 @@ def test_every_sentence_is_whole_in_both_languages(language: str) -> None:
         for told in family.note_messages():
             assert w.render(told) and "{" not in w.render(told)
     for model_id in ("qwen3.5-0.8b", "lfm2.5-1.2b", "ministral-3-8b"):
-        found = advise(model_id, 8, chosen={"method": "qlora"})
-        assert all("{" not in w.render(text) for text in (*found.warnings, *(reason.text for reason in found.reasons)))
+        advised = advise(model_id, 8, chosen={"method": "qlora"})
+        assert all(
+            "{" not in w.render(text) for text in (*advised.warnings, *(reason.text for reason in advised.reasons))
+        )

@@ -58,8 +58,8 @@ def test_an_unknown_goal_is_answered_with_those_there_are() -> None:
 def test_the_table_is_the_documents() -> None:
     """Section 二.3: minimums in GB as sold; of "30-40" and "8-12" the lower number."""
     table = vram_table()
-    found = {row.name: [table.minimum(row, method) for method in ("full", "lora", "qlora")] for row in table.rows}
-    assert found == {"7B": [40, 16, 8], "13B": [80, 30, 16], "33B": [None, 80, 24]}
+    table_read = {row.name: [table.minimum(row, method) for method in ("full", "lora", "qlora")] for row in table.rows}
+    assert table_read == {"7B": [40, 16, 8], "13B": [80, 30, 16], "33B": [None, 80, 24]}
     assert table.qlora_up_to_gb == 24
     assert [table.shown("13B", method, "en") for method in ("full", "lora", "qlora")] == ["80 GB+", "30-40 GB", "16 GB"]
     assert table.document("zh") == "LoRA 与 QLoRA 的原理与应用场景"

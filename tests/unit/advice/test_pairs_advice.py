@@ -31,12 +31,14 @@ def said(found: Plan, *fields: str) -> str:
 
 @pytest.mark.parametrize(("pairs", "epochs"), [(20, 3.0), (199, 3.0), (200, 1.0)])
 def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs: float) -> None:
-    found, as_answers = made(pairs), made(pairs, objective="sft")
-    train = found.recipe.train
+    pair_plan, as_answers = made(pairs), made(pairs, objective="sft")
+    train = pair_plan.recipe.train
     assert (train.num_train_epochs, train.beta) == (epochs, 0.1) and as_answers.recipe.train.beta is None
-    assert train.learning_rate == pytest.approx(found.advice.usual_rate) and train.learning_rate == pytest.approx(2e-5)
-    assert f"{pairs:,} pairs" in said(found, "num_train_epochs") and "tenth" in said(found, "learning_rate")
-    assert (f"Only {pairs} pairs" in said(found)) == (pairs < 50) and "pairs" not in said(as_answers)
+    assert train.learning_rate == pytest.approx(pair_plan.advice.usual_rate) and train.learning_rate == pytest.approx(
+        2e-5
+    )
+    assert f"{pairs:,} pairs" in said(pair_plan, "num_train_epochs") and "tenth" in said(pair_plan, "learning_rate")
+    assert (f"Only {pairs} pairs" in said(pair_plan)) == (pairs < 50) and "pairs" not in said(as_answers)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def told(margin: float, chosen: float, rejected: float, accuracy: float = 0.8) -
 def grown(last: dict[str, float], steps: int = 40, accuracy: float | None = None) -> Points:
     """From the reference to `last`, evenly."""
     first = told(0.0, -30.0, -32.0, 0.5)
-    found = [{name: first[name] + (last[name] - first[name]) * i / steps for name in first} for i in range(steps + 1)]
-    return found if accuracy is None else [point | {"rewards/accuracies": accuracy} for point in found]
+    points = [{name: first[name] + (last[name] - first[name]) * i / steps for name in first} for i in range(steps + 1)]
+    return points if accuracy is None else [point | {"rewards/accuracies": accuracy} for point in points]
 
 
 def doctor(
@@ -78,10 +78,15 @@ def test_a_run_that_learns_what_is_preferred_has_nothing(measured: bool) -> None
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_better_answers_that_fall_while_the_margin_grows_are_said_with_their_numbers(measured: bool) -> None:
-    found = doctor(grown(DISPLACED), measured)
-    assert found and found.id == "displaced" and found.fix == {"train.sft_weight": 1.0} and 10 < (found.step or 0) < 35
+    finding = doctor(grown(DISPLACED), measured)
+    assert (
+        finding
+        and finding.id == "displaced"
+        and finding.fix == {"train.sft_weight": 1.0}
+        and 10 < (finding.step or 0) < 35
+    )
     if measured:
-        assert "-30.0, now -45.0" in str(found.evidence) and "margin grew to 2.00" in str(found.evidence)
+        assert "-30.0, now -45.0" in str(finding.evidence) and "margin grew to 2.00" in str(finding.evidence)
     again = doctor(grown(DISPLACED), measured, sft_weight=1.0)
     assert again and again.fix == {"train.learning_rate": 4e-6}, (
         "what is learned besides already is learned more slowly"
@@ -90,9 +95,9 @@ def test_better_answers_that_fall_while_the_margin_grows_are_said_with_their_num
 
 
 def test_answers_that_grow_longer_in_the_film_are_compared_by_their_mean() -> None:
-    found = doctor(grown(HEALTHY), answers=[(0, 60.0), (20, 95.0), (40, 130.0)])
-    assert found and found.id == "longer" and found.fix == {"train.loss_type": "sigmoid_norm", "train.beta": 5.0}
-    assert "60 characters" in str(found.evidence) and "130 at step 40" in str(found.evidence) and found.step == 20
+    finding = doctor(grown(HEALTHY), answers=[(0, 60.0), (20, 95.0), (40, 130.0)])
+    assert finding and finding.id == "longer" and finding.fix == {"train.loss_type": "sigmoid_norm", "train.beta": 5.0}
+    assert "60 characters" in str(finding.evidence) and "130 at step 40" in str(finding.evidence) and finding.step == 20
     by_mean = doctor(grown(HEALTHY), answers=[(0, 60.0), (20, 95.0), (40, 130.0)], loss_type="sigmoid_norm")
     assert by_mean and set(by_mean.fix) == {"train.learning_rate"}
     assert doctor(grown(HEALTHY), answers=[(0, 60.0), (20, 95.0), (40, 70.0)]) is None, "back again"
@@ -100,9 +105,12 @@ def test_answers_that_grow_longer_in_the_film_are_compared_by_their_mean() -> No
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_pairs_that_are_all_right_at_once_are_too_easy(measured: bool) -> None:
-    found = doctor(grown(HEALTHY, accuracy=1.0), measured)
+    finding = doctor(grown(HEALTHY, accuracy=1.0), measured)
     assert (
-        found and found.id == "told_apart" and found.fix == {"train.max_steps": 20} and "100 %" in str(found.evidence)
+        finding
+        and finding.id == "told_apart"
+        and finding.fix == {"train.max_steps": 20}
+        and "100 %" in str(finding.evidence)
     )
     later = [point | {"rewards/accuracies": 1.0 if step > 12 else 0.7} for step, point in enumerate(grown(HEALTHY))]
     assert doctor(later, measured) is None, "that is what training is for"
@@ -123,13 +131,13 @@ def test_the_film_tells_how_long_answers_are_that_every_frame_has(tmp_path: Path
 
 def test_pairs_whose_answers_are_the_same_are_named_and_can_be_removed() -> None:
     def pair(better: str, worse: str) -> Example:
-        asked = ChatMessage("user", "Is it open?")
+        question = ChatMessage("user", "Is it open?")
         return Example(
-            messages=(asked, ChatMessage("assistant", better)), rejected=(asked, ChatMessage("assistant", worse))
+            messages=(question, ChatMessage("assistant", better)), rejected=(question, ChatMessage("assistant", worse))
         )
 
     rows = [pair(f"Yes, until {hour}.", "No idea.") for hour in range(12)] + [
         pair("Yes, until noon.", "yes, until noon")
     ]
-    (found,) = findings(enumerate(rows, 1), "same_pairs")
-    assert (found.id, found.count, found.of, found.repairs[0].rows) == ("same_pairs", 1, 13, (13,))
+    (finding,) = findings(enumerate(rows, 1), "same_pairs")
+    assert (finding.id, finding.count, finding.of, finding.repairs[0].rows) == ("same_pairs", 1, 13, (13,))

@@ -56,17 +56,19 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     given = sections.pop("data", {})
     recipe = Recipe.parse({"data": {"source": source} | given, **sections})
     models = Models(space)
-    seen: Preview = Previews(store, models).get(source, "starter")
+    preview: Preview = Previews(store, models).get(source, "starter")
     shape = models.shape("starter", None)
     made = plan.make(
-        recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats)
+        recipe, plan.Grounds(ROOMY, shape, preview.facts(), examples=preview.examples, repeats=lambda: preview.repeats)
     )
-    found = {finding.id: finding for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, seen))}
-    for finding in found.values():
+    findings = {
+        finding.id: finding for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview))
+    }
+    for finding in findings.values():
         applied(recipe, finding)  # what it changes can be
         for part in (finding.evidence, finding.meaning, finding.remedy):
             assert all("{" not in part.render(language) for language in LANGUAGES), part
-    return found
+    return findings
 
 
 def after(space: Workspace, lines: list[dict[str, str]], finding: Diagnosis, **given: Any) -> dict[str, Diagnosis]:
@@ -89,21 +91,21 @@ GERMAN = "Der Verein trifft sich am {n}. des Monats in der Halle, und die Kosten
 def test_german_answers_for_an_english_model_are_said_and_english_ones_are_not(space: Workspace) -> None:
     """Seen: a German sheet on SmolLM2, which knows little German, and nothing that said so."""
     german = [{"question": f"Wann ist Treffen {n}?", "answer": GERMAN.format(n=n)} for n in range(1, 29)]
-    found = looked_at(space, german)["other_language"]
-    assert "German" in found.evidence.render("en") and "SmolLM2" in found.evidence.render("en")
-    assert found.action == "other_model" and "Deutsch" in found.remedy.render("de")
-    said = "The club meets on day {n} of the month, and it is not far from the hall."
-    english = [{"question": f"When is meeting {n}?", "answer": said.format(n=n)} for n in range(1, 29)]
+    finding = looked_at(space, german)["other_language"]
+    assert "German" in finding.evidence.render("en") and "SmolLM2" in finding.evidence.render("en")
+    assert finding.action == "other_model" and "Deutsch" in finding.remedy.render("de")
+    sentence = "The club meets on day {n} of the month, and it is not far from the hall."
+    english = [{"question": f"When is meeting {n}?", "answer": sentence.format(n=n)} for n in range(1, 29)]
     assert "other_language" not in looked_at(space, english)
     mixed = [one for pair in zip(german, english, strict=True) for one in pair]
     assert "other_language" not in looked_at(space, mixed), "of two languages none is meant alone"
 
 
 def test_five_rows_are_too_few_and_give_too_few_steps(space: Workspace) -> None:
-    found = looked_at(space, rows(5))
-    assert set(found) == {"few_rows", "few_steps"}
-    assert found["few_rows"].action == "more_data" and "5 usable rows" in str(found["few_rows"].evidence)
-    steps = found["few_steps"]
+    findings = looked_at(space, rows(5))
+    assert set(findings) == {"few_rows", "few_steps"}
+    assert findings["few_rows"].action == "more_data" and "5 usable rows" in str(findings["few_rows"].evidence)
+    steps = findings["few_steps"]
     assert steps.evidence.params["steps"] == 10 and steps.fix == {"train.num_train_epochs": 10}
     assert set(after(space, rows(5), steps)) == {"few_rows"}
     capped = looked_at(space, rows(100), train={"max_steps": 6})["few_steps"]
@@ -117,10 +119,10 @@ def test_thirty_percent_of_repeated_rows_are_named_and_can_be_left_out(space: Wo
     data += [
         {"question": f"  what is on Shelf {n} ", "answer": f"shelf {n} holds jar number {n}"} for n in range(25, 30)
     ]
-    found = looked_at(space, data)["duplicates"]
-    assert "30 of 100 rows (30 %)" in str(found.evidence) and "25 of them word for word" in str(found.evidence)
-    assert found.rows == (71, 72, 73, 74, 75) and "row 71 = row 1" in str(found.evidence)
-    assert after(space, data, found) == {}
+    finding = looked_at(space, data)["duplicates"]
+    assert "30 of 100 rows (30 %)" in str(finding.evidence) and "25 of them word for word" in str(finding.evidence)
+    assert finding.rows == (71, 72, 73, 74, 75) and "row 71 = row 1" in str(finding.evidence)
+    assert after(space, data, finding) == {}
     assert "duplicates" not in looked_at(space, rows(98) + rows(2)), "two of a hundred do no harm"
 
 
@@ -136,9 +138,9 @@ def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space:
     data = rows(100)
     _, measured = split(100, 0.05, 42)
     data[0] = {key: value.upper() + "!" for key, value in data[measured[1]].items()}
-    found = looked_at(space, data)
-    assert set(found) == {"leakage"}
-    leak = found["leakage"]
+    findings = looked_at(space, data)
+    assert set(findings) == {"leakage"}
+    leak = findings["leakage"]
     assert (leak.evidence.params["leaked"], leak.evidence.params["measured"]) == (1, 5)
     assert f"row 1 = row {measured[1] + 1}" in str(leak.evidence)
     assert after(space, data, leak) == {}
@@ -158,31 +160,31 @@ def test_measured_rows_that_are_trained_in_nearly_the_same_words_are_named_and_c
     training, measured = split(100, 0.05, 42)
     near = data[measured[1]]
     data[training[0]] = {"question": near["question"], "answer": near["answer"].replace("It is", "That is")}
-    found = looked_at(space, data)
-    assert set(found) == {"near_leakage"}
-    leak = found["near_leakage"]
+    findings = looked_at(space, data)
+    assert set(findings) == {"near_leakage"}
+    leak = findings["near_leakage"]
     assert (leak.evidence.params["leaked"], leak.evidence.params["measured"]) == (1, 5)
     assert f"row {training[0] + 1} ≈ row {measured[1] + 1}" in str(leak.evidence)
     assert after(space, data, leak) == {}
 
 
 def test_a_rate_far_from_the_usual_is_told_before_the_start(space: Workspace) -> None:
-    found = looked_at(space, rows(100), train={"learning_rate": 0.03})
-    assert set(found) == {"hot_plan"} and found["hot_plan"].fix == {"train.learning_rate": 1e-3}
+    findings = looked_at(space, rows(100), train={"learning_rate": 0.03})
+    assert set(findings) == {"hot_plan"} and findings["hot_plan"].fix == {"train.learning_rate": 1e-3}
     assert looked_at(space, rows(100), train={"learning_rate": 3e-3}) == {}
 
 
 def test_a_plan_without_a_browser_carries_the_findings(space: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     file = space.cache / "five.jsonl"
     file.write_text("\n".join(map(json.dumps, rows(5))), "utf-8")
-    asked = ["plan", "--model", "135M", "--data", str(file), "--workspace", str(space.root)]
-    assert commands.main([*asked, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["findings"]
-    assert [finding["id"] for finding in found] == ["few_rows", "few_steps"]
-    assert "10 optimizer steps" in found[1]["evidence"]["sentence"] and found[1]["fix"] == {
+    arguments = ["plan", "--model", "135M", "--data", str(file), "--workspace", str(space.root)]
+    assert commands.main([*arguments, "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["id"] for finding in findings] == ["few_rows", "few_steps"]
+    assert "10 optimizer steps" in findings[1]["evidence"]["sentence"] and findings[1]["fix"] == {
         "train.num_train_epochs": 10
     }
-    assert commands.main(asked) == 0
+    assert commands.main(arguments) == 0
     assert "--set train.num_train_epochs=10" in capsys.readouterr().err
 
 
@@ -202,11 +204,11 @@ def recorded(name: str) -> tuple[Recipe, list[dict[str, Any]], int]:
 def followed(name: str, usual: float = 1e-3) -> list[tuple[int, Diagnosis]]:
     """What is said after each line, as the page does while the run is at work; (step, finding)."""
     recipe, lines, rows = recorded(name)
-    said = []
+    reported = []
     for count in range(1, len(lines) + 1):
-        found = curve_doctor.of_run(recipe, Series.of_records(lines[:count], rows), True, usual)
-        said += [(lines[count - 1]["step"], finding) for finding in found]
-    return said
+        findings = curve_doctor.of_run(recipe, Series.of_records(lines[:count], rows), True, usual)
+        reported += [(lines[count - 1]["step"], finding) for finding in findings]
+    return reported
 
 
 @pytest.mark.parametrize("name", ["pirate_answers", "shop_messages", "kettlewisp_facts", "warm"])
@@ -215,10 +217,10 @@ def test_nothing_is_said_at_any_step_of_a_healthy_run(name: str) -> None:
 
 
 def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers() -> None:
-    said = followed("hot")
-    step, finding = said[0]
-    assert {finding.id for _, finding in said} == {"hot_rate"} and step <= 20
-    assert {at for at, _ in said} == set(range(step, 41)), "and at every step from then on"
+    reported = followed("hot")
+    step, finding = reported[0]
+    assert {finding.id for _, finding in reported} == {"hot_rate"} and step <= 20
+    assert {at for at, _ in reported} == set(range(step, 41)), "and at every step from then on"
     assert finding.action == "stop" and finding.fix == {"train.learning_rate": 1e-3}
     assert "3.8" in str(finding.evidence) and "100 %" in str(finding.evidence)
 
@@ -256,9 +258,9 @@ def test_few_measured_rows_need_a_wider_gap() -> None:
 
 
 def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
-    said = followed("cold")
-    assert said and {finding.id for _, finding in said} == {"plateau"}
-    assert said[-1][1].fix == {"train.learning_rate": 1e-3}
+    reported = followed("cold")
+    assert reported and {finding.id for _, finding in reported} == {"plateau"}
+    assert reported[-1][1].fix == {"train.learning_rate": 1e-3}
 
 
 def made_up(losses: list[float], evals: dict[int, float], rates: float = 1e-3) -> Series:
@@ -307,16 +309,16 @@ def test_jumps_are_those_that_looking_at_each_step_finds(seed: int) -> None:
     for begin in chance.integers(0, len(losses), 12):
         losses[begin : begin + chance.integers(1, 8)] += chance.uniform(0.5, 3)
     series = Series(np.arange(1.0, len(losses) + 1), losses)
-    found, i, wide = [], curve_doctor.WINDOW, curve_doctor.WINDOW
+    jumps, i, wide = [], curve_doctor.WINDOW, curve_doctor.WINDOW
     while i + 3 <= len(losses):
         if losses[i : i + 3].min() > np.median(losses[i - wide : i]) + curve_doctor.JUMP * series.base:
-            found.append(i + 1)
+            jumps.append(i + 1)
             i += wide
         i += 1
-    told = curve_doctor._jumps(series)
-    assert (told is None) == (len(found) <= curve_doctor.MAX_JUMPS)
-    if told:
-        assert (told[0].params["count"], told[0].params["steps"]) == (len(found), found[:LISTED])
+    jump = curve_doctor._jumps(series)
+    assert (jump is None) == (len(jumps) <= curve_doctor.MAX_JUMPS)
+    if jump:
+        assert (jump[0].params["count"], jump[0].params["steps"]) == (len(jumps), jumps[:LISTED])
 
 
 def test_a_long_calm_run_is_looked_at_as_a_whole_and_not_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

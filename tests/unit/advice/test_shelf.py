@@ -66,9 +66,9 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("words", QUESTIONS)
 def test_a_new_users_question_is_answered(words: str) -> None:
     first, among, never = QUESTIONS[words]
-    found = ids(words)
-    assert found[0] == first
-    assert set(among) <= set(found) and not set(never) & set(found)
+    models = ids(words)
+    assert models[0] == first
+    assert set(among) <= set(models) and not set(never) & set(models)
 
 
 READINGS: dict[str, Wish] = {
@@ -137,10 +137,10 @@ def test_words_are_read_as_what_they_ask_for(words: str) -> None:
     ("written", "taken"), [("qwne 8b", "qwen"), ("lamma", "llama"), ("japanes", "japanese"), ("ministal", "ministral")]
 )
 def test_a_misspelt_word_is_read_as_the_nearest_and_said(written: str, taken: str) -> None:
-    found = shelf.find(written, CARD)
-    assert found.words.corrected == ((written.split()[0], taken),) and found.rows
+    result = shelf.find(written, CARD)
+    assert result.words.corrected == ((written.split()[0], taken),) and result.rows
     assert all(
-        part in found.remarks[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES
+        part in result.remarks[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES
     )
 
 
@@ -153,8 +153,8 @@ def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None
 
 def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
     for language in LANGUAGES:
-        said = [told.render(language) for told in shelf.find("chatgpt", CARD).remarks]
-        assert len(said) == 2 and "8 GB" in said[1]
+        sentences = [told.render(language) for told in shelf.find("chatgpt", CARD).remarks]
+        assert len(sentences) == 2 and "8 GB" in sentences[1]
     assert len(shelf.find("chatgpt german", CARD).remarks) == 1
 
 
@@ -169,24 +169,26 @@ def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
 )
 def test_whether_a_model_is_gated_is_answered_in_a_sentence(words: str, said: str) -> None:
     """Rows without a gate say nothing of one, so that the first rows of an answer left it open."""
-    found = shelf.find(words, CARD)
-    [told] = found.remarks
-    gated = sum(row.model.gated for row in found.rows)
-    assert told.key == f"shelf.{said}" and told.params == {"gated": gated, "count": len(found.rows)}
-    assert not any(told.key.startswith("shelf.gates") for told in shelf.find("gemma", CARD).remarks)
+    result = shelf.find(words, CARD)
+    [remark] = result.remarks
+    gated = sum(row.model.gated for row in result.rows)
+    assert remark.key == f"shelf.{said}" and remark.params == {"gated": gated, "count": len(result.rows)}
+    assert not any(remark.key.startswith("shelf.gates") for remark in shelf.find("gemma", CARD).remarks)
 
 
 def test_who_asks_for_pictures_is_told_that_text_alone_is_trained() -> None:
     for words in ("a vision model", "能看图的模型"):
-        found = shelf.find(words, CARD)
-        assert [told.key for told in found.remarks] == ["shelf.text_alone"] and len(found.rows) == len(BY_ID)
+        result = shelf.find(words, CARD)
+        assert [told.key for told in result.remarks] == ["shelf.text_alone"] and len(result.rows) == len(BY_ID)
     assert [told.key for told in shelf.find("gemma that reads pictures", CARD).remarks] == ["shelf.text_alone"]
 
 
 def test_a_word_that_is_near_another_but_begins_otherwise_is_not_taken_for_it() -> None:
-    found = shelf.find("ollama german", CARD)
-    assert found.words.unknown[0][0] == "ollama" and "llama" in found.words.unknown[0][1] and not found.words.corrected
-    assert "llama" in found.remarks[0].render("zh")
+    result = shelf.find("ollama german", CARD)
+    assert (
+        result.words.unknown[0][0] == "ollama" and "llama" in result.words.unknown[0][1] and not result.words.corrected
+    )
+    assert "llama" in result.remarks[0].render("zh")
 
 
 def test_what_may_be_sold_without_limits_comes_before_what_may_be_within_limits() -> None:
@@ -206,9 +208,9 @@ def test_what_is_made_for_a_language_comes_before_what_names_it_among_many() -> 
 @pytest.mark.parametrize("words", ["small", "small japanese", "a tiny model", "large", "for a cpu"])
 def test_what_a_word_means_is_the_limit_that_is_said(words: str) -> None:
     """ "small" said "at most 4.5B" and showed 4.6B."""
-    found = shelf.find(words, CARD)
-    least, most = found.wish.billions or (0.0, 0.0)
-    assert found.rows and all(least <= row.model.billions <= most for row in found.rows)
+    result = shelf.find(words, CARD)
+    least, most = result.wish.billions or (0.0, 0.0)
+    assert result.rows and all(least <= row.model.billions <= most for row in result.rows)
 
 
 def test_an_odd_question_is_answered_all_the_same() -> None:
@@ -229,12 +231,12 @@ def test_an_odd_question_is_answered_all_the_same() -> None:
 
 
 def test_without_words_all_models_are_there_and_the_starter_leads() -> None:
-    found = shelf.find("", CARD)
+    result = shelf.find("", CARD)
     assert (
-        len(found.rows) == len(BY_ID)
-        and found.rows[0].model.id == "starter"
-        and not found.remarks
-        and not found.wish.parts()
+        len(result.rows) == len(BY_ID)
+        and result.rows[0].model.id == "starter"
+        and not result.remarks
+        and not result.wish.parts()
     )
     assert ids("a model for 12 GB")[0] != "starter" and ids("", asked=Wish(fits=True))[0] == "starter"
 
@@ -259,8 +261,8 @@ def test_a_verdict_is_that_of_choosing_the_model() -> None:
 
 
 def test_a_card_in_the_words_is_what_the_verdicts_are_of() -> None:
-    found = shelf.find("qwen3 8b for 24 GB", CARD)
-    assert found.budget.sold_gb == 24 and found.rows[0].verdict == "lora"
+    result = shelf.find("qwen3 8b for 24 GB", CARD)
+    assert result.budget.sold_gb == 24 and result.rows[0].verdict == "lora"
     assert shelf.find("qwen3 8b", CARD).rows[0].verdict == "qlora"
     small = shelf.find("fits", budget.planned(4, "Linux")).rows
     assert small and all(row.verdict != "no" for row in small) and "qwen3-8b" not in {row.model.id for row in small}
@@ -291,22 +293,24 @@ def test_a_gate_has_its_page_and_an_open_model_has_none(monkeypatch: pytest.Monk
 
 
 def test_the_words_stand_over_the_pages_own_controls() -> None:
-    asked = Wish(language="ja", fits=True)
-    assert shelf.find("german", CARD, asked).wish == Wish(language="de", fits=True)
+    wish = Wish(language="ja", fits=True)
+    assert shelf.find("german", CARD, wish).wish == Wish(language="de", fits=True)
     assert ids("", CARD, Wish(tools=True)) == ids("tools")
-    assert set(ids("xyzzy", CARD, asked)) == set()
+    assert set(ids("xyzzy", CARD, wish)) == set()
 
 
 def test_where_nothing_is_all_of_it_the_least_is_left_out_and_said() -> None:
-    found = shelf.find("llama 27B for 24 GB", CARD)
-    assert found.left_out == ("billions",) and "27B" in str(found.remarks[0]) and "27B" in found.remarks[0].render("zh")
+    result = shelf.find("llama 27B for 24 GB", CARD)
+    assert (
+        result.left_out == ("billions",) and "27B" in str(result.remarks[0]) and "27B" in result.remarks[0].render("zh")
+    )
     too_large = shelf.find("llama 3.3 70b that fits", CARD)
     assert too_large.left_out == ("fits",) and too_large.rows[0].verdict == "no"
 
 
 def test_what_one_may_not_do_is_never_left_out() -> None:
-    found = shelf.find("exaone to sell", CARD)
-    assert not found.rows and found.remarks[-1].key == "shelf.none"
+    result = shelf.find("exaone to sell", CARD)
+    assert not result.rows and result.remarks[-1].key == "shelf.none"
     assert not shelf.find("llama 2 without a gate", CARD).rows
 
 
@@ -360,8 +364,8 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
 
 def test_uncensored_is_understood_and_answered_with_every_model() -> None:
     for words in ("uncensored", "unzensiert 8b", "无审查"):
-        found = wish.read(words)
-        assert not found.unknown and [said.key for said in found.remarks()] == ["shelf.uncensored"], words
+        read_wish = wish.read(words)
+        assert not read_wish.unknown and [said.key for said in read_wish.remarks()] == ["shelf.uncensored"], words
 
 
 def test_the_end_of_a_word_is_no_bound_on_the_size() -> None:

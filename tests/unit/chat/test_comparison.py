@@ -117,12 +117,14 @@ def test_wilsons_interval_is_as_scipys_and_says_how_many_votes_are_missing() -> 
 
 def test_questions_come_from_rows_that_were_never_learned_the_same_each_time(space: Workspace) -> None:
     run, store = trained(space, "Pirate"), dataset_store(space)
-    found = prompts_of(run, store, 6)
+    prompts = prompts_of(run, store, 6)
     assert (
-        found == prompts_of(run, store, 6)
-        and [prompt.source for prompt in found] == ["kept_apart"] * 3 + ["neutral"] * 2
+        prompts == prompts_of(run, store, 6)
+        and [prompt.source for prompt in prompts] == ["kept_apart"] * 3 + ["neutral"] * 2
     )
-    assert all(prompt.expected for prompt in found[:3]) and all(prompt.turns[-1]["role"] == "user" for prompt in found)
+    assert all(prompt.expected for prompt in prompts[:3]) and all(
+        prompt.turns[-1]["role"] == "user" for prompt in prompts
+    )
     assert len(prompts_of(run, store, 1)) == 1
 
 
@@ -135,8 +137,8 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
         for name in ("a.txt", "b.jsonl", "c.json")
     ]
     assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
-    whole = [{"role": "user", "content": "Said?"}, {"role": "assistant", "content": "Said."}]  # as chat sets have both
-    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "Asked?", "messages": whole}), "utf-8")
+    turns = [{"role": "user", "content": "Said?"}, {"role": "assistant", "content": "Said."}]  # as chat sets have both
+    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "Asked?", "messages": turns}), "utf-8")
     assert [one.question for one in prompts_of_file(tmp_path / "d.jsonl")] == ["Asked?"]
 
 
@@ -208,15 +210,15 @@ def test_the_command_names_contestants_and_shows_their_answers(
     )
     named = ["base", "Pirate", "Pirate@0.5"]
     comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert [(one["label"], one["tokens_per_second"]) for one in told["contestants"]] == [
+    report = json.loads(capsys.readouterr().out)
+    assert [(one["label"], one["tokens_per_second"]) for one in report["contestants"]] == [
         ("base", 18.0),
         ("Pirate", 18.0),
         ("Pirate@0.5", 18.0),
     ]
     assert (
-        told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"]
-        and told["prompts"][0]["same_beginning"] == 0
+        report["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"]
+        and report["prompts"][0]["same_beginning"] == 0
     )
     for words in ([], ["base"], ["nobody"], ["Pirate@3"], ["Pirate@checkpoint-7"]):
         with pytest.raises(GarageError):

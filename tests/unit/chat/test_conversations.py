@@ -34,8 +34,8 @@ def test_a_conversation_is_named_by_its_question_found_by_its_words_and_exported
     assert rain.name == "What is rain?" and [one.id for one in kept.find()] == [other.id, rain.id]
     assert [one.id for one in kept.find("  WATER ")] == [rain.id] and kept.find("nothing of it") == []
     assert kept.rename(rain.id, " Wet  things ").name == "Wet things" and kept.find("wet")[0].id == rain.id
-    told = [json.loads(line) for line in lines(kept.find())]
-    assert told == [{"messages": list(rain.branch.tuned)}], "one that ends with a question is no row"
+    records = [json.loads(line) for line in lines(kept.find())]
+    assert records == [{"messages": list(rain.branch.tuned)}], "one that ends with a question is no row"
     kept.delete(rain.id)
     assert [one.id for one in kept.find()] == [other.id]
 

@@ -126,8 +126,8 @@ def test_votes_become_pairs_where_one_answer_won_and_are_added_once(space: Works
     assert pairs == [("Question 0?", "Aye!", "Yes."), ("Question 4?", "Yes.", "Aye!")]
     for added in (2, 0):
         comparing.pairs(judged.id, str(space.root), as_json=True)
-        told = json.loads(capsys.readouterr().out)
-        assert (told["added"], told["rows"]) == (added, 2)
+        report = json.loads(capsys.readouterr().out)
+        assert (report["added"], report["rows"]) == (added, 2)
 
 
 def test_votes_of_which_none_decides_are_a_sentence(space: Workspace) -> None:

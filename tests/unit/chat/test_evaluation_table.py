@@ -103,9 +103,9 @@ def test_the_sentence_is_what_paired_statistics_say_of_the_best_without_training
         for place, one in enumerate(result["contestants"])
     }
     best = {"base": "base", "prompt": "base+prompt"}[rival]
-    said = conclusion({rival: scores[best]}, scores["tuned"])  # type: ignore[dict-item]
-    assert status == 0 and result["conclusion"]["key"] == key == said.key
-    assert result["conclusion"]["params"] == said.params
+    sentence = conclusion({rival: scores[best]}, scores["tuned"])  # type: ignore[dict-item]
+    assert status == 0 and result["conclusion"]["key"] == key == sentence.key
+    assert result["conclusion"]["params"] == sentence.params
     assert [one["label"] for one in result["contestants"]] == list(of_run.OF_RUN)
 
 
@@ -156,8 +156,8 @@ def test_what_cannot_be_evaluated_is_a_sentence(
     space: Workspace, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert main(["evaluate", *arguments, "--workspace", str(space.root)]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and "Traceback" not in told and not list(SetEvaluation.all_of(space))
+    errors = capsys.readouterr().err
+    assert sentence in errors and "Traceback" not in errors and not list(SetEvaluation.all_of(space))
 
 
 def test_before_training_it_says_what_is_left_to_gain(

@@ -38,20 +38,20 @@ def test_an_8b_model_that_does_not_fit_is_said_with_both_numbers(
 ) -> None:
     """Seen in the code: on Windows it answered a word a second out of shared memory, and nobody said why."""
     setup = Setup(method=method, load_in_8bit=eight_bit, device=device)
-    said = too_little(SHAPE, setup, int(free * GIB))
-    assert (said and said.params["advice"]["key"]) == advice
-    if said:
+    message = too_little(SHAPE, setup, int(free * GIB))
+    assert (message and message.params["advice"]["key"]) == advice
+    if message:
         need = needed_bytes(SHAPE, setup) / GIB
-        assert f"about {need:.1f} GiB" in str(said) and f"but {free:.1f} GiB" in str(said)
-        assert said.key == ("chat.tight_card" if device == "card" else "chat.tight_ram")
+        assert f"about {need:.1f} GiB" in str(message) and f"but {free:.1f} GiB" in str(message)
+        assert message.key == ("chat.tight_card" if device == "card" else "chat.tight_ram")
 
 
 def test_what_is_stored_in_4_bit_is_not_told_to_be_loaded_in_4_bit() -> None:
     packed = ModelShape.from_config(
         LLAMA | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     )
-    said = too_little(packed, Setup(), 1 * GIB)
-    assert said and said.params["advice"]["key"] == "chat.close_others"
+    message = too_little(packed, Setup(), 1 * GIB)
+    assert message and message.params["advice"]["key"] == "chat.close_others"
 
 
 def test_16_bit_weights_are_two_bytes_and_the_talk_half_a_gib() -> None:
@@ -62,14 +62,14 @@ def test_16_bit_weights_are_two_bytes_and_the_talk_half_a_gib() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, language: str) -> None:
     client, w = ChatClient(Workspace.open(tmp_path)), Wording(language)
-    said = too_little(SHAPE, Setup(), 11 * int(GIB))
-    assert said
-    told = {"event": "loading", "load": client._loads, "stage": "loading_model", "progress": None}
+    message = too_little(SHAPE, Setup(), 11 * int(GIB))
+    assert message
+    event = {"event": "loading", "load": client._loads, "stage": "loading_model", "progress": None}
     with client._changed:
         client._set(ChatState("loading", ChatTarget("starter", label="my run")))
-        client._apply(told | {"tight": said.model_dump()})
-        client._apply(told | {"tight": None})
-    assert client.state().tight == said and "11.0" in status_line(client.state(), w)
+        client._apply(event | {"tight": message.model_dump()})
+        client._apply(event | {"tight": None})
+    assert client.state().tight == message and "11.0" in status_line(client.state(), w)
     ready = {
         "dtype": "bfloat16",
         "context_limit": 8192,

@@ -20,7 +20,7 @@ def test_a_load_that_fails_after_another_was_asked_for_does_not_end_that_one(
 ) -> None:
     """Seen by a reader: too large a model, then the same in 4 bit: "the chat process ended unexpectedly"."""
     loaded: list[int] = []
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
 
     def load(worker: ChatWorker, command: dict[str, Any]) -> None:
         worker._load = command["load"]
@@ -33,7 +33,7 @@ def test_a_load_that_fails_after_another_was_asked_for_does_not_end_that_one(
             hear({"command": "load", "load": number})
 
     monkeypatch.setattr(ChatWorker, "_do_load", load)
-    parent = SimpleNamespace(listen=both, send=lambda **what: told.append(what))
+    parent = SimpleNamespace(listen=both, send=lambda **what: events.append(what))
     worker = ChatWorker(Workspace.open(tmp_path), parent, contextlib.ExitStack())  # type: ignore[arg-type]
     assert worker.serve(0) == 0 and loaded == [2]
-    assert [each["event"] for each in told] == ["error", "idle"]
+    assert [each["event"] for each in events] == ["error", "idle"]

@@ -34,8 +34,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
     def command(*arguments: str) -> tuple[int, str, str]:
         code = main(["data", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return command
 
@@ -61,11 +61,11 @@ def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run, tm
         word in out
         for word in ("licence mit", "en:train", "1,500 rows", "de:train", "question: What is thing number 0?")
     )
-    told = json.loads(run("show", f"{NAME}:de", "--json")[1])
+    report = json.loads(run("show", f"{NAME}:de", "--json")[1])
     assert (
-        told["chosen"]["config"] == "de"
-        and told["first_rows"]["rows"][0] == kit.pirates(1)[0]
-        and len(told["parts"]) == 2
+        report["chosen"]["config"] == "de"
+        and report["first_rows"]["rows"][0] == kit.pirates(1)[0]
+        and len(report["parts"]) == 2
     )
     assert not list((tmp_path / "ws").rglob("*.parquet")), "nothing is downloaded"
 
@@ -86,8 +86,8 @@ def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: Fake
     hub.gated = True
     code, out, err = run("show", NAME)
     assert code == 0 and "requires accepting its licence" in out and "Open http" in err
-    told = json.loads(run("show", NAME, "--json")[1])
-    assert told["first_rows"] is None and told["message"]["key"] == "hub.gated" and told["gated"] is True
+    report = json.loads(run("show", NAME, "--json")[1])
+    assert report["first_rows"] is None and report["message"]["key"] == "hub.gated" and report["gated"] is True
 
 
 def test_a_part_is_added_and_a_recipe_may_name_it(
@@ -103,9 +103,9 @@ def test_a_part_is_added_and_a_recipe_may_name_it(
     assert (
         dataset_id(space, NAME, tmp_path) == dataset_id(space, f"{NAME}:en:train", tmp_path) == "pirate-talk-en-train"
     )
-    told = json.loads(run("add", NAME, "--rows", "20", "--json")[1])
-    assert (told["rows"], told["origin_name"], told["licence"]) == (20, f"{NAME}:en:train[:20]", "mit") and len(
-        told["revision"]
+    report = json.loads(run("add", NAME, "--rows", "20", "--json")[1])
+    assert (report["rows"], report["origin_name"], report["licence"]) == (20, f"{NAME}:en:train[:20]", "mit") and len(
+        report["revision"]
     ) == 40
     with pytest.raises(DataError, match="There is no dataset"):
         dataset_id(space, "data/missing.jsonl", tmp_path)
@@ -117,8 +117,8 @@ def test_columns_with_other_names_are_said_when_it_is_added(
     fetch_here(monkeypatch)
     rows = [{"a": row["question"], "b": "x", "c": row["answer"]} for row in kit.pirates(30)]
     kit.put_parts(hub, NAME, {"en/train": [rows]})
-    told = json.loads(run("add", NAME, "--columns", "question=a,answer=c", "--json")[1])
-    assert told["choices"]["columns"] == {"a": "question", "c": "answer"} and told["good_rows"] == 30
+    report = json.loads(run("add", NAME, "--columns", "question=a,answer=c", "--json")[1])
+    assert report["choices"]["columns"] == {"a": "question", "c": "answer"} and report["good_rows"] == 30
 
 
 def test_what_cannot_be_added_is_one_sentence(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +136,8 @@ def test_a_file_is_added_and_a_wrong_name_is_said(run: Run, tmp_path: Path) -> N
     file = tmp_path / "mine.csv"
     file.write_text("question,answer\nWho?,Me.\nWhere?,Here.\n", "utf-8")
     assert run("add", str(file))[0] == 0
-    told = json.loads(run("add", str(file), "--json")[1])
-    assert (told["id"], told["good_rows"]) == ("mine", 2)
+    report = json.loads(run("add", str(file), "--json")[1])
+    assert (report["id"], report["good_rows"]) == ("mine", 2)
     assert (
         "has not been changed" in run("versions", "mine")[2] and "No such rows" in run("rows", "mine", "--problems")[2]
     )

@@ -42,8 +42,8 @@ def result() -> ExportResult:
 
 def test_ollama_gets_the_file_and_says_its_first_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = script(folder.parent / "bin")
-    said = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)["ollama"]
-    assert said == {
+    handed = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)["ollama"]
+    assert handed == {
         "name": "lora-garage/tuned-abc123",
         "question": program.QUESTION,
         "answer": "Arr, matey!",
@@ -69,9 +69,9 @@ def test_without_ollama_the_exact_commands_are_told(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handing.program, "find", lambda: None)
-    said = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)
+    handed = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)
     create = f'ollama create lora-garage/tuned-abc123 -f "{folder / "Modelfile"}"'
-    assert said["commands"]["ollama"] == f"{create}\nollama run lora-garage/tuned-abc123"
-    assert set(said["commands"]) == {"ollama", "lmstudio", "llamacpp", "koboldcpp", "jan"}
+    assert handed["commands"]["ollama"] == f"{create}\nollama run lora-garage/tuned-abc123"
+    assert set(handed["commands"]) == {"ollama", "lmstudio", "llamacpp", "koboldcpp", "jan"}
     words = capsys.readouterr().err
     assert "Ollama was not found" in words and create in words and "koboldcpp --model" in words

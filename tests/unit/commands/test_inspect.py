@@ -18,8 +18,8 @@ def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     def ask(name: str, content: str, *more: str) -> tuple[int, dict[str, Any], str]:
         (tmp_path / name).write_text(content, "utf-8")
         code = main(["inspect", str(tmp_path / name), "--json", "--workspace", str(tmp_path / "ws"), *more])
-        told = capsys.readouterr()
-        return code, json.loads(told.out) if told.out else {}, told.err
+        output = capsys.readouterr()
+        return code, json.loads(output.out) if output.out else {}, output.err
 
     return ask
 
@@ -46,16 +46,16 @@ CHAT = "\n".join(
 def test_a_file_says_its_kind_its_columns_and_its_first_rows(
     asked, name: str, content: str, kind: str, columns: Any
 ) -> None:
-    code, said, _ = asked(name, content)
-    assert (code, said["kind"], said["questions"]) == (0, kind, []) and 1 <= len(said["examples"]) <= 3
+    code, report, _ = asked(name, content)
+    assert (code, report["kind"], report["questions"]) == (0, kind, []) and 1 <= len(report["examples"]) <= 3
     if columns:
-        assert {name: (each["role"], each["guessed"]) for name, each in said["columns"].items()} == columns
+        assert {name: (each["role"], each["guessed"]) for name, each in report["columns"].items()} == columns
 
 
 def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(asked) -> None:
     row = {"key": SAID["question"], "params": SAID["answer"]}
-    code, said, _ = asked("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
-    assert code == 0 and {name: each["role"] for name, each in said["columns"].items()} == {
+    code, report, _ = asked("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
+    assert code == 0 and {name: each["role"] for name, each in report["columns"].items()} == {
         "key": "question",
         "params": "answer",
     }
@@ -63,33 +63,34 @@ def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(asked) -> Non
 
 def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) -> None:
     rows = [SAID | {"page": 3}, SAID | {"question": "Who are {{name}} and why?"}]
-    _, said, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))
+    _, report, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [
-        (each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"])) for each in said["left_out"]
+        (each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"]))
+        for each in report["left_out"]
     ] == [(1, True, True)]
-    (found,) = said["findings"]
-    assert (found["id"], found["count"], found["of"], found["examples"][0]["row"]) == ("placeholders", 1, 2, 2)
-    assert found["repairs"][0]["argument"] == "{{name}}"
+    (finding,) = report["findings"]
+    assert (finding["id"], finding["count"], finding["of"], finding["examples"][0]["row"]) == ("placeholders", 1, 2, 2)
+    assert finding["repairs"][0]["argument"] == "{{name}}"
 
 
 def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_silence(asked) -> None:
-    _, said, _ = asked("a.txt", CHAT)
+    _, report, _ = asked("a.txt", CHAT)
     assert (
-        said["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}]
-        and said["conversations"] == 2
+        report["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}]
+        and report["conversations"] == 2
     )
-    _, said, _ = asked("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
-    assert (said["chat"]["voice"], said["chat"]["gap_hours"], said["conversations"]) == ("Jo", 12, 1)
+    _, report, _ = asked("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
+    assert (report["chat"]["voice"], report["chat"]["gap_hours"], report["conversations"]) == ("Jo", 12, 1)
     assert asked("a.txt", CHAT, "--voice", "Nobody")[0] == 2
 
 
 def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
     table = "a,b,c\none two three,four five six,seven eight nine\n"
-    code, said, _ = asked("a.csv", table)
-    [question] = said["questions"]
+    code, report, _ = asked("a.csv", table)
+    [question] = report["questions"]
     assert (code, question["id"], len(question["readings"])) == (2, "answer", 4)
-    code, said, _ = asked("a.csv", table, "--answer", "b")
-    assert (code, said["questions"], said["columns"]["b"]["role"]) == (0, [], "answer")
+    code, report, _ = asked("a.csv", table, "--answer", "b")
+    assert (code, report["questions"], report["columns"]["b"]["role"]) == (0, [], "answer")
     assert asked("a.csv", table, "--answer", "d")[0] == 2
     assert asked("a.csv", "a,b,c,d\n1,2,3,4\n")[0] == 2  # nothing in it is text
 
@@ -113,9 +114,11 @@ def test_where_nothing_can_be_learned_it_is_exit_2_and_one_sentence(asked, conte
 def test_a_table_of_ten_thousand_columns_is_read_by_those_that_say_something(asked, name: str) -> None:
     wide = SAID | {f"c{i}": i for i in range(9_998)}
     table = ",".join(wide) + "\n" + ",".join(map(str, wide.values()))
-    code, said, err = asked(name, table if name == "a.csv" else json.dumps(wide))
-    assert (code, said["good_rows"], said["examples"][0]["messages"][1]["content"]) == (0, 1, SAID["answer"]), err[:300]
-    assert sum(each["count"] for each in said["left_out"]) >= 1
+    code, report, err = asked(name, table if name == "a.csv" else json.dumps(wide))
+    assert (code, report["good_rows"], report["examples"][0]["messages"][1]["content"]) == (0, 1, SAID["answer"]), err[
+        :300
+    ]
+    assert sum(each["count"] for each in report["left_out"]) >= 1
 
 
 # --- the text that is trained ----------------------------------------------------------------------------------------
@@ -145,9 +148,9 @@ TURNS = [
     ],
 )
 def test_rows_shows_what_of_each_is_trained(asked, row: dict[str, Any], parts: list[Any]) -> None:
-    _, said, _ = asked("a.jsonl", "\n".join(json.dumps(row | {"id": i}) for i in range(5)), "--rows", "4")
-    assert [each["row"] for each in said["trained_text"]] == [1, 2, 3, 4]
-    first = said["trained_text"][0]
+    _, report, _ = asked("a.jsonl", "\n".join(json.dumps(row | {"id": i}) for i in range(5)), "--rows", "4")
+    assert [each["row"] for each in report["trained_text"]] == [1, 2, 3, 4]
+    first = report["trained_text"][0]
     assert [(part["role"], part["text"], part["trained"]) for part in first["parts"]] == parts
     assert not first["validation"]
     if "rejected" in row:
@@ -170,8 +173,8 @@ def test_validation_rows_are_marked(tmp_path: Path, capsys) -> None:
         (tmp_path / "set").mkdir(exist_ok=True)
         (tmp_path / "set" / f"{name}.jsonl").write_text(json.dumps(SAID | {"question": f"Why {name}?"}), "utf-8")
     assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--json", "--workspace", str(tmp_path / "ws")]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [(each["row"], each["validation"]) for each in said["trained_text"]] == [(1, True), (2, False)]
+    report = json.loads(capsys.readouterr().out)
+    assert [(each["row"], each["validation"]) for each in report["trained_text"]] == [(1, True), (2, False)]
     assert main(["inspect", str(tmp_path / "set"), "--rows", "9", "--workspace", str(tmp_path / "ws")]) == 0
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert f"[validation] assistant: {SAID['answer']}" in shown and f"[trained] assistant: {SAID['answer']}" in shown

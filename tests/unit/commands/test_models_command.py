@@ -36,9 +36,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     config = b'{"model_type": "llama"}'
     with FakeHub({REPO: tiny_model() | {"config.json": config}}) as server:
         # Not the library's own constant: hf_hub_url has a template of the real address from its import.
-        here = SimpleNamespace(**vars(hub_errors.constants) | {"ENDPOINT": server.url})
+        hub_constants = SimpleNamespace(**vars(hub_errors.constants) | {"ENDPOINT": server.url})
         for module in (hub_errors, search):
-            monkeypatch.setattr(module, "constants", here)
+            monkeypatch.setattr(module, "constants", hub_constants)
         yield server
 
 
@@ -48,8 +48,8 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
     def command(*arguments: str) -> tuple[int, str, str]:
         code = main(["models", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return command
 
@@ -106,10 +106,10 @@ def test_what_is_no_name_is_one_sentence(hub: FakeHub, run: Run) -> None:
 def test_words_find_what_fits_and_the_hub_is_asked_only_where_it_is_named(hub: FakeHub, run: Run) -> None:
     hub.rows = [{"id": "owner/qwen3-mine", "downloads": 3, "gated": "auto", "tags": ["license:mit"]}]
     code, out, _ = run("search", "qwen3", "4b", "--fits", "--vram", "12", "--json")
-    found = json.loads(out)
-    assert code == 0 and hub.requests == [] and "hub" not in found
-    assert {row["verdict"] for row in found["rows"]} <= {"lora", "qlora", "tight"} and "Qwen/Qwen3-4B" in [
-        r["hub"] for r in found["rows"]
+    report = json.loads(out)
+    assert code == 0 and hub.requests == [] and "hub" not in report
+    assert {row["verdict"] for row in report["rows"]} <= {"lora", "qlora", "tight"} and "Qwen/Qwen3-4B" in [
+        r["hub"] for r in report["rows"]
     ]
     assert "Qwen/Qwen3-4B" in run("search", "qwen3", "4b", "--vram", "12")[1]
     code, out, _ = run("search", "qwen3", "--hub", "--json")

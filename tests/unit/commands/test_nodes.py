@@ -25,9 +25,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
     def command(*arguments: str) -> tuple[int, str]:
         code = main([str(tmp_path / "recipe.yaml") if word == "RECIPE" else word for word in arguments])
-        said = capsys.readouterr()
-        assert said.out == ""
-        return code, said.err
+        output = capsys.readouterr()
+        assert output.out == ""
+        return code, output.err
 
     return command
 
@@ -59,8 +59,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_is_a_sentence_and_exit_2(case: str, run: Run, tmp_path: Path) -> None:
     arguments, sentence = BAD[case]
-    code, said = run(*arguments)
-    assert code == 2 and sentence in said and "Traceback" not in said
+    code, errors = run(*arguments)
+    assert code == 2 and sentence in errors and "Traceback" not in errors
     assert not (tmp_path / "ws" / "runs").exists() or not [*(tmp_path / "ws" / "runs").iterdir()]
 
 
@@ -82,8 +82,8 @@ def test_a_pc_that_joins_says_how_it_ended_and_gives_its_device_back(
     monkeypatch.setattr(running.subprocess, "Popen", played)
     for ends, sentence in (("0", "run of pc:1 has ended"), ("1", "no longer takes part in the run of pc:1")):
         monkeypatch.setenv("ENDS", ends)
-        code, said = run("train", "--nnodes", "2", "--node-rank", "1", *MAIN, "--cpu")
-        assert code == int(ends) and sentence in said
+        code, errors = run("train", "--nnodes", "2", "--node-rank", "1", *MAIN, "--cpu")
+        assert code == int(ends) and sentence in errors
         assert began[-1][2:4] == ["core.training.ranks.agent", "--workspace"]
         assert not lease.is_held(Workspace.open(tmp_path / "ws"))
 

@@ -77,11 +77,11 @@ def test_chat_asks_with_thinking_without_or_as_trained(
     monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(Client()))
     (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
     status = commands.main(["chat", str(tmp_path), "--prompt", "Hi", *asked, "--workspace", str(tmp_path / "ws")])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     if then == "refused":
-        assert status != 0 and not sampled and "--no-thinking" in said.err + said.out
+        assert status != 0 and not sampled and "--no-thinking" in output.err + output.out
     else:
-        assert status == 0 and said.out == "Hello.\n" and [each.enable_thinking for each in sampled] == [then]
+        assert status == 0 and output.out == "Hello.\n" and [each.enable_thinking for each in sampled] == [then]
 
 
 def test_the_line_of_a_progress_ends_before_what_is_printed_next(

@@ -136,13 +136,13 @@ def test_discords_json_is_read_without_bots_and_lines_of_the_server(tmp_path) ->
 )
 def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, tmp_path) -> None:
     lines = ["AuthorID,Author,Date,Content,Attachments,Reactions"]
-    said = [
+    messages = [
         ("maria#1234", '"Who is in?\nAnybody?"', ""),
         ("jo", "Me", ""),
         ("jo", "", "https://cdn.example/a.png"),
         ("maria#1234", "ok", ""),
     ]
-    lines += [f'1,{who},{date.format(i)},{text},"{media}",' for i, (who, text, media) in enumerate(said)]
+    lines += [f'1,{who},{date.format(i)},{text},"{media}",' for i, (who, text, media) in enumerate(messages)]
     file = tmp_path / "general.csv"
     file.write_bytes(("\ufeff" + "\n".join(lines) + "\n").encode().replace(b"\n", end))
     report = inspect_file(file, choices=Choices(voice="jo"))
@@ -159,7 +159,7 @@ def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, t
 
 def test_a_slack_channel_names_people_and_unfolds_its_marks(tmp_path) -> None:
     maria = {"real_name": "Maria Lopez", "display_name": "maria", "name": "ml"}
-    said = [
+    messages = [
         {"type": "message", "subtype": "channel_join", "user": "U1", "text": "<@U1> has joined",
             "ts": "1741813200.000100"},
         {"type": "message", "user": "U1", "user_profile": maria, "text": ("<@U2> see <https://a.example|this> &amp; "
@@ -170,7 +170,7 @@ def test_a_slack_channel_names_people_and_unfolds_its_marks(tmp_path) -> None:
         {"type": "message", "subtype": "bot_message", "bot_id": "B1", "text": "deployed", "ts": "1741813380.000400"},
         {"type": "message", "user": "U2", "text": "", "files": [{"id": "F1"}], "ts": "1741813440.000500"},
     ]  # fmt: skip
-    file = written(tmp_path, "2025-03-12.json", said)
+    file = written(tmp_path, "2025-03-12.json", messages)
     assert turns(file) == [["u @U2 see this & #general", "a ok @maria @here"]]
     report = inspect_file(file)
     assert left(report) == {"app": 2, "media": 1} and report.chat is not None and report.chat.app == "Slack"
@@ -334,7 +334,7 @@ def test_of_chatgpts_tree_the_newest_branch_is_learned_and_the_rest_is_named(mor
 
 
 def test_claudes_archive_is_conversations(tmp_path) -> None:
-    said = [
+    messages = [
         {"uuid": "1", "sender": "human", "text": "What is a crêpe?", "content": [{"type": "text",
             "text": "What is a crêpe?"}], "attachments": []},
         {"uuid": "2", "sender": "assistant", "text": "", "content": [{"type": "tool_use", "name": "x"}, {"type": "text",
@@ -343,8 +343,8 @@ def test_claudes_archive_is_conversations(tmp_path) -> None:
         {"uuid": "4", "sender": "assistant", "text": "A thick one."},
     ]  # fmt: skip
     for content in (
-        [{"uuid": "c", "name": "Crêpes", "chat_messages": said}],
-        {"uuid": "c", "name": "Crêpes", "chat_messages": said},
+        [{"uuid": "c", "name": "Crêpes", "chat_messages": messages}],
+        {"uuid": "c", "name": "Crêpes", "chat_messages": messages},
     ):
         file = tmp_path / "conversations.json"
         file.write_text(json.dumps(content))

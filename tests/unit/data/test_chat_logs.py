@@ -65,8 +65,8 @@ def test_a_night_in_a_log_ends_a_conversation(tmp_path: Path) -> None:
         "[23:58] <li> up?\n[23:59] <mo> yes\n[00:01] <li> still?\n[00:02]  * mo nods\n"
         "[09:00] <li> and now?\n[09:01] <mo> no\n"
     )
-    said = talks(file, Choices(voice="mo", pseudonyms=False))
-    assert said == ["u up? | a yes | u still? | a * mo nods", "u and now? | a no"]
+    texts = talks(file, Choices(voice="mo", pseudonyms=False))
+    assert texts == ["u up? | a yes | u still? | a * mo nods", "u and now? | a no"]
 
 
 def test_an_assistant_in_a_log_is_the_voice(tmp_path: Path) -> None:

@@ -48,13 +48,13 @@ TALK = [  # day, month, hour, minute, what is said
 
 def exported(style: str, talk: list[Any]) -> str:
     lines = []
-    for d, m, h, n, said in talk:
+    for d, m, h, n, text in talk:
         pm, late = "P" if h >= 12 else "A", h >= 12
         halves = {"half_zh": ("上午", "下午")[late], "half_ko": ("오전", "오후")[late], "half_ar": "صم"[late]}
-        said_ko = said.replace(": ", " : ", 1)
+        said_ko = text.replace(": ", " : ", 1)
         lines.append(
             STYLES[style].format(
-                d=d, m=m, h=h, n=n, h12=(h - 1) % 12 + 1, pm=pm, pm_es=pm.lower(), said=said, said_ko=said_ko, **halves
+                d=d, m=m, h=h, n=n, h12=(h - 1) % 12 + 1, pm=pm, pm_es=pm.lower(), said=text, said_ko=said_ko, **halves
             )
         )
     return "\n".join(lines) + "\n"
@@ -131,12 +131,19 @@ def test_a_long_conversation_is_rows_that_begin_with_a_question(tmp_path) -> Non
     ]
     file = tmp_path / "a.txt"
     file.write_text(exported("Android, day first", talk), "utf-8")
-    found = [example.messages for _, example in examples_of(file)]
-    assert len(found) > 4 and all(row[0].role == "user" and row[-1].role == "assistant" for row in found)
-    learned = [message.content for row in found for message in row if message.role == "assistant" and message.weight]
+    conversations_read = [example.messages for _, example in examples_of(file)]
+    assert len(conversations_read) > 4 and all(
+        row[0].role == "user" and row[-1].role == "assistant" for row in conversations_read
+    )
+    learned = [
+        message.content
+        for row in conversations_read
+        for message in row
+        if message.role == "assistant" and message.weight
+    ]
     # each once, whatever stands before it
     assert len(learned) == 30 == len(set(learned)) and learned[-1].endswith("end")
-    for before, row in zip(found, found[1:], strict=False):
+    for before, row in zip(conversations_read, conversations_read[1:], strict=False):
         context = [message.content for message in row if message.role == "assistant" and not message.weight]
         assert (
             context == [message.content for message in before if message.role == "assistant"][-len(context) :]
@@ -174,16 +181,16 @@ def test_a_chat_in_which_nobody_asks_is_a_sentence(tmp_path) -> None:
 
 def test_an_impossible_date_and_an_export_that_breaks_off_lose_nothing(tmp_path) -> None:
     file = tmp_path / "a.txt"
-    whole = exported("Android, day first", TALK[:4]).replace("11/03/2025, 21:15", "31/02/1970, 21:15")
-    file.write_text(whole + "11/03/2025, 21:2", "utf-8")
-    ((asked, answered),) = conversations(file)
-    assert asked == EXPECTED[0][0] and answered[1] == "On my way\nSave me a seat\n11/03/2025, 21:2"
+    content = exported("Android, day first", TALK[:4]).replace("11/03/2025, 21:15", "31/02/1970, 21:15")
+    file.write_text(content + "11/03/2025, 21:2", "utf-8")
+    ((question, answered),) = conversations(file)
+    assert question == EXPECTED[0][0] and answered[1] == "On my way\nSave me a seat\n11/03/2025, 21:2"
 
 
 def test_names_from_right_to_left_and_the_first_second_of_1970_are_a_chat_like_any(tmp_path) -> None:
     file = tmp_path / "a.txt"
     talk = ("\u202bמרים\u202c: מה שלומך?", "يوسف \u200f: بخير", "\u202bמרים\u202c: יופי", "يوسف \u200f: مع السلامة")
-    file.write_text("".join(f"\u200f1/1/1970, 0:0{minute} - {said}\n" for minute, said in enumerate(talk)), "utf-8")
+    file.write_text("".join(f"\u200f1/1/1970, 0:0{minute} - {text}\n" for minute, text in enumerate(talk)), "utf-8")
     assert conversations(file, pseudonyms=False) == [
         [("user", "מה שלומך?"), ("assistant", "بخير"), ("user", "יופי"), ("assistant", "مع السلامة")]
     ]
@@ -227,8 +234,8 @@ def test_another_voice_is_another_reading_of_the_same_bytes_and_kept_with_the_se
     assert jo.id != maria.id and jo.sha256 == maria.sha256
     store = DatasetStore(store.root, tmp_path)  # as after a restart
     assert store.report(maria.id).chat.voice == "Maria" and not store.report(maria.id).chat.guessed  # type: ignore[union-attr]
-    ((asked, answered),) = [example.messages for example in store.rows(maria.id).examples]
-    assert (asked.content, answered.content) == ("On my way\nSave me a seat", "Good night?")
+    ((question, answered),) = [example.messages for example in store.rows(maria.id).examples]
+    assert (question.content, answered.content) == ("On my way\nSave me a seat", "Good night?")
     voices = [
         store.report(id, choices=Choices(voice=voice, gap_hours=24)).chat.voice
         for id, voice in ((maria.id, "Jo"), (jo.id, "maria"))
@@ -281,8 +288,8 @@ PRIVATE = [
 
 def test_stand_ins_are_the_same_for_the_same_and_the_voice_keeps_its_own(tmp_path) -> None:
     (row,) = conversations(chat_of(tmp_path, PRIVATE), voice="Jo Will")
-    said = [text for _, text in row]
-    assert said == [
+    texts = [text for _, text in row]
+    assert texts == [
         "Alex: call me at 000 000 01 or person1@example.com, Alex",
         "Alex, will do! My own: https://jo.example/2025-01-01/12345678901",
         "Robin: see https://example.com/1 and https://example.com/2 on 12.03.2025, 1.234.567,89\n"
@@ -291,8 +298,8 @@ def test_stand_ins_are_the_same_for_the_same_and_the_voice_keeps_its_own(tmp_pat
         "Alex: https://example.com/1 and 000 000 01, Alex",
         "ok 小林",
     ]
-    whole = str(conversations(chat_of(tmp_path, PRIVATE), voice="Jo Will", pseudonyms=False))
-    assert "+49 170 1234567" in whole and "Maria Lopez: call" in whole
+    unreplaced = str(conversations(chat_of(tmp_path, PRIVATE), voice="Jo Will", pseudonyms=False))
+    assert "+49 170 1234567" in unreplaced and "Maria Lopez: call" in unreplaced
 
 
 def test_a_chat_of_two_thousand_people_has_a_stand_in_for_each(tmp_path) -> None:

@@ -25,9 +25,9 @@ def read(*turns, **columns):
 
 
 def answer(turn):
-    found, problems = read(turn)
-    assert found and not problems, problems
-    return found.messages[1]
+    example, problems = read(turn)
+    assert example and not problems, problems
+    return example.messages[1]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_thinking_is_read_in_formats_of_two_columns_too(format, values):
     ],
 )
 def test_a_tool_call_and_its_result_are_read_however_they_are_written(turns):
-    found, problems = read(*turns, {"role": "assistant", "content": "It is 20."})
+    example, problems = read(*turns, {"role": "assistant", "content": "It is 20."})
     called, result = (
         ChatMessage("assistant", "", tool_calls=(CALL,)),
         ChatMessage("tool", "20", tool_call_id="c1", name="get_weather"),
     )
-    assert not problems and found.messages == (ASKED, called, result, ChatMessage("assistant", "It is 20."))
+    assert not problems and example.messages == (ASKED, called, result, ChatMessage("assistant", "It is 20."))
 
 
 def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_calls_too():
@@ -102,12 +102,12 @@ def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_ca
         {"from": "observation", "value": "20"},
         {"from": "gpt", "value": "It is 20."},
     ]
-    found, problems = read_example(
+    example, problems = read_example(
         Row(1, {"conversations": turns, "tools": json.dumps([TOOLS[0]["function"]])}), "sharegpt"
     )
     call = ToolCall("get_weather", CALL.arguments)
-    assert not problems and found.messages[1] == ChatMessage("assistant", "I look.", tool_calls=(call,))
-    assert found.messages[2] == ChatMessage("tool", "20", name="get_weather") and json.loads(found.tools) == TOOLS
+    assert not problems and example.messages[1] == ChatMessage("assistant", "I look.", tool_calls=(call,))
+    assert example.messages[2] == ChatMessage("tool", "20", name="get_weather") and json.loads(example.tools) == TOOLS
     older = answer(
         {
             "role": "assistant",
@@ -120,11 +120,11 @@ def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_ca
 
 def test_columns_that_parquet_fills_with_nulls_are_not_there():
     sparse = {"name": "get_weather", "arguments": {"city": "Paris", "unit": None}}
-    found, _ = read(
+    example, _ = read(
         {"role": "assistant", "content": None, "tool_calls": [sparse], "name": None},
         tools=[{**TOOLS[0], "strict": None}],
     )
-    assert found.messages[1].tool_calls[0].arguments == CALL.arguments and json.loads(found.tools) == TOOLS
+    assert example.messages[1].tool_calls[0].arguments == CALL.arguments and json.loads(example.tools) == TOOLS
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_columns_that_parquet_fills_with_nulls_are_not_there():
     ],
 )
 def test_what_cannot_be_learned_says_why(turn, columns, said):
-    found, problems = read({"role": "assistant"} | turn, **columns)
-    assert found is None and said in str(problems[0].text)
+    example, problems = read({"role": "assistant"} | turn, **columns)
+    assert example is None and said in str(problems[0].text)
     assert problems[0].text.render("zh") != str(problems[0].text)
 
 
 def test_a_result_without_an_answer_is_left_off_and_said():
-    found, problems = read({"role": "assistant", "tool_calls": [OPENAI]}, {"role": "tool", "content": "20"})
-    assert found.messages[-1].role == "assistant" and "tool result" in str(problems[0].text)
+    example, problems = read({"role": "assistant", "tool_calls": [OPENAI]}, {"role": "tool", "content": "20"})
+    assert example.messages[-1].role == "assistant" and "tool result" in str(problems[0].text)
 
 
 FULL = Example(

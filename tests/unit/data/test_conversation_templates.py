@@ -48,21 +48,23 @@ def test_what_is_learned_comes_after_the_prompt_that_is_given_there(name: str) -
             assert caught.value.message.key == refused[conversation], conversation
             continue
         places = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-        learned = [(found, start, end) for found in chat.conversations(turns, tools) for start, end in found.spans]
+        learned = [
+            (rendered, start, end) for rendered in chat.conversations(turns, tools) for start, end in rendered.spans
+        ]
         assert len(learned) == len(places), f"{conversation}: each answer once"
-        for place, (found, start, end) in zip(places, learned, strict=True):
-            said, body = turns[place], found.text[start:end]
-            asked = rendered_by_transformers(chat, turns[:place], tools, bool(said.get("reasoning")))
-            assert found.text[:start] == asked, conversation
-            assert all(body.count(part) == 1 for part in (said.get("reasoning"), said["content"]) if part), (
+        for place, (rendered, start, end) in zip(places, learned, strict=True):
+            message, body = turns[place], rendered.text[start:end]
+            prompt = rendered_by_transformers(chat, turns[:place], tools, bool(message.get("reasoning")))
+            assert rendered.text[:start] == prompt, conversation
+            assert all(body.count(part) == 1 for part in (message.get("reasoning"), message["content"]) if part), (
                 conversation,
                 body,
             )
-            assert all(call["name"] in body and "Paris" in body for call in said.get("tool_calls", ())), (
+            assert all(call["name"] in body and "Paris" in body for call in message.get("tool_calls", ())), (
                 conversation,
                 body,
             )
-            assert "<think>" not in body or not asked.rstrip().endswith("<think>"), "no thought is begun twice"
+            assert "<think>" not in body or not prompt.rstrip().endswith("<think>"), "no thought is begun twice"
             assert body.rstrip("\n").endswith(tuple(chat.all_special)), f"{conversation}: it learns to stop"
 
 
@@ -120,8 +122,8 @@ def test_what_is_learned_is_what_the_training_twin_of_trl_marks(name: str) -> No
                 theirs.append((start, end))
         same = len(ours) == len(theirs)
         for (prompt, body), (start, end) in zip(ours, theirs, strict=False):
-            before, found, after = texts[0][start:end].partition(body)
-            same = same and bool(found) and prompt.endswith(before) and not after.strip()
+            before, answer, after = texts[0][start:end].partition(body)
+            same = same and bool(answer) and prompt.endswith(before) and not after.strip()
         assert same == (conversation not in OTHERWISE.get(name, ())), (
             conversation,
             ours,
@@ -132,35 +134,35 @@ def test_what_is_learned_is_what_the_training_twin_of_trl_marks(name: str) -> No
 def test_thinking_that_is_left_out_is_asked_for_by_nobody() -> None:
     turns, _ = CONVERSATIONS["thinking_turns"]
     for name in ("qwen3", "qwen3_5_think", "qwen3_8", "glm4moe"):
-        found = template(name).conversations(turns, thinks=False)
-        learned = [f.text[start:end] for f in found for start, end in f.spans]
+        conversations = template(name).conversations(turns, thinks=False)
+        learned = [f.text[start:end] for f in conversations for start, end in f.spans]
         assert [words.partition("<|")[0].strip() for words in learned] == ["It is 4.", "It is 6."], name
-        assert not any(f.thinks or "four" in f.text for f in found)
+        assert not any(f.thinks or "four" in f.text for f in conversations)
 
 
 def test_with_mask_history_only_the_last_round_is_learned_and_the_rest_counted() -> None:
     turns, _ = CONVERSATIONS["thinking_turns"]
-    (found,) = template("qwen3").conversations(turns, mask_history=True)
-    assert [found.text[start:end] for start, end in found.spans] == [
+    (conversation,) = template("qwen3").conversations(turns, mask_history=True)
+    assert [conversation.text[start:end] for start, end in conversation.spans] == [
         "<think>\nThree and three.\n</think>\n\nIt is 6.<|im_end|>"
     ]
-    assert found.unlearned == 1 and "make four" not in found.text
-    (found,) = template("qwen3_8").conversations(turns, mask_history=True)
-    assert len(found.spans) == 2 and found.unlearned == 0, "this one keeps what was thought"
+    assert conversation.unlearned == 1 and "make four" not in conversation.text
+    (conversation,) = template("qwen3_8").conversations(turns, mask_history=True)
+    assert len(conversation.spans) == 2 and conversation.unlearned == 0, "this one keeps what was thought"
 
 
 def test_an_answer_of_weight_0_is_read_and_not_learned() -> None:
     turns = [dict(turn) for turn in CONVERSATIONS["turns"][0]]
     turns[1]["weight"] = 0
-    (found,) = template("qwen2_5").conversations(turns)
-    assert [found.text[start:end] for start, end in found.spans] == [
+    (conversation,) = template("qwen2_5").conversations(turns)
+    assert [conversation.text[start:end] for start, end in conversation.spans] == [
         "Now we talk.<|im_end|>"
-    ] and "Hi, friend!" in found.text
+    ] and "Hi, friend!" in conversation.text
 
 
 def test_a_template_without_a_system_role_has_it_in_the_first_question() -> None:
-    asked = template("gemma").render(CONVERSATIONS["system"][0][:2], add_generation_prompt=True)
-    assert "<start_of_turn>user\nBe brief.\n\nHello there<end_of_turn>" in asked
+    prompt = template("gemma").render(CONVERSATIONS["system"][0][:2], add_generation_prompt=True)
+    assert "<start_of_turn>user\nBe brief.\n\nHello there<end_of_turn>" in prompt
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_8", "smolvlm", "qwen3_5_nothink"])
@@ -195,5 +197,5 @@ def row_of(name: str) -> tuple[str, ...]:
 def test_the_page_of_thinking_and_tools_says_how_each_family_is_asked() -> None:
     page = (PROJECT / "docs" / "thinking-and-tools.md").read_text("utf-8").splitlines()
     rows = [line.strip("| ").split(" | ") for line in page if line.count(" | ") == 7]
-    said = {name: tuple(cells) for names, *cells in rows for name in names.split(", ")}
-    assert {name: said.get(name) for name in NAMES} == {name: row_of(name) for name in NAMES}
+    table = {name: tuple(cells) for names, *cells in rows for name in names.split(", ")}
+    assert {name: table.get(name) for name in NAMES} == {name: row_of(name) for name in NAMES}

@@ -22,9 +22,9 @@ SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 
 def example(values, format=None):
     row = Row(1, values)
-    found, problems = read_example(row, format or recognize_format([row]))
-    assert found, problems
-    return found
+    parsed, problems = read_example(row, format or recognize_format([row]))
+    assert parsed, problems
+    return parsed
 
 
 def jsonl(folder, *rows, name="a.jsonl"):
@@ -82,8 +82,8 @@ def test_raw_formats_are_left_as_they_stand(format, values, expected):
 
 
 def test_alpaca_joins_instruction_and_input_with_an_empty_line():
-    found = example({"instruction": "Translate.", "input": "crêpe", "output": "pancake"})
-    assert found.messages[0] == ChatMessage("user", "Translate.\n\ncrêpe")
+    translated = example({"instruction": "Translate.", "input": "crêpe", "output": "pancake"})
+    assert translated.messages[0] == ChatMessage("user", "Translate.\n\ncrêpe")
 
 
 def test_several_turns_and_a_system_turn_keep_their_order():
@@ -173,8 +173,8 @@ BAD = [
 
 @pytest.mark.parametrize("format, values, said", BAD)
 def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
-    found, problems = read_example(Row(118, values), format)
-    assert found is None
+    example, problems = read_example(Row(118, values), format)
+    assert example is None
     assert [(problem.row, problem.severity) for problem in problems] == [(118, "error")]
     assert said in str(problems[0].text)
     assert str(problems[0].sentence).startswith("Row 118: ")
@@ -182,18 +182,18 @@ def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
 
 
 def test_a_trailing_user_turn_is_left_off_with_a_warning():
-    found, problems = read_example(Row(3, turns(("user", U), ("assistant", A), ("user", "And?"))), "messages")
-    assert found == PAIR
+    example, problems = read_example(Row(3, turns(("user", U), ("assistant", A), ("user", "And?"))), "messages")
+    assert example == PAIR
     assert [(p.row, p.severity, str(p.text)) for p in problems] == [
         (3, "warning", "the last turn is from the user and has no answer; it was dropped.")
     ]
 
 
 def test_a_system_turn_wins_over_a_system_column_and_says_so():
-    found, problems = read_example(
+    example, problems = read_example(
         Row(1, {**turns(("system", "mine"), ("user", U), ("assistant", A)), "system": "other"}), "messages"
     )
-    assert found.messages[0].content == "mine" and problems[0].severity == "warning"
+    assert example.messages[0].content == "mine" and problems[0].severity == "warning"
 
 
 @pytest.mark.parametrize("value", [PAIR, SYSTEM, Example(text="a"), Example(prompt="a", completion="b")])

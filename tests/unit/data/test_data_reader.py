@@ -108,8 +108,8 @@ def test_a_json_array_streams_the_same_through_any_buffer(tmp_path, monkeypatch,
     rows = [{"question": f"q{i}é\n😀" * (i % 7), "answer": "a" * (i % 50), "n": i / 7, "b": None} for i in range(200)]
     limits = Limits(row_bytes=300 + piece)
     monkeypatch.setattr(json_text, "_CHUNK", piece)
-    found, _ = read(write(tmp_path, "a.json", form.format(json.dumps(rows, ensure_ascii=piece == 3))), limits)
-    assert [row.values for row in found] == rows
+    rows_read, _ = read(write(tmp_path, "a.json", form.format(json.dumps(rows, ensure_ascii=piece == 3))), limits)
+    assert [row.values for row in rows_read] == rows
 
 
 def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
@@ -232,10 +232,10 @@ def test_json_nested_5000_deep_is_a_sentence(tmp_path):
     path = write(tmp_path, "a.json", '[{"text": "a"}, {"text": ' + DEEP + "}]")
     try:
         _, problems = read(path)
-        said, row = str(problems[0].text), problems[0].row
+        message, row = str(problems[0].text), problems[0].row
     except DataError as error:  # where the parser itself gives up
-        said, row = str(error), error.message.params["row"]
-    assert "more than 64 levels deep" in said and row == 2
+        message, row = str(error), error.message.params["row"]
+    assert "more than 64 levels deep" in message and row == 2
     assert refused(write(tmp_path, "b.json", "[" * 5000))
 
 
@@ -322,15 +322,15 @@ def test_the_row_limit_counts_bytes_and_not_characters(tmp_path):
 )
 def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_nothing(tmp_path, text, ends):
     """Seen: one row of which the first 512 tokens were learned, or none at all from 4 MiB on."""
-    found, problems = read(write(tmp_path, "a.txt", text))
-    assert not problems and len(found) > 1 and [row.number for row in found] == [*range(1, len(found) + 1)]
-    assert "".join(row.values["text"] for row in found).replace("\n", "") == text.replace("\n", "")
-    assert all(len(row.values["text"]) <= MAX_CHARACTERS for row in found)
-    assert {row.values["text"].rstrip()[-1] for row in found[:-1]} <= {ends, "y"}
+    rows_read, problems = read(write(tmp_path, "a.txt", text))
+    assert not problems and len(rows_read) > 1 and [row.number for row in rows_read] == [*range(1, len(rows_read) + 1)]
+    assert "".join(row.values["text"] for row in rows_read).replace("\n", "") == text.replace("\n", "")
+    assert all(len(row.values["text"]) <= MAX_CHARACTERS for row in rows_read)
+    assert {row.values["text"].rstrip()[-1] for row in rows_read[:-1]} <= {ends, "y"}
     lines = text.split("\n")
     assert all(
         lines[row.line - 1].startswith(row.values["text"].split("\n")[0][:5])
-        for row in found
+        for row in rows_read
         if "\n" in row.values["text"]
     )
 
@@ -342,8 +342,8 @@ def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
         assert "Row 2 of a.json (line 1) is larger than 4 MiB" in refused(write(tmp_path, name, json.dumps(rows)))
         return
     path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, as_csv(rows))
-    found, problems = read(path)
-    assert [row.number for row in found] == [1, 3]
+    rows_read, problems = read(path)
+    assert [row.number for row in rows_read] == [1, 3]
     assert problems[0].row == 2 and "4.8 MiB in one row; the limit is 4 MiB" in str(problems[0].text)
 
 

@@ -241,11 +241,11 @@ def test_a_report_is_read_once_and_follows_the_bytes(store, tmp_path, monkeypatc
 def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
     rows = [*ROWS, {"question": "q", "answer": ""}, {"question": "天", "answer": "蓝"}]
     info = store.import_file(data_file(tmp_path, rows=rows), "mine")
-    found = store.rows(info.id)
-    assert list(found) == list(examples_of(store.path(info.id)))
-    assert [number for number, _ in found] == [1, 2, 3, 4, 5, 7] == [found.number(i) for i in range(6)]
-    assert list(found.examples) == [found.examples[i] for i in range(6)] and (len(found), found.stored) == (6, 7)
-    refused = found.entry(5)
+    stored = store.rows(info.id)
+    assert list(stored) == list(examples_of(store.path(info.id)))
+    assert [number for number, _ in stored] == [1, 2, 3, 4, 5, 7] == [stored.number(i) for i in range(6)]
+    assert list(stored.examples) == [stored.examples[i] for i in range(6)] and (len(stored), stored.stored) == (6, 7)
+    refused = stored.entry(5)
     assert (refused["row"], refused["line"], refused["example"]) == (6, 6, None)
     assert (
         json.loads(refused["values"]) == rows[5]
@@ -259,9 +259,9 @@ def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
 
 def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, monkeypatch):
     """Seen: six times in the life of a set."""
-    passes, whole = [], interpretation.read_rows
+    passes, read_rows = [], interpretation.read_rows
     monkeypatch.setattr(
-        interpretation, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits)
+        interpretation, "read_rows", lambda source, limits: passes.append(source.path.name) or read_rows(source, limits)
     )
     info = store.import_file(data_file(tmp_path), "mine")
     assert passes == ["mine.jsonl", "mine.jsonl"], "the second to recognise it by its first rows"
@@ -274,12 +274,12 @@ def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, m
 def test_a_row_too_long_for_a_batch_begins_another(store, tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "BATCH_BYTES", 100)
     long = [{"question": f"q{n}", "answer": "x" * (40 * n)} for n in range(9)]
-    found = store.rows(store.import_file(data_file(tmp_path, rows=long), "mine").id)
-    assert [example.messages[1].content for _, example in found] == ["x" * (40 * n) for n in range(1, 9)]
-    assert found[7][0] == 9 and found[0][0] == 2
+    rows_read = store.rows(store.import_file(data_file(tmp_path, rows=long), "mine").id)
+    assert [example.messages[1].content for _, example in rows_read] == ["x" * (40 * n) for n in range(1, 9)]
+    assert rows_read[7][0] == 9 and rows_read[0][0] == 2
     for outside in (-1, 8):
         with pytest.raises(IndexError):
-            found[outside]
+            rows_read[outside]
 
 
 def test_loading_what_teaches_nothing_is_our_sentence(store, tmp_path):
@@ -295,8 +295,8 @@ def test_the_names_of_rows_are_short_wherever_the_workspace_lies(store, tmp_path
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 2)  # several, the last one short
     rows = [*ROWS, *ROWS, ROWS[0]]
     info = store.import_file(data_file(tmp_path, rows=rows), "mine")
-    found = store.rows(info.id)
-    assert len(found) == len(rows) and [number for number, _ in found] == list(range(1, 12))
+    rows_read = store.rows(info.id)
+    assert len(rows_read) == len(rows) and [number for number, _ in rows_read] == list(range(1, 12))
     names = [path.name for path in (store.root / info.id).glob("rows*")]
     assert len(names) == 1 and len(names[0]) <= 40
 
@@ -322,9 +322,9 @@ def test_reading_that_breaks_off_leaves_nothing_to_be_taken_for_whole(store, tmp
 def test_damaged_rows_are_read_again(store, tmp_path, harm):
     info = store.import_file(data_file(tmp_path), "mine")
     (file,) = (store.root / info.id).glob("rows*")
-    whole = file.read_bytes()
-    file.write_bytes({"cut": whole[:-100], "empty": b"", "other": b"x" * 1000}[harm])
-    assert list(store.rows(info.id)) == list(examples_of(store.path(info.id))) and file.read_bytes() == whole
+    content = file.read_bytes()
+    file.write_bytes({"cut": content[:-100], "empty": b"", "other": b"x" * 1000}[harm])
+    assert list(store.rows(info.id)) == list(examples_of(store.path(info.id))) and file.read_bytes() == content
 
 
 def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path, monkeypatch):
@@ -333,7 +333,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     rows = [{"text": f"row {n} " + "x" * 20_000} for n in range(40)]
     data_file(tmp_path / "library", "many.jsonl", rows)
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
-    two, done, calls, whole = threading.Event(), threading.Event(), [], inspection.inspect_file
+    two, done, calls, inspect = threading.Event(), threading.Event(), [], inspection.inspect_file
 
     def paused(path, format, choices, keep, check):
         calls.append(path)
@@ -345,12 +345,12 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
                 assert until.wait(10)
             keep(read)
 
-        return whole(path, format, choices=choices, keep=kept, check=check)
+        return inspect(path, format, choices=choices, keep=kept, check=check)
 
     monkeypatch.setattr(inspection, "inspect_file", paused)
-    found = []
+    lengths = []
     first, second = (
-        threading.Thread(target=lambda: found.append(len(store.rows("library:many.jsonl")))) for _ in range(2)
+        threading.Thread(target=lambda: lengths.append(len(store.rows("library:many.jsonl")))) for _ in range(2)
     )
     first.start()
     wait_until(lambda: calls, 5)
@@ -358,7 +358,7 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
     first.join()
     done.set()
     second.join()
-    assert found == [40, 40] and [file.suffix for file in (store.root / ".rows").iterdir()] == [".arrow"]
+    assert lengths == [40, 40] and [file.suffix for file in (store.root / ".rows").iterdir()] == [".arrow"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -393,12 +393,12 @@ def test_a_set_is_deleted_though_its_rows_were_looked_at(store, tmp_path, monkey
     """Windows renames no folder while a file in it is open or mapped."""
     monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)
     info = store.import_file(data_file(tmp_path), "mine")
-    found = store.rows(info.id)
-    assert found[0][1].messages[1].content == "a0" and found._kept is not None
-    found.close()
-    assert found[4][1].messages[1].content == "a4", "who asks again opens it again"
+    rows = store.rows(info.id)
+    assert rows[0][1].messages[1].content == "a0" and rows._kept is not None
+    rows.close()
+    assert rows[4][1].messages[1].content == "a4", "who asks again opens it again"
     store.delete(info.id)
-    assert found._kept is None
+    assert rows._kept is None
 
 
 class Cancelled(Exception):
@@ -472,7 +472,9 @@ def test_a_chat_that_is_gone_through_before_its_rows_are_made_can_be_cancelled(s
     """Who wrote how much is counted first: of the largest exports that takes a minute."""
     file, read, messages = tmp_path / "chat.txt", [], overview.messages
     file.write_text("".join(f"12/03/2025, 21:{n % 60:02} - {'AB'[n % 2]}: word {n}\n" for n in range(1000)), "utf-8")
-    monkeypatch.setattr(overview, "messages", lambda *given: (read.append(said) or said for said in messages(*given)))
+    monkeypatch.setattr(
+        overview, "messages", lambda *given: (read.append(message) or message for message in messages(*given))
+    )
 
     def check(_=0):
         if len(read) > 500:

@@ -236,10 +236,10 @@ def test_a_change_costs_the_tokens_of_what_was_changed(
     Tokenized(store.rows(id), counting, ANSWERS).tokens(np.arange(11))
     working.edit_rows(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
     rows = store.rows(id)
-    found = Tokenized(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
+    tokens = Tokenized(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
     assert counting.encoded == 11 + 2
     fresh = [counting.encode_row(example, ANSWERS)[0].input_ids for _, example in rows]
-    assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == fresh
+    assert [tokens.ids(i, 0, int(tokens.lengths[i])) for i in range(len(tokens))] == fresh
 
 
 def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, tmp_path: Path) -> None:
@@ -308,9 +308,9 @@ def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(
     file.write_text("frage;antwort\n" + "".join(f"was {i}?;das {i}\n" for i in range(5)), "utf-8")
     id = store.import_file(file).id
     working.edit_rows(store, id, remove=[1])
-    said = store.resolved_choices(id)
-    assert said.columns and len(store.rows(id, choices=said)) == len(store.rows(id)) == 4
-    recipe = Recipe.parse({"data": {"source": id, "columns": dict(said.columns)}})
+    choices = store.resolved_choices(id)
+    assert choices.columns and len(store.rows(id, choices=choices)) == len(store.rows(id)) == 4
+    recipe = Recipe.parse({"data": {"source": id, "columns": dict(choices.columns)}})
     assert store.pinned(recipe.data).version == 1
 
 

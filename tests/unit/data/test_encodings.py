@@ -73,8 +73,8 @@ def test_utf_16_without_its_mark_is_read_and_said(tmp_path: Path, encoding: str,
 def test_what_makes_as_much_sense_is_said_and_another_can_be_named(tmp_path: Path) -> None:
     text = "Ekmek kaç lira? Beş lira. Şehir merkezinde müze var, değil mi? İyi günler."
     path = written(tmp_path, "a.txt", text.encode("cp1254"))
-    said = str(probe(path).notes[0])
-    assert "read as cp1252" in said and "could also be" in said and "cp1254 (Windows, Turkish)" in said
+    note_text = str(probe(path).notes[0])
+    assert "read as cp1252" in note_text and "could also be" in note_text and "cp1254 (Windows, Turkish)" in note_text
     assert texts(path) != [text] and texts(path, encoding="windows-1254") == [text]
     assert not any("not UTF-8" in str(note) for note in probe(path, choices=Choices(encoding="cp1254")).notes)
 

@@ -66,7 +66,7 @@ def found(*examples: Example, among: int = 40) -> dict[str, Finding]:
 
 
 def rows_of(finding: Finding) -> list[int]:
-    return [seen.row for seen in finding.examples]
+    return [example.row for example in finding.examples]
 
 
 def test_rows_with_which_nothing_is_wrong_have_no_findings() -> None:
@@ -152,8 +152,8 @@ def test_near_and_equal_repeats_are_told_apart_with_the_row_that_they_repeat() -
         pair("Who built the old harbour down there by the sea, and of what, please?", LONG.replace("grey", "gray")),
     )
     assert set(found_) == {"repeated", "near_repeated"}
-    assert [(seen.row, seen.other) for seen in found_["repeated"].examples] == [(42, 41)]
-    assert [(seen.row, seen.other) for seen in found_["near_repeated"].examples] == [(43, 41)]
+    assert [(example.row, example.other) for example in found_["repeated"].examples] == [(42, 41)]
+    assert [(example.row, example.other) for example in found_["near_repeated"].examples] == [(43, 41)]
     assert found_["near_repeated"].repairs[0].rows == (43,)
 
 
@@ -174,11 +174,11 @@ def test_other_figures_other_questions_and_facts_asked_in_several_ways_are_no_re
 
 
 def test_an_instruction_that_stands_in_every_row_makes_none_alike() -> None:
-    told = (
+    opening = (
         "You get a message of a customer. Say in a word whether it is about delivery, payment, praise or a defect. "
         "Message: "
     )
-    assert findings(enumerate(pair(told + f"{a} {b}", "defect") for a in WORDS for b in WORDS[:4])) == ()
+    assert findings(enumerate(pair(opening + f"{a} {b}", "defect") for a in WORDS for b in WORDS[:4])) == ()
 
 
 def test_most_repeats_with_a_word_changed_are_found_and_no_row_that_is_another() -> None:
@@ -389,8 +389,8 @@ def test_wrong_check_digits_examples_of_makers_and_bare_numbers_are_no_secrets()
 
 def test_no_finding_of_another_kind_shows_a_secret() -> None:
     row = pair(f"My key is {KEY} and more?", f"As an AI language model, I cannot use {KEY}.")
-    said = json.dumps([finding.model_dump() for finding in findings(enumerate([*plain_rows(), row, row, row]))])
-    assert "refusals" in said and "repeated" in said and "9aB3" not in said
+    text = json.dumps([finding.model_dump() for finding in findings(enumerate([*plain_rows(), row, row, row]))])
+    assert "refusals" in text and "repeated" in text and "9aB3" not in text
 
 
 # ---- the pass ------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_of_a_large_set_the_first_rows_and_then_some_are_looked_at_and_all_where
 def test_one_kind_is_looked_for_alone_and_found_as_among_the_others() -> None:
     rows = [
         *enumerate(plain_rows(40), 1),
-        *((41 + i, pair("Who?", said)) for i, said in enumerate(("I am {{name}}.", "I am {{name}}."))),
+        *((41 + i, pair("Who?", answer)) for i, answer in enumerate(("I am {{name}}.", "I am {{name}}."))),
     ]
     everything = findings(rows)
     assert {"placeholders", "repeated"} <= {finding.id for finding in everything}
@@ -450,9 +450,9 @@ def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
     """It read "(0.0 %)"."""
     marked = Marked()
     marked.add(0, "x")
-    told = [marked.finding("echoes", of, count=10)[0].said for of in (59_500, 20_000, 100)]
-    for said, percent in zip(told, ("< 0.1 %", "0.1 %", "10.0 %"), strict=True):
-        assert f"({percent})" in str(said) and f"({percent.replace('.', ',')})" in said.render("de")
+    sentences = [marked.finding("echoes", of, count=10)[0].said for of in (59_500, 20_000, 100)]
+    for sentence, percent in zip(sentences, ("< 0.1 %", "0.1 %", "10.0 %"), strict=True):
+        assert f"({percent})" in str(sentence) and f"({percent.replace('.', ',')})" in sentence.render("de")
 
 
 def test_a_mark_of_a_picture_that_is_nowhere_is_a_placeholder() -> None:

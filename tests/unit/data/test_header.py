@@ -41,8 +41,8 @@ def test_a_table_without_names_loses_no_row_and_says_so(tmp_path: Path, name: st
     report, asked = read(file)
     assert (report.header, asked) == (False, [row[0] for row in ROWS]) and "data.note_no_header" in keys(report)
     assert dict(report.roles) == {"column 1": "question", "column 2": "answer"}
-    said, asked = read(file, Choices(header=True))
-    assert (said.header, asked) == (True, [row[0] for row in ROWS[1:]]) and not keys(said) & {
+    report_with_names, asked = read(file, Choices(header=True))
+    assert (report_with_names.header, asked) == (True, [row[0] for row in ROWS[1:]]) and not keys(report_with_names) & {
         "data.note_no_header",
         "data.note_header_unsaid",
     }
@@ -109,8 +109,8 @@ def test_a_row_that_ends_with_empty_cells_is_as_wide_as_the_others(tmp_path: Pat
 
 
 def test_a_first_row_whose_words_stand_below_is_a_row() -> None:
-    said = ["Are you well today?", "I am, and how are you?", "Fine, and what is new?", "Not much is new."]
-    assert holds_names(said[:2], [said[1:3], said[2:4]]) is False
+    texts = ["Are you well today?", "I am, and how are you?", "Fine, and what is new?", "Not much is new."]
+    assert holds_names(texts[:2], [texts[1:3], texts[2:4]]) is False
     topic = ["Studies", "When does the course of law begin?", "", "It begins in spring, in the old hall."]
     assert holds_names(topic, [["Studies", "Where is it?", "", "Here."], ["Studies", "", "Who?", "We."]]) is False
 

@@ -57,13 +57,13 @@ def test_paragraphs_are_joined_up_to_max_length_and_none_is_lost(store: DatasetS
     text = book(60)
     id = added(store, text)
     train, _ = tokenize(store.rows(id).examples, recipe({"eval_fraction": 0, "max_length": 128}), tokenizer, Listener())
-    whole = tokenizer.encode_row(working.example_of({"text": text.rstrip("\n")}), ANSWERS)[0]
+    encoded = tokenizer.encode_row(working.example_of({"text": text.rstrip("\n")}), ANSWERS)[0]
     ids = train[0].input_ids + [token for row in list(train)[1:] for token in row.input_ids[1:]]
-    assert ids == whole.input_ids, "the tokens of the paragraphs joined are those of the text"
+    assert ids == encoded.input_ids, "the tokens of the paragraphs joined are those of the text"
     assert len(train) < 20 and min(len(row.input_ids) for row in list(train)[:-1]) > 64
     assert all(len(row.input_ids) <= 128 for row in train)
-    said = [tokenizer.decode(row.input_ids[1:]) for row in train]
-    assert all(one.startswith("It was day") for one in said[1:]), "an example ends with a paragraph where one fits"
+    texts = [tokenizer.decode(row.input_ids[1:]) for row in train]
+    assert all(one.startswith("It was day") for one in texts[1:]), "an example ends with a paragraph where one fits"
 
 
 def test_an_overlap_repeats_the_end_of_the_example_before(store: DatasetStore, tokenizer: Tokenizer) -> None:
@@ -81,9 +81,9 @@ def test_files_are_never_joined_with_each_other(store: DatasetStore, tokenizer: 
     for name in ("one", "two", "three"):
         (folder / f"{name}.txt").write_text(book(4, name), "utf-8")
     id = gathered.add(store, [folder]).id
-    said = trained(store, id, tokenizer, max_length=512)
-    assert len(said) == 3
-    assert [f"The {name} fell" in one for name, one in zip(("one", "three", "two"), said, strict=True)] == [True] * 3
+    texts = trained(store, id, tokenizer, max_length=512)
+    assert len(texts) == 3
+    assert [f"The {name} fell" in one for name, one in zip(("one", "three", "two"), texts, strict=True)] == [True] * 3
 
 
 def test_texts_of_a_table_stay_examples_of_their_own(store: DatasetStore, tokenizer: Tokenizer) -> None:
@@ -110,11 +110,11 @@ def test_the_preview_counts_the_examples_of_a_run(how: str, store: DatasetStore,
 def test_a_row_is_shown_in_the_example_that_it_is_trained_in(store: DatasetStore, tokenizer: Tokenizer) -> None:
     id = added(store, book(60))
     preview = Preview.measure(store.rows(id), tokenizer)
-    said = trained(store, id, tokenizer, max_length=128)
+    texts = trained(store, id, tokenizer, max_length=128)
     view = preview.row(20, 128)
     assert view is not None
     shown = "".join(piece.text for piece in view.pieces)
-    assert shown in said and "It was day 20." in shown and view.row_number == 21
+    assert shown in texts and "It was day 20." in shown and view.row_number == 21
     alone = preview.row(20, 128, joined=False)
     assert alone is not None and "day 21" not in "".join(piece.text for piece in alone.pieces)
 
@@ -157,9 +157,9 @@ def test_a_run_of_few_steps_reads_few_rows_and_joins_them(store: DatasetStore, t
 def test_removed_changed_and_added_paragraphs_are_read_so(store: DatasetStore, tokenizer: Tokenizer) -> None:
     id = added(store, book(6))
     working.edit_rows(store, id, remove=[2], change=[(3, {"text": "A new day."})], add=[{"text": "Written later."}])
-    said = trained(store, id, tokenizer, max_length=512)
-    assert len(said) == 2 and "Written later." in said[1]
-    assert "house 0.\n\nA new day.\n\nIt was day 3." in said[0] and "It was day 1." not in said[0]
+    texts = trained(store, id, tokenizer, max_length=512)
+    assert len(texts) == 2 and "Written later." in texts[1]
+    assert "house 0.\n\nA new day.\n\nIt was day 3." in texts[0] and "It was day 1." not in texts[0]
 
 
 def test_a_long_line_is_not_torn_by_an_empty_line(store: DatasetStore, tokenizer: Tokenizer) -> None:

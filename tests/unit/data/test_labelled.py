@@ -80,9 +80,9 @@ def test_a_list_of_cats_is_the_label_beside_spans(tmp_path: Path) -> None:
 
 
 def test_the_answer_in_a_column_of_its_own_ends_a_conversation(tmp_path: Path) -> None:
-    asked = [{"role": "user", "content": "2 + 2?"}]
-    rows: list[dict[str, Any]] = [{"messages": asked, "ground_truth": truth} for truth in ("4", 4)]
-    rows.append({"prompt": asked, "reward_model": {"style": "rule", "ground_truth": "4"}})
+    turns = [{"role": "user", "content": "2 + 2?"}]
+    rows: list[dict[str, Any]] = [{"messages": turns, "ground_truth": truth} for truth in ("4", 4)]
+    rows.append({"prompt": turns, "reward_model": {"style": "rule", "ground_truth": "4"}})
     assert read(tmp_path, rows) == [[("user", "2 + 2?"), ("assistant", "4")]] * 3
 
 

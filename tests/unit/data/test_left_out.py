@@ -92,9 +92,9 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, tuple[str,
 def text_loss(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any], dict[tuple[str, str], int]]:
     tally = Tally()
     row = Row(1, copy.deepcopy(values))
-    found, problems = read_example(row, format or recognize_format([row]), tally)
+    example, problems = read_example(row, format or recognize_format([row]), tally)
     return (
-        found,
+        example,
         problems,
         {(one.what.key.partition(".")[2], one.what.params["name"]): one.count for one in tally.summary()},
     )
@@ -104,14 +104,14 @@ def text_loss(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any
 @given(rows)
 def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
     values = numbered(values, [0])
-    found, problems, left = text_loss(values)
-    if found is None:
+    example, problems, left = text_loss(values)
+    if example is None:
         assert problems or ("row", "") in left
         return
-    taken, names = json.dumps(found.as_dict()), {name.lower() for _, name in left}
-    for said, path in leaves(values):
-        in_last_turn = ("turn", "") in left and said in json.dumps(values.get("messages", [0])[-1])
-        assert said in taken or in_last_turn or names & {name.lower() for name in path}, (said, path, left, taken)
+    taken, names = json.dumps(example.as_dict()), {name.lower() for _, name in left}
+    for text, path in leaves(values):
+        in_last_turn = ("turn", "") in left and text in json.dumps(values.get("messages", [0])[-1])
+        assert text in taken or in_last_turn or names & {name.lower() for name in path}, (text, path, left, taken)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_left_out_is_named_by_its_place(values: dict[str, Any], named: set[tuple[str, str]]) -> None:
-    found, _, left = text_loss(values)
-    assert found and left.keys() == named
+    example, _, left = text_loss(values)
+    assert example and left.keys() == named
 
 
 @pytest.mark.parametrize("mark", [{"label": False}, {"label": "False"}, {"kto_tag": False}])
@@ -180,8 +180,8 @@ def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_pa
 )
 def test_a_row_that_points_at_a_picture_is_refused(values: dict[str, Any]) -> None:
     """Seen: the placeholder was learned as text."""
-    found, problems, _ = text_loss(values)
-    assert found is None and "uses text only" in str(problems[0].text)
+    example, problems, _ = text_loss(values)
+    assert example is None and "uses text only" in str(problems[0].text)
 
 
 def test_a_mark_in_plain_text_without_any_picture_stays() -> None:

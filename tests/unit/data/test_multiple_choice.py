@@ -79,8 +79,8 @@ def test_what_is_asked_about_stays_before_the_question(tmp_path: Path) -> None:
         {"premise": "It rained.", "question": "effect", "choice1": "We got wet.", "choice2": "We slept.", "label": at}
         for at in (0, 1)
     ]
-    asked = "It rained.\n\neffect\nA. We got wet.\nB. We slept."
-    assert read(tmp_path, rows) == [(asked, "A. We got wet."), (asked, "B. We slept.")]
+    question = "It rained.\n\neffect\nA. We got wet.\nB. We slept."
+    assert read(tmp_path, rows) == [(question, "A. We got wet."), (question, "B. We slept.")]
     rows = [{"article": "We met.", "question": "Who?", "options": ["He", "We"], "answer": "B", "id": "1"}]
     assert read(tmp_path, rows) == [("We met.\n\nWho?\nA. He\nB. We", "B. We")]
     rows = [{"dialogue": ["W: Hello.", "M: Hi."], "question": "Who?", "choice": ["He", "We"], "answer": "We"}]
@@ -89,11 +89,11 @@ def test_what_is_asked_about_stays_before_the_question(tmp_path: Path) -> None:
 
 def test_options_without_an_order_are_sorted_so_that_the_right_one_is_not_always_the_first(tmp_path: Path) -> None:
     spread = {f"distractor{n}": town for n, town in enumerate(("Rome", "Bern", "Kyiv"), 1)}
-    asked = [("Where?\nA. Bern\nB. Kyiv\nC. Paris\nD. Rome", "C. Paris")]
-    assert read(tmp_path, [{"question": "Where?", "correct_answer": "Paris", **spread}]) == asked
+    pairs = [("Where?\nA. Bern\nB. Kyiv\nC. Paris\nD. Rome", "C. Paris")]
+    assert read(tmp_path, [{"question": "Where?", "correct_answer": "Paris", **spread}]) == pairs
     assert "sorted" in sentences(report(tmp_path).notes)
     listed = {"question": "Where?", "correct_answer": "Paris", "incorrect_answers": ["Rome", "Bern", "Kyiv"]}
-    assert read(tmp_path, [listed | {"type": "multiple"}]) == asked
+    assert read(tmp_path, [listed | {"type": "multiple"}]) == pairs
     marked = [{"text": "Rome", "isCorrect": False}, {"text": "Paris", "isCorrect": True}]
     assert read(tmp_path, [{"question": "Where?", "answers": marked}]) == [("Where?\nA. Rome\nB. Paris", "B. Paris")]
 
@@ -216,8 +216,8 @@ def test_the_index_that_pandas_writes_is_no_question(tmp_path: Path) -> None:
     rows = [[at, "gold", "He sits down. He", "sleeps.", "flies.", "melts.", at] for at in range(3)]
     with file.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows([["", "gold-source", "startphrase", "ending0", "ending1", "ending2", "label"], *rows])
-    asked = [example.messages[0].content for _, example in examples_of(file)]
-    assert asked == ["He sits down. He\nA. sleeps.\nB. flies.\nC. melts."] * 3
+    questions = [example.messages[0].content for _, example in examples_of(file)]
+    assert questions == ["He sits down. He\nA. sleeps.\nB. flies.\nC. melts."] * 3
 
 
 def test_options_as_lines_of_a_cell_with_a_question_that_no_name_tells(tmp_path: Path) -> None:

@@ -190,10 +190,10 @@ def test_questions_about_one_text_are_rows_with_it_or_one_conversation(tmp_path:
         "u It rains.\n\nWhy?\nA. So.\nB. No. | a A. So.",
         "u It rains.\n\nWho?\nA. Jo\nB. Zoe | a B. Zoe",
     ]
-    asked = {"followup": "y", "yesno": "x"}
+    marks = {"followup": "y", "yesno": "x"}
     quac = {"paragraphs": [{"context": "It rains.", "qas": [
-        asked | {"question": "Why?", "orig_answer": {"text": "So."}},
-        asked | {"question": "Really?", "answers": [{"text": "Yes."}]}]}]}  # fmt: skip
+        marks | {"question": "Why?", "orig_answer": {"text": "So."}},
+        marks | {"question": "Really?", "answers": [{"text": "Yes."}]}]}]}  # fmt: skip
     assert turns(read(tmp_path, quac)[0]) == "u It rains.\n\nWhy? | a So. | u Really? | a Yes."
 
 
@@ -262,11 +262,11 @@ def test_messages_with_the_types_and_calls_of_langchain_are_read(tmp_path: Path)
 
 
 def test_the_body_of_a_question_stands_before_it_unless_it_repeats_that(tmp_path: Path) -> None:
-    body, asked = "Two apples are red.", "How many are red?"
-    rows: list[Row] = [{"Body": body, "Question": question, "Answer": "2"} for question in (asked, f"{body} {asked}")]
+    body, prompt = "Two apples are red.", "How many are red?"
+    rows: list[Row] = [{"Body": body, "Question": question, "Answer": "2"} for question in (prompt, f"{body} {prompt}")]
     assert [turns(example) for example in read(tmp_path, *rows)] == [
-        f"u {body}\n\n{asked} | a 2",
-        f"u {body} {asked} | a 2",
+        f"u {body}\n\n{prompt} | a 2",
+        f"u {body} {prompt} | a 2",
     ]
 
 
@@ -282,9 +282,9 @@ def test_turns_that_a_cell_of_a_table_writes_are_turns(tmp_path) -> None:
 
 
 def test_questions_about_a_text_under_other_names(tmp_path) -> None:
-    asked = [{"query_id": "1", "query_text": "Who sails?", "answers": ["Anna"]}]
+    questions = [{"query_id": "1", "query_text": "Who sails?", "answers": ["Anna"]}]
     (tmp_path / "a.json").write_text(
-        json.dumps([{"context_text": "Anna sails.", "title": "Sea", "qas": asked}]), "utf-8"
+        json.dumps([{"context_text": "Anna sails.", "title": "Sea", "qas": questions}]), "utf-8"
     )
     ((_, example),) = examples_of(tmp_path / "a.json")
     assert [message.content for message in example.messages] == ["Anna sails.\n\nWho sails?", "Anna"]

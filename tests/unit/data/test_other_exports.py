@@ -71,13 +71,13 @@ def test_whatever_stands_in_such_a_file_is_rows_or_a_sentence(content: Any, tmp_
 
 
 def test_a_message_of_telegram_that_nobody_wrote_by_hand_is_left_out(tmp_path: Path) -> None:
-    said = [
+    messages = [
         telegram("Maria", "Hello?", 1),
         telegram("Jo", "Yes.", 2),
         telegram("Maria", "word " * 220_000, 3),
         telegram("Jo", "Hm.", 4),
     ]
-    file = written(tmp_path, "result.json", {"name": "Maria", "type": "personal_chat", "id": 1, "messages": said})
+    file = written(tmp_path, "result.json", {"name": "Maria", "type": "personal_chat", "id": 1, "messages": messages})
     report = inspect_file(file, choices=Choices(voice="Jo"))
     assert left(report)["long"] == 1 and report.good_rows >= 1
     assert max(len(text) for turn in turns(file, Choices(voice="Jo")) for text in turn) < 100
@@ -144,10 +144,10 @@ def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str
 
 
 def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
-    said = "- messages:\n  - {role: user, content: no}\n  - {role: assistant, content: Yes, train: MARK}\n"
+    content = "- messages:\n  - {role: user, content: no}\n  - {role: assistant, content: Yes, train: MARK}\n"
     for mark, weight in (("no", 0), ("False", 0), ("off", 0), ("yes", 1), ("TRUE", 1)):
         rows = (
-            said.replace("MARK", mark)
+            content.replace("MARK", mark)
             + "  - {role: user, content: And?}\n  - {role: assistant, content: Good., weight: 1.0}\n"
         )
         [(_, example)] = examples_of(written(tmp_path, "a.yaml", rows))

@@ -25,9 +25,9 @@ SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
     left = Tally()
     row = Row(1, values)
-    found, problems = read_example(row, recognize_format([row]), left)
-    assert found or problems
-    return found, {one.what.params["name"] for one in left.summary()}
+    example, problems = read_example(row, recognize_format([row]), left)
+    assert example or problems
+    return example, {one.what.params["name"] for one in left.summary()}
 
 
 @pytest.mark.parametrize(
@@ -108,15 +108,15 @@ def test_other_columns_that_say_the_same_are_the_same_messages(values: dict[str,
 
 def test_a_context_stands_before_its_question_and_further_answers_are_named() -> None:
     """Seen: the context of a question was not read at all."""
-    found, left = said(
+    example, left = said(
         {"context": "Food.", "question": Q, "answers": {"text": [A, B], "answer_start": [3, 4]}, "id": "x"}
     )
-    assert found and found.messages[0].content == f"Food.\n\n{Q}" and left == {"text", "answer_start", "id"}
+    assert example and example.messages[0].content == f"Food.\n\n{Q}" and left == {"text", "answer_start", "id"}
 
 
 def test_earlier_turns_beside_an_instruction_are_turns() -> None:
-    found, left = said({"instruction": Q, "output": A, "history": [["Hi", "Hello."]]})
-    assert found and [m.content for m in found.messages] == ["Hi", "Hello.", Q, A] and not left
+    example, left = said({"instruction": Q, "output": A, "history": [["Hi", "Hello."]]})
+    assert example and [m.content for m in example.messages] == ["Hi", "Hello.", Q, A] and not left
     assert said({"instruction": Q, "output": A, "history": []}) == (PAIR, set())
     assert said({"instruction": Q, "output": A, "history": "Hi"}) == (PAIR, {"history"})
 
@@ -125,8 +125,8 @@ def test_earlier_turns_beside_an_instruction_are_turns() -> None:
     "values", [{"dialog": [Q]}, {"prompt": [USER]}, {"question": Q, "answers": {"text": []}}, {"turns": [[Q, A], [Q]]}]
 )
 def test_what_is_no_whole_conversation_is_refused(values: dict[str, Any]) -> None:
-    found, problems = read_example(Row(1, values), "messages" if "answers" not in values else "question_answer")
-    assert found is None and problems
+    example, problems = read_example(Row(1, values), "messages" if "answers" not in values else "question_answer")
+    assert example is None and problems
 
 
 SQUAD = {

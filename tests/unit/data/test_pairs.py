@@ -71,31 +71,31 @@ def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: To
     listener = Listener()
     train, _ = tokenize(rows, RECIPE, tokenizer, listener)
     assert [learned(row, tokenizer) for row in train] == [["b", "c"], ["e", "f"]]
-    said = " ".join(map(str, listener.said))
+    messages = " ".join(map(str, listener.said))
     assert (
-        "no rejected answer" in said
-        and "are the same" in said
-        and "1 row is longer than 64 tokens and was skipped" in said
+        "no rejected answer" in messages
+        and "are the same" in messages
+        and "1 row is longer than 64 tokens and was skipped" in messages
     )
-    seen = Preview.measure(list(enumerate(rows, 1)), tokenizer, PAIRS)
-    counts = seen.counts(64)
+    preview = Preview.measure(list(enumerate(rows, 1)), tokenizer, PAIRS)
+    counts = preview.counts(64)
     assert (counts.pieces, counts.rows_dropped, counts.rows_refused, counts.first_dropped) == (2, 1, 2, (4,))
     assert counts.tokens == sum(len(row.input_ids) for row in train) and counts.learned == sum(
         row.learned_count for row in train
     )
-    assert seen.facts().rows == 3 and seen.row(3, 64).dropped
-    view = seen.row(0, 64)
+    assert preview.facts().rows == 3 and preview.row(3, 64).dropped
+    view = preview.row(0, 64)
     assert (
         view.is_pair
         and view.examples == 2
         and [piece.text for piece in view.pieces if piece.kind == "example"] == ["1", "2"]
     )
-    assert seen.examples(64, "cut") == len(train)
+    assert preview.examples(64, "cut") == len(train)
 
 
 def test_without_a_tokenizer_both_answers_are_estimated() -> None:
-    seen = Preview.measure([(1, pair(("a", "b"), ("a", "word " * 400)))], None, PAIRS)
-    assert len(seen.lengths) == 2 and seen.counts(2048).pieces == 1 and seen.counts(128).rows_dropped == 1
+    preview = Preview.measure([(1, pair(("a", "b"), ("a", "word " * 400)))], None, PAIRS)
+    assert len(preview.lengths) == 2 and preview.counts(2048).pieces == 1 and preview.counts(128).rows_dropped == 1
 
 
 def test_a_set_without_pairs_is_refused_for_it(tokenizer: Tokenizer) -> None:
@@ -125,10 +125,10 @@ def test_a_worse_answer_alone_follows_the_question_by_any_name_of_its_speaker(sp
 
 
 def test_a_worse_answer_that_cannot_be_read_is_said_and_the_better_one_stays() -> None:
-    example, (said,) = read_example(
+    example, (problem,) = read_example(
         Row(1, {"prompt": "Why?", "chosen": "Because.", "rejected": [{"role": "owl", "content": "x"}]}), "messages"
     )
-    assert example == Example(messages=conversation("Why?", "Because.")) and said.text.key == "data.worse_unreadable"
+    assert example == Example(messages=conversation("Why?", "Because.")) and problem.text.key == "data.worse_unreadable"
 
 
 @pytest.mark.parametrize(

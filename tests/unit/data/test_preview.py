@@ -149,12 +149,12 @@ def test_a_dropped_row_is_named_by_its_number_in_the_file(tokenizer: Tokenizer) 
 
 
 def test_facts_are_before_the_cut(tokenizer: Tokenizer) -> None:
-    whole = [tokenizer.encode_example(example, 100_000) for example in UNEVEN]
+    encoded = [tokenizer.encode_example(example, 100_000) for example in UNEVEN]
     facts = Preview.measure(numbered(UNEVEN), tokenizer).facts()
     assert (facts.rows, facts.exact) == (len(UNEVEN), True)
-    assert facts.tokens == sum(len(row.input_ids) for row in whole)
-    assert facts.learned_tokens == sum(row.learned_count for row in whole)
-    assert facts.longest == max(len(row.input_ids) for row in whole)
+    assert facts.tokens == sum(len(row.input_ids) for row in encoded)
+    assert facts.learned_tokens == sum(row.learned_count for row in encoded)
+    assert facts.longest == max(len(row.input_ids) for row in encoded)
 
 
 def test_a_large_set_is_counted_on_evenly_spread_rows_and_projected() -> None:
@@ -222,11 +222,11 @@ def test_one_very_long_row_does_not_squeeze_the_others_into_one_bar() -> None:
 @pytest.mark.parametrize("example", UNEVEN, ids=range(len(UNEVEN)))
 def test_the_pieces_are_the_row_and_say_what_is_learned(example: Example, tokenizer: Tokenizer) -> None:
     preview = Preview.measure([(1, example)], tokenizer)
-    whole = tokenizer.encode_full(example)
+    full = tokenizer.encode_full(example)
     for max_length in (8, 40, 41, 42, 43, 50, 64, 512):
         view, row = preview.row(0, max_length), tokenizer.encode_example(example, max_length)
-        assert joined(view) == whole.text == tokenizer.decode(whole.input_ids, skip_special_tokens=False)
-        length = len(whole.input_ids)
+        assert joined(view) == full.text == tokenizer.decode(full.input_ids, skip_special_tokens=False)
+        length = len(full.input_ids)
         # plain text is split, never cut
         expected = (length - 1, 0) if example.text is not None else (row.learned_count, row.cut)
         assert (view.learned, view.cut, view.length) == (*expected, length)
@@ -244,12 +244,12 @@ def test_the_marked_text_is_the_answer_with_its_end_token(tokenizer: Tokenizer) 
 def test_a_character_of_several_tokens_goes_with_its_first(tokenizer: Tokenizer) -> None:
     """🙂 is two or more tokens of the starter: a cut inside it leaves it whole, on the side of its first token."""
     example = chat("a", "🙂🙂🙂")
-    preview, whole = Preview.measure([(1, example)], tokenizer), tokenizer.encode_full(example)
-    inside = next(i for i in range(2, len(whole.offsets)) if whole.offsets[i][0] < whole.offsets[i - 1][1])
+    preview, full = Preview.measure([(1, example)], tokenizer), tokenizer.encode_full(example)
+    inside = next(i for i in range(2, len(full.offsets)) if full.offsets[i][0] < full.offsets[i - 1][1])
     view = preview.row(0, inside)
-    assert joined(view) == whole.text and "\ufffd" not in joined(view)
+    assert joined(view) == full.text and "\ufffd" not in joined(view)
     kept = "".join(piece.text for piece in view.pieces if not piece.kind.startswith("cut"))
-    assert len(kept) == whole.offsets[inside - 1][0] + 1
+    assert len(kept) == full.offsets[inside - 1][0] + 1
 
 
 def test_special_tokens_around_plain_text_are_shown(starter_folder: Path, tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, 
 
 def test_only_the_last_previews_are_kept(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.preview.KEPT_PREVIEWS", 4)
-    asked = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
-    for sample, train_on in asked:
+    cases = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
+    for sample, train_on in cases:
         previews.get(f"sample:{sample}", "starter", Learning(train_on))
     assert len(previews._kept) == 4
     assert len({id(future.result().tokenizer) for future in previews._kept.values()}) == 1, "one tokenizer for all"
@@ -401,26 +401,26 @@ def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokeni
     """One row refused the whole set."""
     with_tools = Example.from_dict({"messages": CONVERSATIONS["tools"][0], "tools": CONVERSATIONS["tools"][1]})
     rows = [chat("What?", "That."), with_tools, chat("Who?", "They."), with_tools]
-    asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
-    seen = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
-    (said,) = map(str, seen.refused.messages(seen.counted))
-    assert said.startswith("2 of 4 rows are skipped") and "tools" in said and said.endswith("file: 7, 1200.")
-    counts, listener = seen.counts(512), Listener()
-    train, _ = tokenize(rows, asked, tokenizer, listener)
-    assert (counts.rows, counts.rows_refused, counts.rows_dropped, seen.facts().rows) == (4, 2, 0, 2)
+    recipe = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
+    preview = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
+    (message,) = map(str, preview.refused.messages(preview.counted))
+    assert message.startswith("2 of 4 rows are skipped") and "tools" in message and message.endswith("file: 7, 1200.")
+    counts, listener = preview.counts(512), Listener()
+    train, _ = tokenize(rows, recipe, tokenizer, listener)
+    assert (counts.rows, counts.rows_refused, counts.rows_dropped, preview.facts().rows) == (4, 2, 0, 2)
     assert counts.pieces == len(train) == 2 and counts.tokens == sum(len(row.input_ids) for row in train)
-    told = listener.warned["template.examples_refused"]
-    assert (told["rows"], told["read"], told["first"]) == (2, 4, [2, 4])
+    params = listener.warned["template.examples_refused"]
+    assert (params["rows"], params["read"], params["first"]) == (2, 4, [2, 4])
     with pytest.raises(TemplateError, match="Row 1,200 is skipped.*tools"):
-        seen.row(3, 512)
+        preview.row(3, 512)
 
 
 def test_a_set_of_which_the_template_refuses_every_row_is_refused_with_the_first_reason(tokenizer: Tokenizer) -> None:
     refused = Example.from_dict({"messages": CONVERSATIONS["tools"][0], "tools": CONVERSATIONS["tools"][1]})
-    asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
+    recipe = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
     for row, refuse in (
         (7, lambda: Preview.measure([(7, refused), (8, refused)], tokenizer)),
-        (1, lambda: tokenize([refused, refused], asked, tokenizer, Listener())),
+        (1, lambda: tokenize([refused, refused], recipe, tokenizer, Listener())),
     ):
         with pytest.raises(TemplateError, match=f"None of 2 rows can be used. Row {row}: .*tools"):
             refuse()
@@ -463,33 +463,33 @@ print([name for name in ("torch", "transformers", "datasets", "gradio") if name 
 
 
 def of_conversations(*names: str) -> list[tuple[int, Example]]:
-    found = (CONVERSATIONS[name] for name in names)
-    return numbered([Example.from_dict({"messages": turns, "tools": tools}) for turns, tools in found])
+    conversations = (CONVERSATIONS[name] for name in names)
+    return numbered([Example.from_dict({"messages": turns, "tools": tools}) for turns, tools in conversations])
 
 
 def test_thinking_and_tool_calls_are_seen_apart_with_what_the_template_does_to_them(
     tmp_path: Path, starter_folder: Path
 ) -> None:
     qwen = Tokenizer(tokenizer_folder(tmp_path, starter_folder))
-    seen = Preview.measure(of_conversations("thinking_tools", "thinking_turns", "plain"), qwen)
+    preview = Preview.measure(of_conversations("thinking_tools", "thinking_turns", "plain"), qwen)
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call><|im_end|>'
-    learned = [(piece.text, piece.part) for piece in seen.row(0, 4096).pieces if piece.kind == "learned"]
+    learned = [(piece.text, piece.part) for piece in preview.row(0, 4096).pieces if piece.kind == "learned"]
     assert learned == [
         ("<think>\nI must look.", "thinking"), ("\n</think>\n\n", ""), (call, "call"),
         ("<think>\nNow I know.", "thinking"), ("\n</think>\n\nIt is 20 degrees.<|im_end|>", ""),
     ]  # fmt: skip
-    two = seen.row(1, 4096)
+    two = preview.row(1, 4096)
     assert two.examples == 2 and [piece.text for piece in two.pieces if piece.kind == "example"] == ["1", "2"]
     assert two.learned == sum(
-        len(row.input_ids) and sum(row.learned[1:]) for row in qwen.encode_row(seen.rows[1][1], Learning())
+        len(row.input_ids) and sum(row.learned[1:]) for row in qwen.encode_row(preview.rows[1][1], Learning())
     )
-    assert [note.key for note in seen.notes] == ["framing.mixed", "framing.unfolded"]
-    assert (seen.counts(4096).rows, seen.counts(4096).counted, seen.counts(4096).pieces) == (3, 3, 4)
+    assert [note.key for note in preview.notes] == ["framing.mixed", "framing.unfolded"]
+    assert (preview.counts(4096).rows, preview.counts(4096).counted, preview.counts(4096).pieces) == (3, 3, 4)
     last = Preview.measure(of_conversations("thinking_turns"), qwen, Learning(mask_history=True))
     assert [note.key for note in last.notes] == ["framing.unlearned"] and last.row(0, 4096).examples == 1
     off = Preview.measure(of_conversations("thinking_turns"), qwen, Learning(enable_thinking=False))
     assert [note.key for note in off.notes] == ["framing.not_thinking", "framing.left_out", "framing.unfolded"]
-    assert all(note.render(language) for note in (*seen.notes, *last.notes, *off.notes) for language in ("en", "zh"))
+    assert all(note.render(language) for note in (*preview.notes, *last.notes, *off.notes) for language in ("en", "zh"))
 
 
 def test_the_worker_trains_on_the_examples_that_were_previewed(tmp_path: Path, starter_folder: Path) -> None:

@@ -55,14 +55,14 @@ def test_bad_answers_are_left_out_and_said_but_for_kto_which_has_them_marked(sto
 
 def test_the_rated_answer_is_the_last_that_is_to_be_learned(tmp_path: Path, starter_folder: Path) -> None:
     """One row whose last answer had weight 0 ended preview, plan and run of the whole set in an IndexError."""
-    said = [
+    turns = [
         ("user", "Who?", 1),
         ("assistant", "Me, said early.", 1),
         ("user", "Sure?", 1),
         ("assistant", "Not to be learned.", 0),
     ]
     row = {
-        "messages": [{"role": role, "content": text, "weight": weight} for role, text, weight in said],
+        "messages": [{"role": role, "content": text, "weight": weight} for role, text, weight in turns],
         "label": True,
     }
     (tmp_path / "rated.jsonl").write_text(
@@ -94,8 +94,8 @@ def test_each_row_has_the_answer_of_the_one_before_beside_it(
         assert (own, other) == (ROWS[i]["completion"], ROWS[i - 1]["completion"]), i
         assert all(f"What is {i}?" in tokenizer.decode(one.input_ids) for one in row.examples)
         assert train.lengths[i] == len(row.input_ids)
-    seen = Preview.measure(sets.rows(source, None, Choices(rated=True)), tokenizer, Learning.from_recipe(kto()))
-    assert seen.counts(64).tokens == int(train.lengths.sum())
+    preview = Preview.measure(sets.rows(source, None, Choices(rated=True)), tokenizer, Learning.from_recipe(kto()))
+    assert preview.counts(64).tokens == int(train.lengths.sum())
 
 
 def test_what_is_too_long_is_left_out_whole_and_another_rows_answer_is_cut(starter_folder: Path) -> None:

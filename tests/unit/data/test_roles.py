@@ -39,18 +39,18 @@ MORE = "2025-03-12"
 )  # fmt: skip
 def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns: tuple[str, str], tmp_path) -> None:
     """Seen: each of these was refused."""
-    asked, answered = columns
+    question, answered = columns
     file = tmp_path / "a.csv"
-    file.write_text(f'Date,{answered},{asked}\n{MORE},"{A}","{Q}"\n', "utf-8")
+    file.write_text(f'Date,{answered},{question}\n{MORE},"{A}","{Q}"\n', "utf-8")
     assert [example for _, example in examples_of(file)] == [PAIR]
     report = inspect_file(file)
-    assert report.roles == {answered: "answer", asked: "question"} and report.format == "question_answer"
+    assert report.roles == {answered: "answer", question: "question"} and report.format == "question_answer"
     assert set(report.columns) == {"Date", *columns} and [str(one.what) for one in report.left_out] == [
         "The column “date”"
     ]
     (note,) = report.notes
     for language in ("en", "zh"):
-        assert asked in note.render(language) and answered in note.render(language)
+        assert question in note.render(language) and answered in note.render(language)
 
 
 @pytest.mark.parametrize(

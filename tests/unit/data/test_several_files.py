@@ -58,9 +58,9 @@ def test_files_of_several_formats_are_one_set_in_the_order_of_their_names(put) -
     )
     report = inspect_file(path)
     assert (report.kind, report.rows, report.good_rows, report.error_count) == ("zip", 4, 4, 0)
-    found = list(examples_of(path))
-    assert [row for row, _ in found] == [1, 2, 3, 4]
-    assert [example.text or example.messages[-1].content for _, example in found] == ["Das.", "two", "ten", "ho"]
+    examples = list(examples_of(path))
+    assert [row for row, _ in examples] == [1, 2, 3, 4]
+    assert [example.text or example.messages[-1].content for _, example in examples] == ["Das.", "two", "ten", "ho"]
     assert (
         "consists of 4 files, with these rows: a.csv (1), b/chapter 2.txt (1), b/chapter 10.txt (1), c.json (1)"
         in notes(report)
@@ -98,8 +98,8 @@ def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
         )
     )
     assert report.good_rows == 2 and "d.json is an image" in notes(report)
-    said = " ".join(str(problem.text) for problem in report.problems)
-    assert "b.json is broken at row 2" in said and "no text to learn in the columns x, y, z, v" in said
+    sentences = " ".join(str(problem.text) for problem in report.problems)
+    assert "b.json is broken at row 2" in sentences and "no text to learn in the columns x, y, z, v" in sentences
 
 
 def test_nothing_to_read_is_one_sentence(put) -> None:
@@ -164,7 +164,7 @@ def test_a_whatsapp_zip_is_its_chat_whatever_lies_beside_it(put) -> None:
 
 def test_a_slack_export_is_its_channels_and_one_voice(put) -> None:
     def day(name: str, ts: int) -> str:
-        said = [("U1", "Question?"), ("U2", name)]
+        messages = [("U1", "Question?"), ("U2", name)]
         return json.dumps(
             [
                 {
@@ -174,7 +174,7 @@ def test_a_slack_export_is_its_channels_and_one_voice(put) -> None:
                     "ts": f"{ts + i}.0",
                     "user_profile": {"real_name": {"U1": "Eva", "U2": "Max"}[user]},
                 }
-                for i, (user, text) in enumerate(said)
+                for i, (user, text) in enumerate(messages)
             ]
         )
 
@@ -198,8 +198,8 @@ def test_slacks_people_go_by_their_names_in_users_json_which_an_added_folder_kee
     """Seen: a voice had to be chosen among ids, and who had a profile in one day's file alone was two people."""
     folder = tmp_path / "export"
     (folder / "general").mkdir(parents=True)
-    said = [{"type": "message", "user": f"U{i}", "text": "Well?", "ts": f"{1735689600 + i}.0"} for i in (1, 2)]
-    (folder / "general" / "2025-01-01.json").write_text(json.dumps(said))
+    messages = [{"type": "message", "user": f"U{i}", "text": "Well?", "ts": f"{1735689600 + i}.0"} for i in (1, 2)]
+    (folder / "general" / "2025-01-01.json").write_text(json.dumps(messages))
     (folder / "users.json").write_text(
         json.dumps([{"id": "U1", "name": "eva"}, {"id": "U2", "profile": {"real_name": "Max"}}])
     )
@@ -226,8 +226,8 @@ def test_dataset_info_says_what_columns_are(put) -> None:
         }
     )
     report = inspect_file(path)
-    found = [example for _, example in examples_of(path)]
-    assert [[m.content for m in example.messages] for example in found] == [["S", "Q\n\nM", "A"], ["Hi?", "Ho."]]
+    examples = [example for _, example in examples_of(path)]
+    assert [[m.content for m in example.messages] for example in examples] == [["S", "Q\n\nM", "A"], ["Hi?", "Ho."]]
     assert [str(left.what) for left in report.left_out] == ["The column “id”"] and "not read: 2" in notes(report)
     with pytest.raises(DataError, match="does not describe the columns: it is not JSON"):
         inspect_file(put({"dataset_info.json": "{", "mine.json": "[]"}))
@@ -340,11 +340,14 @@ def test_results_of_a_batch_are_read_with_their_requests(tmp_path: Path) -> None
     def lines(*rows: object) -> str:
         return "".join(json.dumps(row) + "\n" for row in rows)
 
-    asked = [{"role": "user", "content": "2 + 2?"}]
-    told = {"role": "assistant", "content": "4"}
+    question = [{"role": "user", "content": "2 + 2?"}]
+    answer = {"role": "assistant", "content": "4"}
     formats = {
-        "openai": ({"body": {"messages": asked}}, {"response": {"body": {"choices": [{"message": told}]}}}),
-        "anthropic": ({"params": {"messages": asked, "system": "Count."}}, {"result": {"type": "x", "message": told}}),
+        "openai": ({"body": {"messages": question}}, {"response": {"body": {"choices": [{"message": answer}]}}}),
+        "anthropic": (
+            {"params": {"messages": question, "system": "Count."}},
+            {"result": {"type": "x", "message": answer}},
+        ),
     }
     for name, (request, result) in formats.items():
         folder = tmp_path / name

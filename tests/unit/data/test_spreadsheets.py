@@ -176,8 +176,8 @@ def test_a_title_above_the_names_of_the_columns_is_left_out_and_said(tmp_path: P
         {"Frage": "Was kostet es?", "Antwort": "Zwölf.", "Von": "Eva"},
         {"Frage": "Und?", "Antwort": "Nichts.", "Von": ""},
     ]
-    said = {str(left.what): left.count for left in inspect_file(path).left_out}
-    assert said["Lines above the column names"] == 2
+    counts = {str(left.what): left.count for left in inspect_file(path).left_out}
+    assert counts["Lines above the column names"] == 2
 
 
 def test_columns_without_names_keep_what_stands_in_them(tmp_path: Path) -> None:

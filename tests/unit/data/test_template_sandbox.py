@@ -89,11 +89,15 @@ def test_what_is_rendered_apart_is_what_is_rendered_here() -> None:
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     tokens = ({"bos_token": "<é>", "eos_token": "</s>"}, frozenset({"</s>"}))
-    here, apart = ChatTemplate(source, *tokens), IsolatedTemplate(source, *tokens)
+    in_process, apart = ChatTemplate(source, *tokens), IsolatedTemplate(source, *tokens)
     turns = [*MESSAGES, {"role": "user", "content": "天 \ue0f0"}, {"role": "assistant", "content": "So"}]
-    assert apart.conversations(turns) == here.conversations(turns)
-    assert apart.render(turns, True) == here.render(turns, True)
-    assert (apart.dialect, apart.stop, apart.fingerprint) == (here.dialect, here.stop, here.fingerprint)
+    assert apart.conversations(turns) == in_process.conversations(turns)
+    assert apart.render(turns, True) == in_process.render(turns, True)
+    assert (apart.dialect, apart.stop, apart.fingerprint) == (
+        in_process.dialect,
+        in_process.stop,
+        in_process.fingerprint,
+    )
     with pytest.raises(TemplateError, match="no") as raised:
         IsolatedTemplate("{{ raise_exception('no') }}").conversations(turns)
     assert raised.value.message.key == "template.cannot_render"

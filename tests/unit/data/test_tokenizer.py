@@ -102,9 +102,9 @@ def test_padding_that_looks_like_the_end_token_is_not_mistaken_for_it(tokenizer:
 
 
 def test_a_long_row_is_cut_at_its_end_and_counted(tokenizer: Tokenizer) -> None:
-    whole = tokenizer.encode_example(STYLE, 512)
+    full = tokenizer.encode_example(STYLE, 512)
     cut = tokenizer.encode_example(STYLE, 40)
-    assert cut.input_ids == whole.input_ids[:40] and cut.cut == len(whole.input_ids) - 40
+    assert cut.input_ids == full.input_ids[:40] and cut.cut == len(full.input_ids) - 40
 
 
 def test_train_on_everything_learns_every_token(tokenizer: Tokenizer) -> None:

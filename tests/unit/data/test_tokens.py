@@ -127,12 +127,12 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
         for n, (flags, is_text) in enumerate(wholes)
     ]  # fmt: skip
     builder = Builder()
-    for number, whole in enumerate(made):
-        builder.add(number, 0, [counted(whole)])
+    for number, full in enumerate(made):
+        builder.add(number, 0, [counted(full)])
     held = Tokenized([], None, ANSWERS)
     held._keep(builder)
     pieces = Pieces.from_tokens(held.tokens(np.arange(len(made))), limit, how, overlap)
-    expected = [[row for row in fit(whole, limit, how, overlap) if row.learned_count] for whole in made]
+    expected = [[row for row in fit(full, limit, how, overlap) if row.learned_count] for full in made]
     assert [without_first(row) for row in pieces] == [without_first(row) for rows in expected for row in rows]
     assert list(pieces.per_example) == list(map(len, expected))
     assert list(lengths_of(pieces)) == list(lengths_of([*pieces])) and list(learned_of(pieces)) == list(
@@ -147,10 +147,10 @@ def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(
     rows = store.rows(added(store, tmp_path))
     for some in (at(3, 1), at(30, 2, 29), at(7)):
         Tokenized(rows, tokenizer, ANSWERS).tokens(some)
-    wanted = at(29, 0, 3, 7, 39, 1, 3)
-    found = Tokenized(rows, tokenizer, ANSWERS).tokens(wanted, trains=True)
-    expected = [tokenizer.encode_row(rows[int(i)][1], ANSWERS)[0].input_ids for i in wanted]
-    assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == expected and len(kept(store)) == 4
+    positions = at(29, 0, 3, 7, 39, 1, 3)
+    tokens = Tokenized(rows, tokenizer, ANSWERS).tokens(positions, trains=True)
+    expected = [tokenizer.encode_row(rows[int(i)][1], ANSWERS)[0].input_ids for i in positions]
+    assert [tokens.ids(i, 0, int(tokens.lengths[i])) for i in range(len(tokens))] == expected and len(kept(store)) == 4
 
 
 # ---- once ----------------------------------------------------------------------------------------
@@ -161,12 +161,12 @@ def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(
 ) -> None:
     id = added(store, tmp_path)
     counting = Counting(tokenizer)
-    seen = Preview.measure(store.rows(id), counting)
+    preview = Preview.measure(store.rows(id), counting)
     assert counting.encoded == 40
     again = DatasetStore(store.root, tmp_path)
     recipe = Recipe.parse({"data": {"source": id, "max_length": 64}})
     train, evaluation = tokenize(again.rows(id).examples, recipe, counting, Silent())
-    assert counting.encoded == 40 and len(train) + len(evaluation) == seen.counts(64).pieces
+    assert counting.encoded == 40 and len(train) + len(evaluation) == preview.counts(64).pieces
     fresh, _ = tokenize([example for _, example in again.rows(id)], recipe, tokenizer, Silent())
     assert list(train) == list(fresh), "as if nothing had been kept"
     everything = Learning("everything")
@@ -198,18 +198,18 @@ def test_what_was_counted_before_a_stop_is_not_lost(
     store: DatasetStore, tmp_path: Path, tokenizer, monkeypatch
 ) -> None:
     monkeypatch.setattr(tokens_module, "SEGMENT_ROWS", 7)
-    rows, told = store.rows(added(store, tmp_path, 60)), []
+    rows, reports = store.rows(added(store, tmp_path, 60)), []
 
     def stop(ready: int) -> None:
-        told.append(ready)
+        reports.append(ready)
         if ready >= 40:
             raise StopRequested
 
     with pytest.raises(StopRequested):
         Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(60), stop)
     counting = Counting(tokenizer)
-    Tokenized(rows, counting, ANSWERS).tokens(np.arange(60), told.append)
-    assert counting.encoded == 20 and told == [0, 20, 40, 40]
+    Tokenized(rows, counting, ANSWERS).tokens(np.arange(60), reports.append)
+    assert counting.encoded == 20 and reports == [0, 20, 40, 40]
     assert len(kept(store)) == 6 + 3
 
 
@@ -225,12 +225,12 @@ def test_a_row_that_the_template_refuses_is_remembered_as_refused(
     rows = store.rows(store.import_file(file).id)
     for _ in range(2):
         counting = Counting(tokenizer)
-        found = Tokenized(rows, counting, ANSWERS).tokens(at(1, 0, 1))
-        assert [(place, why.key) for place, why in found.refused] == [
+        tokens = Tokenized(rows, counting, ANSWERS).tokens(at(1, 0, 1))
+        assert [(place, why.key) for place, why in tokens.refused] == [
             (0, "template.no_tools"),
             (2, "template.no_tools"),
         ]
-        assert list(found.counts) == [0, 1, 0] and list(found.row) == [1]
+        assert list(tokens.counts) == [0, 1, 0] and list(tokens.row) == [1]
     assert counting.encoded == 0
 
 
@@ -307,16 +307,16 @@ def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "replace", full)
-    found = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
-    assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
+    tokens = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    assert len(Pieces.from_tokens(tokens, 64, "cut")) == 40 and kept(store) == []
 
 
 @pytest.mark.usefixtures("mapped_files_stay")
 def test_a_disk_that_gives_back_something_else_is_not_asked_for_ever(store, tmp_path, tokenizer, monkeypatch) -> None:
-    rows, whole = store.rows(added(store, tmp_path)), files.replace
-    monkeypatch.setattr(files, "replace", lambda path, data: whole(path, flip(data, len(data) - 3)))
-    found = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
-    assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
+    rows, replace = store.rows(added(store, tmp_path)), files.replace
+    monkeypatch.setattr(files, "replace", lambda path, data: replace(path, flip(data, len(data) - 3)))
+    tokens = Tokenized(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    assert len(Pieces.from_tokens(tokens, 64, "cut")) == 40 and kept(store) == []
 
 
 def test_a_deleted_set_takes_its_tokens_with_it(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
@@ -371,26 +371,26 @@ def test_what_a_run_holds_of_a_row_is_some_numbers(store, tmp_path: Path, tokeni
 def test_rows_that_lie_on_disk_are_the_rows_counted_in_memory(store, tmp_path: Path, tokenizer, more) -> None:
     file = tmp_path / "mine.jsonl"
     answers = [f"It is {i}. " * (1 + i % 9) for i in range(120)]
-    said = {
+    shapes = {
         "dpo": lambda i: {"chosen": answers[i], "rejected": answers[i - 1]},
         "kto": lambda i: {"completion": answers[i], "label": i % 3 > 0},
     }
-    shape = said.get(more.get("objective"), lambda i: {"completion": answers[i]})
+    shape = shapes.get(more.get("objective"), lambda i: {"completion": answers[i]})
     file.write_text("\n".join(json.dumps({"prompt": f"What is {i}?"} | shape(i)) for i in range(120)), "utf-8")
     data = {name: value for name, value in more.items() if name == "long_examples"}
     train = {name: value for name, value in more.items() if name != "long_examples"}
     recipe = Recipe.parse({"data": {"source": store.import_file(file).id, "max_length": 80} | data, "train": train})
     rows = store.rows(recipe.data.source).examples
-    told = []
+    results = []
     for examples in (rows, list(rows), rows):
         heard: list[Any] = []
         reporter = Silent()
         reporter.warn = heard.append  # type: ignore[attr-defined]
         reporter.add_facts = heard.append  # type: ignore[attr-defined]
-        found = tokenize(examples, recipe, tokenizer, reporter)
-        told.append([heard, *([list(part), list(lengths_of(part)), list(learned_of(part))] for part in found)])
-    assert told[0] == told[1] == told[2] and told[0][1][0] and told[0][2][0]
-    assert told[0][1][1] == [len(row.input_ids) for row in told[0][1][0]]
+        parts = tokenize(examples, recipe, tokenizer, reporter)
+        results.append([heard, *([list(part), list(lengths_of(part)), list(learned_of(part))] for part in parts)])
+    assert results[0] == results[1] == results[2] and results[0][1][0] and results[0][2][0]
+    assert results[0][1][1] == [len(row.input_ids) for row in results[0][1][0]]
 
 
 @pytest.mark.parametrize("rows", [20, 21, 100, 3000])
@@ -420,6 +420,6 @@ PACKED = [[[5, 2, 3], [7]], [[1, 4], [6, 0]], [[8]]]
 
 
 def test_a_message_with_thinking_and_a_system_message_are_remembered(tokenizer: Tokenizer) -> None:
-    said = (ChatMessage("system", "s"), ChatMessage("user", "q"), ChatMessage("assistant", "a"))
-    found = Tokenized([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).tokens(at(0, 1))
-    assert list(found.system) == [True, False] and list(found.is_text) == [False, True] and not found.thoughts.any()
+    messages = (ChatMessage("system", "s"), ChatMessage("user", "q"), ChatMessage("assistant", "a"))
+    tokens = Tokenized([(1, Example(messages=messages)), (2, Example(text="x y"))], tokenizer, ANSWERS).tokens(at(0, 1))
+    assert list(tokens.system) == [True, False] and list(tokens.is_text) == [False, True] and not tokens.thoughts.any()

@@ -90,14 +90,14 @@ def learned_tokens(rows: list[Encoded]) -> list[int]:
 
 @pytest.mark.parametrize("length", [2, 15, 16, 17, 31, 32, 100])
 def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length: int) -> None:
-    whole = FullExample(list(range(length)), [t % 3 > 0 for t in range(length)], "", [], Rendered("", ()))
-    pieces = fit(whole, 16, "split")
+    full = FullExample(list(range(length)), [t % 3 > 0 for t in range(length)], "", [], Rendered("", ()))
+    pieces = fit(full, 16, "split")
     assert learned_tokens(pieces) == [t for t in range(1, length) if t % 3]
     assert all(1 < len(piece.input_ids) <= 16 for piece in pieces)
     assert all(a.input_ids[-1] == b.input_ids[0] for a, b in zip(pieces, pieces[1:], strict=False))
-    [cut] = fit(whole, 16, "cut")
+    [cut] = fit(full, 16, "cut")
     assert (cut.input_ids, cut.cut) == (list(range(min(length, 16))), max(0, length - 16))
-    assert fit(whole, 16, "drop") == ([] if length > 16 else [Encoded(whole.input_ids, whole.learned)])
+    assert fit(full, 16, "drop") == ([] if length > 16 else [Encoded(full.input_ids, full.learned)])
 
 
 @pytest.mark.parametrize("choice", ["cut", "split"])
@@ -105,13 +105,13 @@ def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length:
 def test_a_book_is_split_at_its_sentences_and_none_of_it_is_lost(choice: str, limit: int, tokenizer: Tokenizer) -> None:
     """Seen: a book as one row taught its first 512 tokens, the other 229,729 were cut."""
     book = "\n\n".join(f"Chapter {n}. " + f"It rained on day {n}. The cat slept. " * 4 for n in range(9))
-    (whole,) = tokenizer.encode_row(Example(text=book), Learning())
-    pieces = fit(whole, limit, choice)
-    assert learned_tokens(pieces) == whole.input_ids[1:]
+    (full,) = tokenizer.encode_row(Example(text=book), Learning())
+    pieces = fit(full, limit, choice)
+    assert learned_tokens(pieces) == full.input_ids[1:]
     assert all(1 < len(piece.input_ids) <= limit and not piece.cut for piece in pieces)
-    said = [tokenizer.decode(piece.input_ids[1:]) for piece in pieces]
+    texts = [tokenizer.decode(piece.input_ids[1:]) for piece in pieces]
     if limit == 40:
-        assert all(text.rstrip().endswith(".") for text in said[:-1])
+        assert all(text.rstrip().endswith(".") for text in texts[:-1])
     listener = Listener()
     tokenize(
         [Example(text=book)],
@@ -127,34 +127,34 @@ def test_pieces_that_overlap_read_some_tokens_again_and_learn_each_once(
     limit: int, overlap: int, tokenizer: Tokenizer
 ) -> None:
     book = "\n\n".join(f"Chapter {n}. " + f"It rained on day {n}. The cat slept. " * 4 for n in range(9))
-    (whole,) = tokenizer.encode_row(Example(text=book), Learning())
-    pieces = fit(whole, limit, "cut", overlap)
+    (full,) = tokenizer.encode_row(Example(text=book), Learning())
+    pieces = fit(full, limit, "cut", overlap)
     again = min(overlap, limit // 2 - 1)
-    assert learned_tokens(pieces) == whole.input_ids[1:] and all(len(piece.input_ids) <= limit for piece in pieces)
+    assert learned_tokens(pieces) == full.input_ids[1:] and all(len(piece.input_ids) <= limit for piece in pieces)
     for before, piece in zip(pieces, pieces[1:], strict=False):
         assert piece.input_ids[: again + 1] == before.input_ids[-again - 1 :] and not any(piece.learned[: again + 1])
-    assert len(pieces) <= 3 * len(fit(whole, limit, "cut")), "each goes on by half of what is left of it"
-    wanted = recipe({"max_length": limit, "overlap": overlap, "eval_fraction": 0})
-    train, _ = tokenize([Example(text=book)], wanted, tokenizer, Listener())
+    assert len(pieces) <= 3 * len(fit(full, limit, "cut")), "each goes on by half of what is left of it"
+    limited = recipe({"max_length": limit, "overlap": overlap, "eval_fraction": 0})
+    train, _ = tokenize([Example(text=book)], limited, tokenizer, Listener())
     assert [(row.input_ids, row.learned[1:]) for row in train] == [(row.input_ids, row.learned[1:]) for row in pieces]
     counts = Preview.measure([(1, Example(text=book))], tokenizer).counts(limit, "cut", overlap)
-    assert (counts.pieces, counts.learned) == (len(pieces), len(whole.input_ids) - 1)
+    assert (counts.pieces, counts.learned) == (len(pieces), len(full.input_ids) - 1)
 
 
 def test_a_book_that_is_to_be_left_out_for_its_length_is(tokenizer: Tokenizer) -> None:
-    (whole,) = tokenizer.encode_row(Example(text="word " * 100), Learning())
-    assert fit(whole, 16, "drop") == []
+    (full,) = tokenizer.encode_row(Example(text="word " * 100), Learning())
+    assert fit(full, 16, "drop") == []
 
 
 def test_a_short_run_encodes_only_the_rows_that_its_steps_read(tokenizer: Tokenizer) -> None:
     """It looked like this elsewhere: 52,000 rows tokenised for 30 steps (unsloth #8890)."""
     counting, listener = Counting(tokenizer), Listener()
-    wanted = recipe(max_steps=5, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    train, evaluation = tokenize(questions(2000), wanted, counting, listener)
+    short = recipe(max_steps=5, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    train, evaluation = tokenize(questions(2000), short, counting, listener)
     assert (len(train), len(evaluation)) == (40, 40) and counting.encoded == 80
     assert listener.said[-1].key == "run.rows_enough" and listener.said[-1].params["read"] == 80
     assert listener.progress[-1][1] == 80
-    again, _ = tokenize(questions(2000), wanted, tokenizer, Listener())
+    again, _ = tokenize(questions(2000), short, tokenizer, Listener())
     assert again == train, "the seed decides which"
     other, _ = tokenize(
         questions(2000), recipe(max_steps=5, per_device_train_batch_size=8, seed=1), tokenizer, Listener()
@@ -192,13 +192,13 @@ def test_each_choice_is_counted_and_said(tokenizer: Tokenizer) -> None:
 def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokenizer) -> None:
     """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
     examples = [Example(prompt="a", completion="b " * 3)] * 20
-    wanted = recipe({"eval_fraction": 0.1})
+    halved = recipe({"eval_fraction": 0.1})
     from core.data.validation_split import split
 
-    _, apart = split(20, 0.1, wanted.train.seed)
+    _, apart = split(20, 0.1, halved.train.seed)
     long = Example(prompt="word " * 600, completion="b")
     mixed = [example if i in apart else long for i, example in enumerate(examples)]
-    train, evaluation = tokenize(mixed, wanted, tokenizer, Listener())
+    train, evaluation = tokenize(mixed, halved, tokenizer, Listener())
     assert len(train) == len(apart) and evaluation == []
 
 
@@ -234,9 +234,9 @@ def test_near_copies_of_measured_rows_are_left_out_of_training_only_where_it_was
     examples += [Example(prompt=e.prompt, completion=f"{e.completion} now") for e in examples]
     listener = Listener()
     train, evaluation = tokenize(examples, recipe({"drop_near_leaked": True}), tokenizer, listener)
-    [said] = listener.said
+    [message] = listener.said
     trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
-    assert measured == evaluation and said.params["rows"] == len(trained) - len(train) >= 8
+    assert measured == evaluation and message.params["rows"] == len(trained) - len(train) >= 8
     assert len(tokenize(examples, recipe({"drop_leaked": True}), tokenizer, Listener())[0]) == len(trained), (
         "none says quite the same"
     )
@@ -247,10 +247,10 @@ def test_rows_that_are_measured_are_left_out_of_training_and_counted(tokenizer: 
     listener = Listener()
     train, evaluation = tokenize(examples, recipe({"drop_leaked": True}), tokenizer, listener)
     assert not {tuple(row.input_ids) for row in train} & {tuple(row.input_ids) for row in evaluation}
-    [said] = listener.said
-    assert (said.key, said.params["measured"]) == ("run.rows_leaked", 12) and said.params["rows"] == 120 - 12 - len(
-        train
-    ) > 5
+    [message] = listener.said
+    assert (message.key, message.params["measured"]) == ("run.rows_leaked", 12) and message.params[
+        "rows"
+    ] == 120 - 12 - len(train) > 5
     trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
     assert measured == evaluation, "what is measured stays"
     assert {tuple(row.input_ids) for row in trained} & {tuple(row.input_ids) for row in measured}

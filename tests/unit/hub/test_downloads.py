@@ -336,14 +336,14 @@ def test_a_mistake_of_ours_ends_a_download_once_and_a_person_may_try_again(
     hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was begun anew each 0.3 s, each time with a traceback in the log and no word on the page."""
-    seen: list[BaseException | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda said: seen.append(said.exc_value))
+    errors: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda said: errors.append(said.exc_value))
     with monkeypatch.context() as broken:
         broken.setattr(download, "fetch", lambda *asked, **how: {}["an error in this app"])
         app.start(REPO)
         row = until(app, "failed")
         assert row is not None and row.message is not None and row.message.key == "downloads.mistake"
-    wait_until(lambda: len(seen) == 1)  # the log has it once, with its place
+    wait_until(lambda: len(errors) == 1)  # the log has it once, with its place
     app.resume(REPO)
     until(app, "done")
 

@@ -72,14 +72,14 @@ def partials(cache: Path) -> list[Path]:
 
 
 def test_every_needed_file_arrives_byte_identical_and_nothing_else_does(cache):
-    wanted = tiny_model() | {"chat_template.jinja": b"{{ m }}", "vocab.json": b"{}", "LICENSE.txt": b"MIT"}
+    expected = tiny_model() | {"chat_template.jinja": b"{{ m }}", "vocab.json": b"{}", "LICENSE.txt": b"MIT"}
     unwanted = ("pytorch_model.bin", "modeling.py", "LICENSE.py", "consolidated.safetensors", "original/model.pth")
     unwanted += ("onnx/model.onnx", "model-Q4.gguf", "training_args.bin", "original/model.safetensors")
-    files = wanted | dict.fromkeys(unwanted, b"unwanted")
+    files = expected | dict.fromkeys(unwanted, b"unwanted")
     with FakeHub({REPO: files}) as server:
         folder = get(server, cache)
-        assert {asked.split("/")[-1] for asked in server.file_requests()} <= wanted.keys()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == wanted
+        assert {asked.split("/")[-1] for asked in server.file_requests()} <= expected.keys()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
     assert folder.name == commit_of(files)
     assert not partials(cache)
 
@@ -127,9 +127,9 @@ def test_without_symlinks_the_files_themselves_lie_in_the_snapshot(cache, monkey
     with FakeHub({REPO: tiny_model()}) as server:
         folder = get(server, cache)
         assert not any(path.is_symlink() for path in folder.iterdir())
-        asked = len(server.requests)
+        before = len(server.requests)
         assert get(server, cache) == folder
-        assert len(server.requests) == asked
+        assert len(server.requests) == before
 
 
 def test_weights_come_from_a_redirect_that_never_sees_the_token(cache, monkeypatch):
@@ -149,10 +149,10 @@ def test_weights_come_from_a_redirect_that_never_sees_the_token(cache, monkeypat
 def test_the_second_fetch_asks_nothing_and_works_with_the_hub_gone(cache):
     with FakeHub({REPO: tiny_model(shards=2)}) as server:
         folder = get(server, cache)
-        asked = len(server.requests)
+        before = len(server.requests)
         assert get(server, cache) == folder
         assert get(server, cache, revision=folder.name) == folder
-        assert len(server.requests) == asked
+        assert len(server.requests) == before
     assert get(server.url, cache) == folder
 
 
@@ -244,12 +244,12 @@ def test_a_stopped_download_goes_on_where_it_was_and_is_byte_identical(cache):
         with pytest.raises(StopRequested):
             get(server, cache, check=stop_when(server.stalled, cache, 1))
         server.release.set()
-        here = incomplete(cache)
-        assert 0 < here <= 5 * CHUNK
+        size_here = incomplete(cache)
+        assert 0 < size_here <= 5 * CHUNK
         server.stall_after = None
         server.requests.clear()
         folder = get(server, cache)
-        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={here}-"]
+        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={size_here}-"]
         assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
 
 
@@ -532,12 +532,12 @@ def test_a_disk_that_fills_at_ninety_percent_is_said_keeps_what_came_and_goes_on
         monkeypatch.setattr(partial_file.PartialFile, "write", until_full)
         error = refusal(server, cache)
         assert error.message.key == "hub.disk_full_midway" and "262.2 kB" in str(error)
-        here = incomplete(cache)
-        assert here >= 0.9 * size and cached.installed(cache) == []
+        size_here = incomplete(cache)
+        assert size_here >= 0.9 * size and cached.installed(cache) == []
         monkeypatch.setattr(partial_file.PartialFile, "write", write)
         server.requests.clear()
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
-        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={here}-"]
+        assert [asked.split()[-1] for asked in server.file_requests("model.safetensors")] == [f"bytes={size_here}-"]
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path):

@@ -52,24 +52,24 @@ def refusal(server: FakeHub | str, words: str = "qwen3") -> ModelError:
 
 
 def test_what_the_hub_tells_of_a_model_is_a_row_in_one_request(hub):
-    found = search(" qwen3   4b ", endpoint=hub.url)
-    assert [row.id for row in found] == ["owner/qwen3-4b-GGUF", "owner/qwen3-4b", "owner/qwen3-4b-lora"]
+    rows = search(" qwen3   4b ", endpoint=hub.url)
+    assert [row.id for row in rows] == ["owner/qwen3-4b-GGUF", "owner/qwen3-4b", "owner/qwen3-4b-lora"]
     assert len(hub.requests) == 1
-    model = found[1]
+    model = rows[1]
     assert (model.params, model.likes, model.downloads, model.gated) == (4_022_468_096, 900, 5_000_000, False)
     assert (model.license, model.languages, model.modified) == ("apache-2.0", ("en", "zh"), "2026-07-26")
     assert model.why_not is None
 
 
 def test_what_can_be_no_base_says_why_and_what_is_gated_says_so(hub):
-    found = {row.id: row for row in search("qwen3", endpoint=hub.url)}
-    why = {name: row.why_not.key for name, row in found.items() if row.why_not}
+    rows_by_id = {row.id: row for row in search("qwen3", endpoint=hub.url)}
+    why = {name: row.why_not.key for name, row in rows_by_id.items() if row.why_not}
     assert why == {
         "owner/qwen3-4b-GGUF": "hub_search.only_gguf",
         "owner/qwen3-4b-lora": "hub_search.adapter_of",
         "owner/qwen3-image": "hub_search.images",
     }
-    assert found["meta/qwen3-gated"].gated and found["meta/qwen3-gated"].license == "lic"
+    assert rows_by_id["meta/qwen3-gated"].gated and rows_by_id["meta/qwen3-gated"].license == "lic"
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_a_stale_token_does_not_keep_from_searching(hub, monkeypatch):
 
 @pytest.mark.parametrize("page", ["", "/tree/main?x=1", "?library=gguf", "#files"])
 def test_a_pasted_address_of_a_page_finds_its_model(hub, page):
-    found = search(f" https://huggingface.co/owner/qwen3-4b-lora{page} ", endpoint=hub.url)
-    assert [row.id for row in found] == ["owner/qwen3-4b-lora"]
+    rows = search(f" https://huggingface.co/owner/qwen3-4b-lora{page} ", endpoint=hub.url)
+    assert [row.id for row in rows] == ["owner/qwen3-4b-lora"]
 
 
 @pytest.mark.parametrize("words", ["", "   ", "a" * 101, "a\x00b"])
@@ -162,8 +162,8 @@ def test_a_process_asks_the_hub_for_nothing_else_and_leaves_nothing_in_the_home_
     telling = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
     environment = {name: value for name, value in os.environ.items() if name not in telling}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert said.stdout == "[]\n", said.stderr
+    assert process.stdout == "[]\n", process.stderr
     assert hub.requests == ["GET /api/models"] and not any(tmp_path.iterdir())

@@ -382,9 +382,9 @@ def test_what_holds_nothing_to_learn_is_refused_as_a_file_is(hub, app, store):
 
 def test_what_is_too_large_is_said_before_it_is_asked_for(hub):
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
-    (told,) = about(SetName.parse(NAME)).parts
-    told = told.model_copy(update={"unpacked_bytes": 9 << 30, "rows": 44_000_000})
-    assert adding.is_too_large(told)
+    (part,) = about(SetName.parse(NAME)).parts
+    part = part.model_copy(update={"unpacked_bytes": 9 << 30, "rows": 44_000_000})
+    assert adding.is_too_large(part)
     with pytest.raises(DataError, match="44,000,000 rows and 9.7 GB"):
-        adding.part_of(NAME, told, 0)
-    assert adding.part_of(NAME, told, 20_000).rows == 20_000
+        adding.part_of(NAME, part, 0)
+    assert adding.part_of(NAME, part, 20_000).rows == 20_000

@@ -134,16 +134,20 @@ def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
 def test_a_set_is_told_with_its_parts_rows_licence_and_gate(hub):
     parts = {"en/train": [kit.pirates(120), kit.pirates(30)], "en/test": [kit.pirates(9)], "de/train": [kit.pirates(4)]}
     kit.put_parts(hub, NAME, parts, **TOLD | {"cardData": {"license": "mit"}})
-    told = about(SetName.parse(NAME))
-    facts = [(each.config, each.split, each.kind, each.files, each.rows) for each in told.parts]
+    dataset = about(SetName.parse(NAME))
+    facts = [(each.config, each.split, each.kind, each.files, each.rows) for each in dataset.parts]
     assert facts == [
         ("en", "train", "parquet", 2, 150),
         ("en", "test", "parquet", 1, 9),
         ("de", "train", "parquet", 1, 4),
     ]
-    assert (told.licence, told.gated, told.likes) == ("mit", False, 7) and told.page == f"{hub.url}/datasets/{NAME}"
+    assert (dataset.licence, dataset.gated, dataset.likes) == (
+        "mit",
+        False,
+        7,
+    ) and dataset.page == f"{hub.url}/datasets/{NAME}"
     sizes = [len(content) for name, content in hub.repos[f"datasets/{NAME}"].items() if name.startswith("en/train")]
-    assert told.part.bytes == sum(sizes) and told.part.unpacked_bytes == 3 * sum(sizes)
+    assert dataset.part.bytes == sum(sizes) and dataset.part.unpacked_bytes == 3 * sum(sizes)
     assert about(SetName(NAME, ("de",))).part.split == "train" and about(SetName(NAME, ("test",))).part.config == "en"
     with pytest.raises(DataError, match="en:train, en:test, de:train"):
         about(SetName(NAME, ("fr",)))
@@ -154,8 +158,8 @@ def test_a_set_is_told_with_its_parts_rows_licence_and_gate(hub):
 def test_without_a_card_files_are_sorted_by_their_names(hub):
     names = ["data/train.jsonl", "data/test.jsonl", "data/dev.jsonl"]
     kit.put(hub, NAME, dict.fromkeys(names, kit.jsonl(kit.pirates(3))) | {"LICENSE.txt": b"MIT"})
-    told = about(SetName.parse(NAME))
-    assert [(each.config, each.split, each.kind, each.rows) for each in told.parts] == [
+    set_about = about(SetName.parse(NAME))
+    assert [(each.config, each.split, each.kind, each.rows) for each in set_about.parts] == [
         ("default", split, "json", None) for split in ("train", "validation", "test")
     ]
 
@@ -190,9 +194,9 @@ def test_the_first_rows_are_shown_with_classes_by_name_and_of_a_large_file_littl
     rows = [{"text": random.Random(i).randbytes(1_000).hex(), "label": i % 2} for i in range(12_000)]
     info = {"features": features, "splits": [{"name": "train", "num_bytes": 1, "num_examples": 12_000}]}
     kit.put(hub, NAME, {"train.parquet": kit.parquet(rows, group=12_000)}, cardData={"dataset_info": info})
-    told = about(SetName.parse(NAME), with_rows=True)
-    assert isinstance(told.head, SetHead) and told.head.columns == ("text", "label")
-    assert [row["label"] for row in told.head.rows] == ["friend", "foe"] * 5
+    set_about = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(set_about.head, SetHead) and set_about.head.columns == ("text", "label")
+    assert [row["label"] for row in set_about.head.rows] == ["friend", "foe"] * 5
     assert hub.bytes_sent < len(hub.repos[f"datasets/{NAME}"]["train.parquet"]) / 2
 
 
@@ -245,12 +249,14 @@ def test_a_gated_set_says_what_to_accept_and_where(hub, monkeypatch, token):
         monkeypatch.setenv("HF_TOKEN", token)
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
     hub.gated = True
-    told = about(SetName.parse(NAME), with_rows=True)
+    set_about = about(SetName.parse(NAME), with_rows=True)
     assert (
-        told.gated and isinstance(told.head, Message) and told.head.key == ("hub.gated_token" if token else "hub.gated")
+        set_about.gated
+        and isinstance(set_about.head, Message)
+        and set_about.head.key == ("hub.gated_token" if token else "hub.gated")
     )
     with pytest.raises(DataError, match=f"{hub.url}/datasets/{NAME}"):
-        told.part  # noqa: B018 - it raises
+        set_about.part  # noqa: B018 - it raises
 
 
 def test_a_card_that_names_files_of_this_pc_gets_none_of_them(hub, tmp_path):
@@ -311,8 +317,8 @@ def test_a_stale_token_does_not_keep_from_what_is_open_and_is_never_said(hub, mo
     monkeypatch.setenv("HF_TOKEN", SECRET)
     hub.bad_tokens = True
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
-    told = about(SetName.parse(NAME), with_rows=True)
-    assert isinstance(told.head, SetHead) and len(told.head.rows) == 3
+    set_about = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(set_about.head, SetHead) and len(set_about.head.rows) == 3
     hub.status = 401
     assert why(NAME) == "hub_set.bad_token"
 
@@ -341,8 +347,12 @@ def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_wher
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr(asking, "Child", Child)
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(30)]})
-    told = about(SetName.parse(NAME), with_rows=True)
-    assert isinstance(told.head, SetHead) and told.head.rows == tuple(kit.pirates(10)) and told.part.rows == 30
+    set_about = about(SetName.parse(NAME), with_rows=True)
+    assert (
+        isinstance(set_about.head, SetHead)
+        and set_about.head.rows == tuple(kit.pirates(10))
+        and set_about.part.rows == 30
+    )
     with elsewhere, pytest.raises(BlockingIOError):
         elsewhere.accept()
     assert not any((tmp_path / "home").iterdir()) and not any(temporary.iterdir())

@@ -59,8 +59,8 @@ def test_what_fits_where_is_the_published_table(name: str) -> None:
     saved = 1.08 * 2 * (3 * shape.hidden_size + shape.active_width) / 2**30
     for method, row in zip(("qlora", "lora"), TABLE[name], strict=True):
         for max_length, gib in zip(LENGTHS, row, strict=False):
-            found = of(SHAPES[name], method=method, r=16, max_length=max_length, loss="chunked").on_card_gib
-            assert found == pytest.approx(gib - saved * max_length, rel=0.06), (method, max_length)
+            estimated = of(SHAPES[name], method=method, r=16, max_length=max_length, loss="chunked").on_card_gib
+            assert estimated == pytest.approx(gib - saved * max_length, rel=0.06), (method, max_length)
 
 
 def test_gemma_2_pays_for_scores_that_only_eager_attention_can_bend() -> None:
@@ -85,8 +85,8 @@ IDLE = [
 
 @pytest.mark.parametrize(("shape", "method", "gib"), IDLE)
 def test_idle_memory_is_what_was_measured(shape: ModelShape, method: str, gib: float) -> None:
-    found = of(shape, method=method, r=16, target_modules="q_proj,k_proj,v_proj,o_proj", optim="adamw_torch")
-    assert found.idle_gib == pytest.approx(gib, rel=0.01)
+    estimated = of(shape, method=method, r=16, target_modules="q_proj,k_proj,v_proj,o_proj", optim="adamw_torch")
+    assert estimated.idle_gib == pytest.approx(gib, rel=0.01)
 
 
 # docs/memory.md, "What was measured here": peak of fake tensors through the real libraries, 512 tokens, r 8, torch
@@ -96,8 +96,10 @@ FAKE = [("7B", "lora", 13.09), ("7B", "qlora", 4.17), ("13B", "lora", 25.01)]
 
 @pytest.mark.parametrize(("size", "method", "gib"), FAKE)
 def test_the_peak_of_a_step_is_that_of_fake_tensors(size: str, method: str, gib: float) -> None:
-    found = of(shape_of_size(size), method=method, optim="adamw_torch", stack="hf", accumulates=False)
-    assert found.allocated_gib - found.terms["dequantised"] - found.terms["workspace"] == pytest.approx(gib, rel=0.005)
+    estimated = of(shape_of_size(size), method=method, optim="adamw_torch", stack="hf", accumulates=False)
+    assert estimated.allocated_gib - estimated.terms["dequantised"] - estimated.terms["workspace"] == pytest.approx(
+        gib, rel=0.005
+    )
 
 
 # docs/memory.md, "What was measured here": peak memory of a CPU process, starter, 4 x 256 tokens, plain loop with all
@@ -107,11 +109,11 @@ CPU = [(2, False, 3280), (2, True, 1640), (4, False, 4250), (4, True, 2230)]
 
 @pytest.mark.parametrize(("base_bytes", "checkpointing", "mib"), CPU)
 def test_a_cpu_process_needs_about_what_was_measured(base_bytes: int, checkpointing: bool, mib: int) -> None:
-    found = of(
+    estimated = of(
         known_models()[0].shape, device="cpu", base_bytes=base_bytes, gradient_checkpointing=checkpointing,
         per_device_train_batch_size=4, max_length=256, stack="hf", optim="adamw_torch",
     )  # fmt: skip
-    assert -0.10 < found.on_card_gib * 1024 / mib - 1 < 0.3
+    assert -0.10 < estimated.on_card_gib * 1024 / mib - 1 < 0.3
 
 
 def test_the_documented_order_holds_at_every_size() -> None:
@@ -146,8 +148,8 @@ def test_more_never_needs_less(setting: str, method: str) -> None:
     values = GROWING[setting]
     # with it the layer computed again hides what the logits need
     plain = {"per_device_train_batch_size": 2, "gradient_checkpointing": False}
-    found = [of(SHAPES["Llama-3.1-8B"], method=method, **plain | {setting: value}).on_card_gib for value in values]
-    assert all(a <= b for a, b in pairwise(found)) and found[0] < found[-1]
+    estimated = [of(SHAPES["Llama-3.1-8B"], method=method, **plain | {setting: value}).on_card_gib for value in values]
+    assert all(a <= b for a, b in pairwise(estimated)) and estimated[0] < estimated[-1]
 
 
 @pytest.mark.parametrize(
@@ -192,17 +194,17 @@ def test_supervised_tokens_beyond_the_row_are_the_row() -> None:
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_the_terms_add_up(method: str) -> None:
     for device in ("card", "cpu"):
-        found = of(method=method, device=device)
-        assert sum(found.terms.values()) == pytest.approx(found.on_card_gib)
-        assert found.idle_gib < found.allocated_gib < found.on_card_gib < found.needed_gib
-        assert found.needed_gib == pytest.approx(found.on_card_gib * (1.07 if device == "card" else 1.10))
-        assert {f"memory.{name}" for name in found.terms} <= core_catalogue().keys("en")
+        estimated = of(method=method, device=device)
+        assert sum(estimated.terms.values()) == pytest.approx(estimated.on_card_gib)
+        assert estimated.idle_gib < estimated.allocated_gib < estimated.on_card_gib < estimated.needed_gib
+        assert estimated.needed_gib == pytest.approx(estimated.on_card_gib * (1.07 if device == "card" else 1.10))
+        assert {f"memory.{name}" for name in estimated.terms} <= core_catalogue().keys("en")
 
 
 def test_experts_stay_in_16_bit_and_lower_the_confidence() -> None:
-    found = of(ModelShape.from_config(MIXTRAL), method="qlora")
-    assert found.terms["weights"] > 45.1e9 * 2 / 2**30  # 8 experts of 32 layers alone: 45.1 billion
-    assert found.margin == 0.25 and found.low_confidence
+    estimated = of(ModelShape.from_config(MIXTRAL), method="qlora")
+    assert estimated.terms["weights"] > 45.1e9 * 2 / 2**30  # 8 experts of 32 layers alone: 45.1 billion
+    assert estimated.margin == 0.25 and estimated.low_confidence
 
 
 def test_logits_are_never_more_than_a_chunk() -> None:
@@ -257,8 +259,8 @@ def test_estimate_is_a_table_in_both_languages(
     for language, words in {"en": "on the GPU", "zh": "显卡上合计"}.items():
         monkeypatch.setenv("LORA_GARAGE_LANG", language)
         assert commands.main(["estimate", "--model", "qwen3-4b", "--workspace", str(tmp_path)]) == 0
-        said = capsys.readouterr().out
-        assert words in said and "{" not in said and len(said.splitlines()) == 16
+        output = capsys.readouterr().out
+        assert words in output and "{" not in output and len(output.splitlines()) == 16
 
 
 @pytest.mark.parametrize(
@@ -276,8 +278,8 @@ def test_a_bad_argument_of_estimate_is_one_sentence(
     arguments: list[str], mention: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert commands.main(["estimate", *arguments, "--workspace", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and mention in said.err and said.err.strip().count("\n") == 0
+    output = capsys.readouterr()
+    assert output.out == "" and mention in output.err and output.err.strip().count("\n") == 0
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])

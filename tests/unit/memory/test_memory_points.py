@@ -78,8 +78,8 @@ UNSEEN = [
 def test_it_agrees_with_measurements_that_nothing_was_fitted_on(
     size: str, settings: dict[str, Any], field: str, gib: float, within: float
 ) -> None:
-    found = estimate(shape_of_size(size), OthersSetup(**ATTENTION | settings))
-    assert getattr(found, field) == pytest.approx(gib, rel=within)
+    estimated = estimate(shape_of_size(size), OthersSetup(**ATTENTION | settings))
+    assert getattr(estimated, field) == pytest.approx(gib, rel=within)
 
 
 # ---- the benchmark -------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ def test_a_bad_file_of_cases_is_one_sentence(
     file = tmp_path / "bad.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert memory_cases.main([str(file), "--workspace", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and mention in said.err and said.err.strip().count("\n") == 0
+    output = capsys.readouterr()
+    assert output.out == "" and mention in output.err and output.err.strip().count("\n") == 0
 
 
 def test_a_loss_that_a_trainer_does_not_have_is_refused() -> None:

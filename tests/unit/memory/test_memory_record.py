@@ -36,8 +36,8 @@ def record(tmp_path: Path) -> MemoryRecord:
 def test_the_median_of_this_models_runs_corrects_and_each_run_counts_once(record: MemoryRecord) -> None:
     for run, measured in (("a", 2.0), ("a", 1.0), ("b", 1.04), ("c", 1.2)):  # a was paused and probed again
         record.add(run, RIG, "starter", "lora", 1.0, measured)
-    found = record.corrections(RIG, "starter").for_method("lora")
-    assert (found.factor, found.runs) == (pytest.approx(1.04), 3)
+    corrections = record.corrections(RIG, "starter").for_method("lora")
+    assert (corrections.factor, corrections.runs) == (pytest.approx(1.04), 3)
 
 
 def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) -> None:
@@ -63,14 +63,14 @@ def test_another_model_may_only_make_an_estimate_more_careful(record: MemoryReco
 def test_what_a_small_model_needed_besides_does_not_grow_with_a_large_one(record: MemoryRecord) -> None:
     """Seen: three runs of the starter at 1.59 times their 0.7 GiB made 14 GiB of the 9 of a model of 8.5B."""
     record.add("a", RIG, "starter", "lora", 0.7, 1.113)
-    found = record.corrections(RIG, "starter")
+    corrections = record.corrections(RIG, "starter")
     assert (
-        found.for_method("lora").factor == found.for_method("qlora").factor == pytest.approx(1.59)
+        corrections.for_method("lora").factor == corrections.for_method("qlora").factor == pytest.approx(1.59)
     )  # by another method too
-    assert found.for_another_model == Corrections() == record.corrections(RIG, "owner/other")
+    assert corrections.for_another_model == Corrections() == record.corrections(RIG, "owner/other")
     record.add("b", RIG, "owner/one", "lora", 2.0, 2.2)
-    found = record.corrections(RIG, "starter")
-    assert found.for_method("lora").factor == pytest.approx(1.59) and found.for_another_model.for_method(
+    corrections = record.corrections(RIG, "starter")
+    assert corrections.for_method("lora").factor == pytest.approx(1.59) and corrections.for_another_model.for_method(
         "lora"
     ).factor == pytest.approx(1.1)
     assert record.corrections(RIG, "owner/other").for_method("qlora").factor == pytest.approx(1.1)
@@ -86,11 +86,14 @@ def test_lines_that_make_no_sense_are_passed_over(record: MemoryRecord) -> None:
 
 
 def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
-    here = Budget(kind="card", sold_gb=16, free_gib=7.0)
-    plain = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1})
+    budget = Budget(kind="card", sold_gb=16, free_gib=7.0)
+    plain = recommend(SHAPE, budget, chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1})
     known = Corrections({"qlora": Correction(factor=1.3, runs=3)})
     corrected = recommend(
-        SHAPE, here, chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1}, corrections=known
+        SHAPE,
+        budget,
+        chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1},
+        corrections=known,
     )
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
@@ -113,8 +116,8 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
 
 
 def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
-    here = Budget(kind=kind, sold_gb=24 if kind == "card" else None, free_gib=free_gib)
-    return Case(SHAPE, here, None, None, vram_table(), 0.05, remedies.measured_corrections(factor))
+    budget = Budget(kind=kind, sold_gb=24 if kind == "card" else None, free_gib=free_gib)
+    return Case(SHAPE, budget, None, None, vram_table(), 0.05, remedies.measured_corrections(factor))
 
 
 DRAFT = recipe_of(
@@ -130,12 +133,12 @@ DRAFT = recipe_of(
 @pytest.mark.parametrize("factor", [1.0, 1.25])
 @pytest.mark.parametrize("free_gib", [4.0, 6.0, 9.0, 17.0, 22.0, 40.0])
 def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, factor: float) -> None:
-    here = case(free_gib, factor=factor)
-    assert not here.fits(DRAFT)
-    found = remedies.ways(here, DRAFT, [100] * 90 + [2048] * 10)
-    assert found and len(found) <= remedies.MAX_WAYS
-    for way in found:
-        assert way.draft != DRAFT and (way.model or here.fits(way.draft)), way.text
+    situation = case(free_gib, factor=factor)
+    assert not situation.fits(DRAFT)
+    remedies_found = remedies.ways(situation, DRAFT, [100] * 90 + [2048] * 10)
+    assert remedies_found and len(remedies_found) <= remedies.MAX_WAYS
+    for way in remedies_found:
+        assert way.draft != DRAFT and (way.model or situation.fits(way.draft)), way.text
         assert {way.text.render(language) for language in ("en", "zh")} and "{" not in str(way.text)
 
 
@@ -149,11 +152,11 @@ def test_fewer_at_once_keeps_what_a_step_learns_from() -> None:
 
 
 def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> None:
-    here = case(20.0)
-    way = remedies.shorter(here, DRAFT, [100, 1000, 2048, 2000])
+    situation = case(20.0)
+    way = remedies.shorter(situation, DRAFT, [100, 1000, 2048, 2000])
     longest = way.draft.data.max_length
     longer = with_settings(way.draft, max_length=longest + 64)
-    assert here.fits(way.draft) and not here.fits(longer)
+    assert situation.fits(way.draft) and not situation.fits(longer)
     assert way.text.params["cut"] == sum(n > longest for n in (100, 1000, 2048, 2000))
 
 
@@ -175,13 +178,15 @@ def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_th
         ),
     )
     for ram_gib, is_named in ((None, True), (60.0, True), (20.0, False)):
-        here = replace(case(23.0), shape=large)
-        here = replace(here, budget=here.budget.model_copy(update={"ram_gib": ram_gib}))
-        found = {way.text.key: way for way in remedies.ways(here, draft, [500])}
-        assert ("would_fit.offload" in found) == is_named
+        situation = replace(case(23.0), shape=large)
+        situation = replace(situation, budget=situation.budget.model_copy(update={"ram_gib": ram_gib}))
+        ways = {way.text.key: way for way in remedies.ways(situation, draft, [500])}
+        assert ("would_fit.offload" in ways) == is_named
         if is_named:
-            less = found["would_fit.offload"].draft
-            assert here.fits(less) and not here.fits(with_settings(less, offload_layers=less.train.offload_layers - 1))
+            less = ways["would_fit.offload"].draft
+            assert situation.fits(less) and not situation.fits(
+                with_settings(less, offload_layers=less.train.offload_layers - 1)
+            )
             assert less.train.per_device_train_batch_size * less.train.gradient_accumulation_steps == 4
 
 
@@ -193,22 +198,22 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
         method="qlora", max_length=512, optim="adamw_8bit", per_device_train_batch_size=2, gradient_accumulation_steps=3
     )
     for free_gib, cards, is_named in ((14.0, 1, True), (14.0, 0, False), (6.0, 1, False)):
-        here = case(15.0)
+        situation = case(15.0)
         sizes = {"ram_gib": 64.0, "equal_cards": cards, "equal_free_gib": free_gib}
-        here = replace(here, shape=large, budget=here.budget.model_copy(update=sizes))
-        found = {way.text.key: way for way in remedies.ways(here, draft, [500])}
-        assert ("would_fit.fsdp" in found) == is_named
+        situation = replace(situation, shape=large, budget=situation.budget.model_copy(update=sizes))
+        ways = {way.text.key: way for way in remedies.ways(situation, draft, [500])}
+        assert ("would_fit.fsdp" in ways) == is_named
         if is_named:
-            train = found["would_fit.fsdp"].draft.train
+            train = ways["would_fit.fsdp"].draft.train
             assert (train.ranks, train.fsdp, train.per_device_train_batch_size, train.gradient_accumulation_steps) == (
                 2,
                 True,
                 1,
                 6,
             )
-            assert all("fsdp" in found["would_fit.fsdp"].text.render(language) for language in ("en", "zh", "de"))
+            assert all("fsdp" in ways["would_fit.fsdp"].text.render(language) for language in ("en", "zh", "de"))
             assert "would_fit.fsdp" not in {
-                way.text.key for way in remedies.ways(here, found["would_fit.fsdp"].draft, [500])
+                way.text.key for way in remedies.ways(situation, ways["would_fit.fsdp"].draft, [500])
             }
 
 
@@ -234,9 +239,9 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
         "eval_fraction": 0.0,
         "long_examples": "split",
     }
-    whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
+    unsplit = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
     pieces = recommend(
         SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how, overlap: 4 * 100
     )
-    assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
+    assert (unsplit.planned_steps, pieces.planned_steps) == (25, 100)
     assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, vram_table(), 0.0), DRAFT) is not None

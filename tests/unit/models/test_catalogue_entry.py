@@ -85,12 +85,12 @@ def test_a_model_of_the_hub_is_added_behind_the_last_one(
 ) -> None:
     before = catalogue.read_text("utf-8")
     assert main([NEW, "--write", "--catalogue", str(catalogue), *WHY]) == 0
-    after, said = catalogue.read_text("utf-8"), capsys.readouterr()
-    assert said.out in after and after.replace(said.out, "") == before, "its text and nothing else"
-    assert "after the last entry" in said.err and "Check what was guessed" in said.err
+    after, output = catalogue.read_text("utf-8"), capsys.readouterr()
+    assert output.out in after and after.replace(output.out, "") == before, "its text and nothing else"
+    assert "after the last entry" in output.err and "Check what was guessed" in output.err
     content = yaml.load(after, YAML_LOADER)
-    assert content["typical"] == load("models")["typical"] and content["models"][-1] == entry_text.read(said.out)
-    model = known.model_of(entry_text.read(said.out), load("models")["spoken"])
+    assert content["typical"] == load("models")["typical"] and content["models"][-1] == entry_text.read(output.out)
+    model = known.model_of(entry_text.read(output.out), load("models")["spoken"])
     assert (model.id, model.family, model.billions, model.in_files, model.beside) == (
         "nova-8b",
         "Nova",
@@ -105,7 +105,7 @@ def test_a_model_of_the_hub_is_added_behind_the_last_one(
 
 def test_a_model_that_is_there_is_read_anew_and_what_people_decided_stays(hub: FakeHub, catalogue: Path) -> None:
     text = catalogue.read_text("utf-8")
-    (place,) = [found for found in entry_text._ENTRY.finditer(text) if f"hub: {OLD}\n" in found[0]]
+    (place,) = [entry for entry in entry_text._ENTRY.finditer(text) if f"hub: {OLD}\n" in entry[0]]
     wrong = (
         place[0]
         .replace("num_hidden_layers: 32", "num_hidden_layers: 31")
@@ -144,8 +144,8 @@ def test_a_folder_is_read_like_the_hub(tmp_path: Path, catalogue: Path, capsys: 
     assert main([str(folder), "--hub", "owner/mine", "--catalogue", str(catalogue), *WHY]) == 1, (
         "nobody tells its month and licence"
     )
-    said = capsys.readouterr().err
-    assert "released" in said and "licence" in said
+    errors = capsys.readouterr().err
+    assert "released" in errors and "licence" in errors
     known_text = catalogue.read_text("utf-8")
     entry = entry_text.read(entry_text._ENTRY.findall(known_text)[0]) | {
         "id": "mine",
@@ -154,8 +154,8 @@ def test_a_folder_is_read_like_the_hub(tmp_path: Path, catalogue: Path, capsys: 
     }
     catalogue.write_text(entry_text.put(known_text, entry), "utf-8")
     assert main([str(folder), "--hub", "owner/mine", "--catalogue", str(catalogue), "--write"]) == 0
-    found = entry_text.entries(catalogue)[1]["owner/mine"]
-    assert found["shape"]["hidden_size"] == 64 and found["in_files"] == bare // 2 and "local copy" in found["source"]
+    mine = entry_text.entries(catalogue)[1]["owner/mine"]
+    assert mine["shape"]["hidden_size"] == 64 and mine["in_files"] == bare // 2 and "local copy" in mine["source"]
 
 
 def test_a_model_that_does_not_follow_from_its_widths_takes_its_config(
@@ -169,9 +169,9 @@ def test_a_model_that_does_not_follow_from_its_widths_takes_its_config(
     }
     hub.repos[NEW] = repo(experts)
     assert main([NEW, *WHY]) == 0
-    said = capsys.readouterr()
-    entry = entry_text.read(said.out)
-    assert "shape" not in entry and entry["held"]["params"] == COUNT and "test --full" in said.err
+    output = capsys.readouterr()
+    entry = entry_text.read(output.out)
+    assert "shape" not in entry and entry["held"]["params"] == COUNT and "test --full" in output.err
     assert (
         entry["config"]["num_local_experts"] == 4
         and not {"dtype", "eos_token_id", "rope_scaling"} & entry["config"].keys()
@@ -252,11 +252,11 @@ def test_what_cannot_be_an_entry_is_one_sentence_and_nothing_is_written(
     how: str, hub: FakeHub, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = catalogue.read_bytes()
-    asked = spoil(hub, how)
-    assert main([*asked, "--write", "--catalogue", str(catalogue)]) == 1
-    said = capsys.readouterr()
-    assert not said.out and said.err.strip() and "{" not in said.err and "Traceback" not in said.err
-    assert REFUSALS[how] in said.err
+    arguments = spoil(hub, how)
+    assert main([*arguments, "--write", "--catalogue", str(catalogue)]) == 1
+    output = capsys.readouterr()
+    assert not output.out and output.err.strip() and "{" not in output.err and "Traceback" not in output.err
+    assert REFUSALS[how] in output.err
     assert catalogue.read_bytes() == before
 
 

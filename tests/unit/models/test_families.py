@@ -47,9 +47,9 @@ def test_no_byte_of_weights_is_fetched_of_a_family_that_cannot_be_trained(
         with pytest.raises(ModelError) as caught:
             models.obtain("o/m", None, lambda stage, progress: None, lambda: None)
         assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")
-    said = caught.value.message
-    assert said.key == key and all("o/m" in said.render(language) for language in LANGUAGES)
-    assert ("9.1.0" in said.render("en")) == (key == "model.unknown_family")
+    message = caught.value.message
+    assert message.key == key and all("o/m" in message.render(language) for language in LANGUAGES)
+    assert ("9.1.0" in message.render("en")) == (key == "model.unknown_family")
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]"])
@@ -63,15 +63,15 @@ def test_a_config_that_is_none_is_refused(content: str | None, tmp_path: Path) -
 
 def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was told by the run, after Start; and of T5 that its config.json lacks a width."""
-    asked = []
+    repos = []
     monkeypatch.setattr(
         peek,
         "fetch_config",
-        lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True},
+        lambda repo, revision: repos.append(repo) or {"model_type": "t5", "is_encoder_decoder": True},
     )
-    found = models.refusal("o/m")
-    assert found is not None and found.key == "model.encoder_decoder" and asked == ["o/m"]
-    assert models.refusal("Qwen/Qwen3-4B") is None and asked == ["o/m"]  # one of the catalogue
+    refusal = models.refusal("o/m")
+    assert refusal is not None and refusal.key == "model.encoder_decoder" and repos == ["o/m"]
+    assert models.refusal("Qwen/Qwen3-4B") is None and repos == ["o/m"]  # one of the catalogue
 
 
 @pytest.mark.parametrize(

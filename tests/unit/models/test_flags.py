@@ -16,9 +16,9 @@ READ = [(model, found[1]) for model in known_models() if (found := FROM_TRL.full
 @pytest.mark.parametrize(("model", "name"), READ, ids=[model.id for model, _ in READ])
 def test_thinking_and_tools_are_what_its_template_does(model: KnownModel, name: str) -> None:
     template = templates.template(name)
-    asked = [templates.user("Weather in Paris?")]
-    assert ("get_weather" in template.render(asked, True, templates.TOOLS)) == model.tools
-    plain, thinks, not_so = (template.render(asked, True, None, thinks) for thinks in (None, True, False))
+    turns = [templates.user("Weather in Paris?")]
+    assert ("get_weather" in template.render(turns, True, templates.TOOLS)) == model.tools
+    plain, thinks, not_so = (template.render(turns, True, None, thinks) for thinks in (None, True, False))
     begins = plain.rstrip().endswith("<think>") or "<|channel|>analysis" in template.source  # as gpt-oss thinks
     assert model.thinking == ("optional" if thinks != not_so else "always" if begins else "never")
 

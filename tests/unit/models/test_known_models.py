@@ -40,15 +40,15 @@ SHAPE_EDITS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", SHAPE_EDITS)
 def test_a_wrong_number_in_a_shape_is_seen(name: str) -> None:
-    seen = missed = 0
+    checked = missed = 0
     for model in FOUND:
         if model.shape.held or model.beside == "towers" or model.in_files is None:
             continue  # counted by their class (tests/model/test_catalogue.py), or with room for towers
         shape = model.shape.model_copy(update={name: SHAPE_EDITS[name](model.shape)})
         if shape.params == model.shape.params:
             continue
-        seen, missed = seen + 1, missed + (not disagreements(model.model_copy(update={"shape": shape})))
-    assert seen > 100 and missed == 0
+        checked, missed = checked + 1, missed + (not disagreements(model.model_copy(update={"shape": shape})))
+    assert checked > 100 and missed == 0
 
 
 def test_a_wrong_count_of_any_model_is_seen() -> None:
@@ -83,9 +83,9 @@ def test_every_model_says_in_both_languages_why_one_would_take_it() -> None:
 
 
 def test_what_a_note_says_of_a_card_is_what_the_arithmetic_says() -> None:
-    said = [(model, int(gb)) for model in FOUND for gb in re.findall(r"(\d+)(?: GB| to \d+ GB)", model.note["en"])]
-    assert len(said) > 40
-    for model, gb in said:
+    mentions = [(model, int(gb)) for model in FOUND for gb in re.findall(r"(\d+)(?: GB| to \d+ GB)", model.note["en"])]
+    assert len(mentions) > 40
+    for model, gb in mentions:
         fits = [catalogue.fit(model.shape, budget.planned(gb, "Linux"), method).verdict for method in ("lora", "qlora")]
         assert {"fits", "tight"} & set(fits), (model.id, gb)
 
@@ -131,7 +131,7 @@ def test_one_licence_means_one_thing_for_selling() -> None:
 
 
 def test_an_entry_with_a_field_too_few_or_too_many_is_refused() -> None:
-    whole = BY_ID["qwen3-8b"].model_dump()
+    fields = BY_ID["qwen3-8b"].model_dump()
     for wrong in (
         {"released": "2026-13"},
         {"commercial": "maybe"},
@@ -140,5 +140,5 @@ def test_an_entry_with_a_field_too_few_or_too_many_is_refused() -> None:
         {"source": None},
     ):
         with pytest.raises(ValueError):
-            KnownModel.model_validate(whole | wrong)
-    assert KnownModel.model_validate(whole).shape == ModelShape.model_validate(whole["shape"])
+            KnownModel.model_validate(fields | wrong)
+    assert KnownModel.model_validate(fields).shape == ModelShape.model_validate(fields["shape"])

@@ -56,10 +56,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def by_store(space: Workspace) -> dict[str, list[StoredModel]]:
-    found: dict[str, list[StoredModel]] = {}
+    rows_by_store: dict[str, list[StoredModel]] = {}
     for row in on_disk(space):
-        found.setdefault(row.store, []).append(row)
-    return found
+        rows_by_store.setdefault(row.store, []).append(row)
+    return rows_by_store
 
 
 def test_a_model_of_the_hub_is_counted_once_though_its_snapshots_point_to_it(space: Workspace, here: Path) -> None:
@@ -95,8 +95,8 @@ def test_stores_that_are_not_there_and_links_to_nothing_are_no_rows_and_no_error
 def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Workspace, here: Path) -> None:
     other = here.parent / "models--owner--other" / "blobs"
     other.mkdir(parents=True)
-    told = by_store(space)["hub"][0].size
-    assert delete(REPO, {}) == told
+    size = by_store(space)["hub"][0].size
+    assert delete(REPO, {}) == size
     assert not here.exists() and other.is_dir() and cached.installed() == []
     with pytest.raises(ModelError) as caught:
         delete(REPO, {})

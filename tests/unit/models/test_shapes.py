@@ -227,9 +227,9 @@ def test_a_model_that_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pyte
     fetch_here(monkeypatch)
     with FakeHub({REPO: files()}) as server:
         download.fetch(REPO, None, lambda progress: None, lambda: None, server.url, tmp_path)
-        asked = len(server.requests)
+        before = len(server.requests)
         assert peek.fetch_config(REPO, endpoint=server.url, cache_dir=tmp_path) == LLAMA
-        assert len(server.requests) == asked
+        assert len(server.requests) == before
 
 
 def test_a_stale_token_does_not_close_an_open_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

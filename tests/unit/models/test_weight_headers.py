@@ -43,21 +43,21 @@ def safetensors(entries: Entries) -> bytes:
 def llama(config: dict[str, Any], dtype: str = "BF16", layers: range | None = None) -> Entries:
     """The tensors of a Llama of these widths; layers: only these, without what lies outside."""
     shape = ModelShape.from_config(config)
-    found: Entries = {}
+    entries: Entries = {}
     for layer in layers if layers is not None else range(shape.num_hidden_layers):
         for matrix in shape.matrices:
             part = "self_attn" if matrix in shape.attention_matrices else "mlp"
-            found[f"model.layers.{layer}.{part}.{matrix.name}.weight"] = (dtype, [matrix.d_out, matrix.d_in])
+            entries[f"model.layers.{layer}.{part}.{matrix.name}.weight"] = (dtype, [matrix.d_out, matrix.d_in])
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            found[f"model.layers.{layer}.{norm}.weight"] = (dtype, [shape.hidden_size])
+            entries[f"model.layers.{layer}.{norm}.weight"] = (dtype, [shape.hidden_size])
     if layers is None:
-        found |= {
+        entries |= {
             "model.embed_tokens.weight": (dtype, [shape.vocab_size, shape.hidden_size]),
             "model.norm.weight": (dtype, [shape.hidden_size]),
         }
         if not shape.tie_word_embeddings:
-            found["lm_head.weight"] = (dtype, [shape.vocab_size, shape.hidden_size])
-    return found
+            entries["lm_head.weight"] = (dtype, [shape.vocab_size, shape.hidden_size])
+    return entries
 
 
 def read(config: dict[str, Any], entries: Entries) -> ModelShape:
@@ -67,10 +67,10 @@ def read(config: dict[str, Any], entries: Entries) -> ModelShape:
 
 
 def test_the_headers_count_what_config_json_counts() -> None:
-    found = read(SMALL, llama(SMALL))
+    shape = read(SMALL, llama(SMALL))
     counted = ModelShape.from_config(SMALL)
-    assert (found.params, found.four_bit_params) == (counted.params, counted.linear_params)
-    assert found.source == "headers" and counted.source == "config"
+    assert (shape.params, shape.four_bit_params) == (counted.params, counted.linear_params)
+    assert shape.source == "headers" and counted.source == "config"
 
 
 def test_the_starters_files_hold_its_parameters(starter_folder: Path) -> None:
@@ -104,14 +104,14 @@ def test_what_bitsandbytes_leaves_alone_is_priced_in_16_bit() -> None:
         for expert in range(4):
             for name, size in (("w1", [128, 64]), ("w2", [64, 128]), ("w3", [128, 64])):
                 experts[f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{name}.weight"] = ("BF16", size)
-    found = read(mixture, attention | experts)
-    assert found.params == ModelShape.from_config(mixture).params
-    assert found.four_bit_params == sum(matrix.params for matrix in found.attention_matrices)
-    assert estimate(found, Setup(method="qlora")).margin == 0.25 and "shape.experts" in {
-        doubt.key for doubt in found.low_confidence
+    shape = read(mixture, attention | experts)
+    assert shape.params == ModelShape.from_config(mixture).params
+    assert shape.four_bit_params == sum(matrix.params for matrix in shape.attention_matrices)
+    assert estimate(shape, Setup(method="qlora")).margin == 0.25 and "shape.experts" in {
+        doubt.key for doubt in shape.low_confidence
     }
     stacked = {"model.layers.0.mlp.experts.gate_up_proj": ("BF16", [4, 256, 64])}
-    assert read(mixture, attention | stacked).four_bit_params == found.four_bit_params
+    assert read(mixture, attention | stacked).four_bit_params == shape.four_bit_params
     tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": ("BF16", [64, 64])}
     seeing = read(SMALL | {"vision_config": {}}, llama(SMALL) | tower)
     text = read(SMALL, llama(SMALL))
@@ -154,12 +154,12 @@ def test_quantised_repositories_are_as_large_as_their_files() -> None:
         (bnb, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
         (gptq, {"quant_method": "gptq", "bits": 4}),
     ):
-        found = read(SMALL | {"quantization_config": settings}, entries)
-        assert found.params == plain.params and found.four_bit_params == plain.linear_params, settings
+        shape = read(SMALL | {"quantization_config": settings}, entries)
+        assert shape.params == plain.params and shape.four_bit_params == plain.linear_params, settings
         size = sum(tensor.stored_bytes for tensor in headers.parse(safetensors(entries)[8:]))
         for method in ("lora", "qlora"):
-            assert estimate(found, Setup(method=method)).terms["weights"] * 2**30 == pytest.approx(size)
-        assert not found.low_confidence, "nothing is doubtful about weights that were read"
+            assert estimate(shape, Setup(method=method)).terms["weights"] * 2**30 == pytest.approx(size)
+        assert not shape.low_confidence, "nothing is doubtful about weights that were read"
     assert one and size < plain.params * 2
 
 
@@ -222,10 +222,10 @@ def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict
 def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
     with FakeHub({REPO: sharded(LLAMA, 4)}) as server:
         started = time.monotonic()
-        found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
+        shape = hub_shapes.fetch_shape(REPO, endpoint=server.url)
         seconds = time.monotonic() - started
-        assert found.params == ModelShape.from_config(LLAMA).params == 8_030_261_248 and found.source == "headers"
-        assert found.four_bit_params == ModelShape.from_config(LLAMA).linear_params
+        assert shape.params == ModelShape.from_config(LLAMA).params == 8_030_261_248 and shape.source == "headers"
+        assert shape.four_bit_params == ModelShape.from_config(LLAMA).linear_params
         assert server.bytes_sent < 1 << 20, f"{server.bytes_sent:,} bytes"
         print(f"{server.bytes_sent:,} bytes, {len(server.requests)} requests, {seconds:.2f} s")
         assert len(server.requests) == 6, server.requests
@@ -240,9 +240,9 @@ def test_of_a_model_in_many_files_the_index_and_one_header_serve() -> None:
         "intermediate_size": 28672,
     }
     with FakeHub({REPO: sharded(large, 30)}) as server:
-        found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
-        assert found.params == pytest.approx(ModelShape.from_config(large).params, rel=1e-6)
-        assert found.four_bit_params == ModelShape.from_config(large).linear_params
+        shape = hub_shapes.fetch_shape(REPO, endpoint=server.url)
+        assert shape.params == pytest.approx(ModelShape.from_config(large).params, rel=1e-6)
+        assert shape.four_bit_params == ModelShape.from_config(large).linear_params
         assert len(server.requests) == 3 and server.bytes_sent < 1 << 20
 
 
@@ -265,8 +265,8 @@ def test_a_server_without_ranges_does_not_send_the_weights() -> None:
 def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path) -> None:
     for weights in (b"oops, no header at all", safetensors({}), b""):
         with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), cached.SINGLE: weights}}) as server:
-            found = hub_shapes.fetch_shape(REPO, endpoint=server.url)
-        assert found == ModelShape.from_config(SMALL) and found.source == "config"
+            shape = hub_shapes.fetch_shape(REPO, endpoint=server.url)
+        assert shape == ModelShape.from_config(SMALL) and shape.source == "config"
     with FakeHub({REPO: {"config.json": json.dumps(GEMMA_3_4B).encode(), "pytorch_model.bin": b"pickle"}}) as server:
         assert hub_shapes.fetch_shape(REPO, endpoint=server.url).source == "config"
 

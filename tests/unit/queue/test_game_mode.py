@@ -36,12 +36,12 @@ NIGHT = Hours(begin=22 * 60, end=6 * 60)
 
 def verdicts(wanted: Automation, *seen: tuple[float, Observation]) -> str:
     """One letter a look: H held, . not; the standing goes from each to the next."""
-    standing, said = HoldState(), ""
+    standing, letters = HoldState(), ""
     for clock, sight in seen:
         verdict = decide(wanted, sight, standing, clock)
         standing = verdict.state
-        said += "H" if verdict.hold else "."
-    return said
+        letters += "H" if verdict.hold else "."
+    return letters
 
 
 def looks(pattern: str, every_s: float = 5.0, minute: int = 600) -> list[tuple[float, Observation]]:
@@ -72,32 +72,32 @@ def test_it_pauses_for_what_stays_and_goes_on_when_it_is_over(pattern: str, expe
 
 
 def test_hours_hold_at_once_and_end_at_once_and_tell_how_long() -> None:
-    wanted = Automation(hours=(NIGHT,))
-    verdict = decide(wanted, Observation(23 * 60), HoldState(), 0)
+    automation = Automation(hours=(NIGHT,))
+    verdict = decide(automation, Observation(23 * 60), HoldState(), 0)
     assert verdict.hold and verdict.seconds_left == 7 * 3600 and verdict.why.params["until"] == "06:00"
-    seen = [
+    observations = [
         (0, Observation(22 * 60 - 1)),
         (60, Observation(22 * 60)),
         (120, Observation(0)),
         (180, Observation(6 * 60 - 1)),
         (240, Observation(6 * 60)),
     ]
-    assert verdicts(wanted, *seen) == ".HHH."
+    assert verdicts(automation, *observations) == ".HHH."
 
 
 def test_a_game_that_outlasts_the_hours_keeps_the_card() -> None:
-    wanted = Automation(hours=(NIGHT,), watch_card=True, wanted_s=10, free_s=25)
-    before = decide(wanted, Observation(5 * 60 + 59, GAME), HoldState(held=True), 0).state
-    assert decide(wanted, Observation(6 * 60, GAME), before, 2).hold
-    over = decide(wanted, Observation(6 * 60), before, 2)
+    automation = Automation(hours=(NIGHT,), watch_card=True, wanted_s=10, free_s=25)
+    before = decide(automation, Observation(5 * 60 + 59, GAME), HoldState(held=True), 0).state
+    assert decide(automation, Observation(6 * 60, GAME), before, 2).hold
+    over = decide(automation, Observation(6 * 60), before, 2)
     assert over.hold and over.seconds_left == 25.0
 
 
 def test_continue_anyway_holds_until_nobody_wants_it_and_counts_once() -> None:
-    wanted = Automation(watch_card=True, wanted_s=0, free_s=10)
+    automation = Automation(watch_card=True, wanted_s=0, free_s=10)
     standing, held = HoldState(ignored=True), ""
     for clock, sight in looks("ggg---ggg"):
-        verdict = decide(wanted, sight, standing, clock)
+        verdict = decide(automation, sight, standing, clock)
         standing, held = verdict.state, held + ("H" if verdict.hold else ".")
     assert held == "......HHH"
     at_night = decide(Automation(hours=(NIGHT,), free_s=0), Observation(0), HoldState(ignored=True), 0)
@@ -145,9 +145,9 @@ def test_programs_are_known_with_and_without_exe() -> None:
 
 def test_a_file_that_is_damaged_gives_the_defaults_which_do_nothing(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
-    wanted = Automation(hours=(NIGHT,), programs=("a",), min_gib=2.5)
-    preferences.choose(space, automation=wanted)
-    assert preferences.read(space).automation == wanted
+    automation = Automation(hours=(NIGHT,), programs=("a",), min_gib=2.5)
+    preferences.choose(space, automation=automation)
+    assert preferences.read(space).automation == automation
     for damage in ("", "[]", '{"automation": {"hours": "late"}}', '{"automation": {"min_gib": -1}}'):
         (tmp_path / "preferences.json").write_text(damage, "utf-8")
         assert preferences.read(space).automation == Automation() and not Automation().game_mode
@@ -196,9 +196,9 @@ OURS = {1, 2}
 def test_who_wants_the_card(
     seen: Card | None, at_work: bool, our_gib: float | None, wish: str | None, unknown: str | None
 ) -> None:
-    found, doubt = demand_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
-    assert (found and found.key, doubt and doubt.key) == (wish, unknown)
-    assert "{" not in (found or doubt or msg("game.soon")).render("zh")
+    demand, doubt = demand_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
+    assert (demand and demand.key, doubt and doubt.key) == (wish, unknown)
+    assert "{" not in (demand or doubt or msg("game.soon")).render("zh")
 
 
 def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) -> None:
@@ -386,18 +386,18 @@ def test_a_card_that_another_program_fills_pauses_the_run(world: World) -> None:
     preferences.choose(world.space, automation=Automation(watch_card=True, wanted_s=5, free_s=10))
     busy = Machine(system="Linux", nvidia=Nvidia(cards=(card(7.0, (999_999, 6.0)),)))
     idle = Machine(system="Linux", nvidia=Nvidia(cards=(card(0.5),)))
-    world.supervisor.turns._machine = lambda: seen
-    seen = idle
+    world.supervisor.turns._machine = lambda: machine
+    machine = idle
     a = world.submit("a")
     assert world.look(after_s=5) == "a"
     a.log_metrics("gpu", 1, 1, memory_bytes=2 * GIB)
-    seen = Machine(system="Linux", nvidia=Nvidia(cards=(card(9.0, (os.getpid(), 2.5), (999_999, 6.0)),)))
+    machine = Machine(system="Linux", nvidia=Nvidia(cards=(card(9.0, (os.getpid(), 2.5), (999_999, 6.0)),)))
     world.look(after_s=3)
     world.look(after_s=6)
     assert world.look(after_s=3) is None and world.line.read().game.why.params["program"] == "p999999"
-    seen = busy
+    machine = busy
     assert world.look(after_s=30) is None
-    seen = idle
+    machine = idle
     world.look(after_s=3)
     assert world.look(after_s=11) == "a"
 
@@ -418,15 +418,15 @@ def test_a_run_on_two_cards_makes_room_on_either_and_one_on_the_first_alone_on_t
         )
         return Machine(system="Linux", nvidia=Nvidia(cards=tuple(named)))
 
-    world.supervisor.turns._machine = lambda: seen
-    seen = two(0.0)
+    world.supervisor.turns._machine = lambda: machine
+    machine = two(0.0)
     a = world.submit("a")
     a.add_facts(RunFacts(wanted_device="GPU-0", wanted_beside={"GPU-1": "RTX 1"}, ranks=ranks))
     assert world.look(after_s=5) == "a"
     use = tuple(RankUse(device=f"RTX {i}", used_bytes=int(2.5 * GIB), total_bytes=24 * GIB) for i in range(2))
     a.write_status(a.status().model_copy(update={"ranks": use}))
     assert [world.look(after_s=6) for _ in range(3)] == ["a", "a", "a"]
-    seen = two(6.0)
+    machine = two(6.0)
     for _ in range(3):
         world.look(after_s=6)
     assert (a.status().state == State.PAUSED) == is_held

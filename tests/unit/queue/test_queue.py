@@ -122,8 +122,8 @@ def test_two_programs_that_change_the_line_at_once_lose_nothing(tmp_path: Path) 
 )
 def test_a_time_of_day_is_the_next_one(said: str, hours: float | None) -> None:
     noon = time.mktime((2026, 6, 15, 12, 0, 0, 0, 0, -1))
-    found = time_of_day(said, noon)
-    assert found is None if hours is None else abs(found - noon - hours * 3600) < 1
+    moment = time_of_day(said, noon)
+    assert moment is None if hours is None else abs(moment - noon - hours * 3600) < 1
 
 
 @pytest.mark.parametrize("said", ["24:00", "7", "7:5", "soon", "12:60", "-1:00", "12:00:00"])
@@ -390,8 +390,8 @@ def test_the_commands_list_move_time_and_take_out(world: World) -> None:
 def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     recipe = plan.resolve(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), "x", False)
-    run, said = queue.create(space, recipe, RunFacts(), "23:00")
-    assert said.params["place"] == 1 and Queue(space).read().runs[0].not_before > time.time()
+    run, message = queue.create(space, recipe, RunFacts(), "23:00")
+    assert message.params["place"] == 1 and Queue(space).read().runs[0].not_before > time.time()
     assert busy(Runs(space)) is None and not queue.listing(space)["app_is_open"]
     queue.act(space, "remove", run.id, None)
     assert run.status().state == State.STOPPED and queue.listing(space)["runs"] == []
@@ -446,10 +446,10 @@ def test_a_queued_run_whose_state_cannot_be_read_for_a_moment_is_begun_afterward
     with ScriptedRun(workspace, "held") as scripted:
         pass
     file = scripted.run.path / "state.json"
-    said, before = file.read_bytes(), file.stat()
+    content, before = file.read_bytes(), file.stat()
     file.write_bytes(b"{")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert looks._unsettled() == []
-    file.write_bytes(said)
+    file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert [run.id for run, _ in looks._unsettled()] == [scripted.run.id]

@@ -137,9 +137,9 @@ def test_the_task_for_a_rented_card_is_one_by_skypilots_own_schema_and_parser(tm
         environment = os.environ | {"HOME": str(tmp_path)}  # it writes there
         return subprocess.run([str(python), "-c", CHECK], input=text, capture_output=True, text=True, env=environment)
 
-    found = checked("---".join(map(job.sky_task, (1, 2))))
+    result = checked("---".join(map(job.sky_task, (1, 2))))
     cards = ["{'A10G': 1}", "{'L4': 1}", "{'RTX4090': 1}"]
     two = [card.replace("1}", "2}") for card in cards]
-    assert found.stdout.splitlines() == [f"sh bootstrap.sh {cards}", f"sh bootstrap.sh {two}"], found.stderr
+    assert result.stdout.splitlines() == [f"sh bootstrap.sh {cards}", f"sh bootstrap.sh {two}"], result.stderr
     wrong = checked(job.sky_task(1).replace("workdir:", "workfolder:"))
     assert wrong.returncode == 1 and "refused" in wrong.stderr and "workfolder" in wrong.stderr

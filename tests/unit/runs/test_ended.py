@@ -180,18 +180,18 @@ WAYS = {
 def test_the_reporter_ends_a_run_in_every_state_that_it_can_be_in(run: RunFolder, state: State, how: How) -> None:
     """Also where what was asked is heard and not written down yet: a pausing run that was stopped in that moment
     failed."""
-    told = Reporter(run)
+    reporter = Reporter(run)
     for step in WAYS[state]:
-        told.set_state(step)
+        reporter.set_state(step)
     if state == State.STOPPING and how == "pause":
         with pytest.raises(StopRequested):
-            told.end(how)
+            reporter.end(how)
         return
     if state == State.PREPARING and how == DONE:  # no run is done before it began
         with pytest.raises(RunError):
-            told.end(how)
+            reporter.end(how)
         return
-    code = told.end(how)
+    code = reporter.end(how)
     after = run.status()
     assert code == EXIT[after.state]
     assert after == ending(after.model_copy(update={"state": state}), how, EndFacts.from_run(run), after.since)

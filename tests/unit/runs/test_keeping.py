@@ -58,8 +58,8 @@ def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: W
 def test_a_damaged_label_is_as_if_it_was_not_there(workspace: Workspace, held: object) -> None:
     run = trained(workspace, "one")
     (run.path / "label.json").write_text(json.dumps(held), "utf-8")
-    found = Label.from_run(run)
-    assert len(found.tags) <= MAX_TAGS and len(found.note) <= LONGEST_NOTE and not found.archived and run.name == "one"
+    label = Label.from_run(run)
+    assert len(label.tags) <= MAX_TAGS and len(label.note) <= LONGEST_NOTE and not label.archived and run.name == "one"
 
 
 def test_checkpoints_go_only_where_nothing_goes_on_from_them(workspace: Workspace) -> None:

@@ -44,14 +44,14 @@ def run(tmp_path: Path) -> RunFolder:
     for step, loss in ((2, 2.5), (4, 1.25), (6, 0.5)):
         run.log_metrics("train", 1, step, loss=loss, tokens_seen=1_000 * step)
         run.log_metrics("eval", 1, step, eval_loss=loss + 1)
-    asked = [("trained", ROW), ("own", "Who is at sea?"), ("neutral", "What is rain?")]
+    prompts = [("trained", ROW), ("own", "Who is at sea?"), ("neutral", "What is rain?")]
     turns = [
-        {"source": source, "turns": [{"role": "user", "content": words}], "answer": ANSWER} for source, words in asked
+        {"source": source, "turns": [{"role": "user", "content": words}], "answer": ANSWER} for source, words in prompts
     ]
     (run.path / scenes.FILE).write_text(json.dumps({"v": 1, "scenes": turns, "neutral_texts": ["a"]}), "utf-8")
     for step, text, loss in ((0, "before", 2.0), (4, "```\nArr", 2.1), (6, "too late", 4.0)):
-        said = tuple(sample_answers.FrameAnswer(text=f"{text} {number}", why="stop") for number in range(3))
-        sample_answers.append(run, sample_answers.Frame(step=step, answers=said, neutral_loss=loss))
+        answers = tuple(sample_answers.FrameAnswer(text=f"{text} {number}", why="stop") for number in range(3))
+        sample_answers.append(run, sample_answers.Frame(step=step, answers=answers, neutral_loss=loss))
     return run
 
 
@@ -83,14 +83,14 @@ def test_counts_and_figures_of_the_adapter_that_was_kept_are_told_and_no_row_no_
     run: RunFolder, tmp_path: Path
 ) -> None:
     cards = [model_card.of_run(run, CardBeside(with_film=ticked)) for ticked in (False, True)]
-    for said in (
+    for sentence in (
         "1,200 rows were learned, 30 kept apart", f"`Qwen/Qwen3.5-4B`, revision `{COMMIT}`", "| first loss | 2.5000 |",
         "| last loss | 1.2500 |",
         "| eval loss | 2.2500 |", "| tokens seen | 4,000 |", "| minutes of training | 1.5 |",
         "2.000 before, 2.100 after (+5.0%)", "| torch | 2.13 |",
         "# 海盗 | run\n",
     ):  # fmt: skip
-        assert said in cards[0], said
+        assert sentence in cards[0], sentence
     for card in cards:
         for kept_here in ("Anna", ANSWER, str(tmp_path), "wages", "before 0", "Arr 0"):
             assert kept_here not in card, kept_here
@@ -139,17 +139,17 @@ def test_a_licence_is_read_from_the_bases_own_card_and_never_invented(
 ) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card, "utf-8", newline="")
-    found = licence.for_model("maker/unheard-of", tmp_path)
-    assert (found.header, found.permission.key) == (expected, key)
+    terms = licence.for_model("maker/unheard-of", tmp_path)
+    assert (terms.header, terms.permission.key) == (expected, key)
 
 
 def test_every_licence_of_the_catalogue_gives_a_header_and_a_sentence() -> None:
     for model in known_models():
-        found = licence.for_model(model.hub, None)
-        assert found.header.get("license_name", found.header["license"]).strip(), model.id
+        terms = licence.for_model(model.hub, None)
+        assert terms.header.get("license_name", terms.header["license"]).strip(), model.id
         assert (
-            found.permission.key == f"publish.licence_{model.commercial}"
-            and model.licence in found.permission.render("zh")
+            terms.permission.key == f"publish.licence_{model.commercial}"
+            and model.licence in terms.permission.render("zh")
         )
 
 

@@ -54,15 +54,15 @@ def test_its_picture_shows_the_numbers_and_answers_and_no_row_of_the_data(run: R
         "it writes over no file"
     )
     drawn = ElementTree.fromstring(file.read_bytes())
-    said = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert said[0] == "Pirate <b>" and "Validation loss 0.81" in said and "12 min, 3.2 GiB of memory" in said
-    assert "Write two sentences about the moon." in said and "lantern" not in " ".join(said)
+    texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "Pirate <b>" and "Validation loss 0.81" in texts and "12 min, 3.2 GiB of memory" in texts
+    assert "Write two sentences about the moon." in texts and "lantern" not in " ".join(texts)
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) >= 1
     assert "训练前" in picture.of_run(run, lambda words: words.render("zh"))
 
 
 def test_a_long_answer_ends_in_an_ellipsis_and_no_line_is_wider_than_the_picture() -> None:
-    for said in ("a word " * 99, "字" * 300, "x" * 300):
-        lines = picture._clipped(said, 3)
+    for text in ("a word " * 99, "字" * 300, "x" * 300):
+        lines = picture._clipped(text, 3)
         assert len(lines) == 3 and lines[-1].endswith(" …") and max(map(width, lines)) <= picture.COLUMNS + 2
     assert picture._clipped("Arr,  matey!\n", 3) == ["Arr, matey!"]

@@ -49,8 +49,8 @@ def run_of(workspace: Workspace, **facts: object) -> RunFolder:
 def refused(run: RunFolder) -> tuple[str, str]:
     with pytest.raises(RunError) as refusal:
         process.require_device(run)
-    said = refusal.value.message.render("zh") + refusal.value.advice.render("zh")
-    assert "{" not in said and "{" not in f"{refusal.value.message}{refusal.value.advice}"
+    text = refusal.value.message.render("zh") + refusal.value.advice.render("zh")
+    assert "{" not in text and "{" not in f"{refusal.value.message}{refusal.value.advice}"
     return refusal.value.message.key.removeprefix("device."), refusal.value.advice.key.removeprefix("device.")
 
 
@@ -208,8 +208,8 @@ def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, here):
 def test_a_run_of_before_that_named_no_card_says_when_it_meets_another(workspace: Workspace, here):
     run = run_of(workspace, device="cuda:0", device_uuid="GPU-0", device_name="RTX 0")
     process.keep_device(run, B, True)
-    (said,) = [event["message"]["key"] for event in run.events() if event["kind"] == "warning"]
-    assert said == "device.another" and run.facts().device_uuid == "GPU-1"
+    (key,) = [event["message"]["key"] for event in run.events() if event["kind"] == "warning"]
+    assert key == "device.another" and run.facts().device_uuid == "GPU-1"
 
 
 def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace, here):
@@ -268,8 +268,8 @@ def test_a_chat_from_a_terminal_says_it_too(
     monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(SimpleNamespace(state=lambda: state)))
     monkeypatch.setattr(taking, "answer", lambda *asked: {"tuned": "Arr", "base": None})
     taking.chat(trained(workspace, "A run").id, prompt="What is a horse?", workspace=workspace.root)
-    said = capsys.readouterr()
-    assert "using RTX 1 instead" in said.err and said.out == "Arr\n"
+    output = capsys.readouterr()
+    assert "using RTX 1 instead" in output.err and output.out == "Arr\n"
 
 
 def test_a_run_json_of_before_has_no_uuid_and_opens(tmp_path: Path):

@@ -32,33 +32,33 @@ def stopping(run: RunFolder, told: Reporter) -> None:
 
 
 def test_a_stop_at_the_last_moment_before_training_is_a_stop(run: RunFolder) -> None:
-    with Reporter(run) as told:
-        told.has_something_to_save()
-        told.set_state(State.PREPARING)
-        stopping(run, told)
+    with Reporter(run) as reporter:
+        reporter.has_something_to_save()
+        reporter.set_state(State.PREPARING)
+        stopping(run, reporter)
         with pytest.raises(StopRequested):
-            told.set_state(State.RUNNING)
-        told.set_state(State.STOPPED)
+            reporter.set_state(State.RUNNING)
+        reporter.set_state(State.STOPPED)
 
 
 def test_a_run_that_ended_while_it_was_asked_to_stop_is_done(run: RunFolder) -> None:
-    with Reporter(run) as told:
-        told.has_something_to_save()
-        told.set_state(State.PREPARING)
-        told.set_state(State.RUNNING)
-        stopping(run, told)
-        told.set_progress(5, 5, 0.0)
+    with Reporter(run) as reporter:
+        reporter.has_something_to_save()
+        reporter.set_state(State.PREPARING)
+        reporter.set_state(State.RUNNING)
+        stopping(run, reporter)
+        reporter.set_progress(5, 5, 0.0)
         assert run.status().state == State.STOPPING, "progress does not undo the announcement"
-        told.set_state(State.COMPLETED)
+        reporter.set_state(State.COMPLETED)
     assert run.status().state == State.COMPLETED
 
 
 def test_a_full_disk_does_not_make_the_worker_deaf(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looked like this: the watch thread died of ENOSPC and Stop was never heard."""
-    with Reporter(run) as told:
-        told.has_something_to_save()
-        told.set_state(State.PREPARING)
-        told.set_state(State.RUNNING)
+    with Reporter(run) as reporter:
+        reporter.has_something_to_save()
+        reporter.set_state(State.PREPARING)
+        reporter.set_state(State.RUNNING)
         monkeypatch.setattr(
             files, "replace", lambda path, data, **how: (_ for _ in ()).throw(OSError(28, "No space left on device"))
         )
@@ -66,7 +66,7 @@ def test_a_full_disk_does_not_make_the_worker_deaf(run: RunFolder, monkeypatch: 
 
         def heard() -> bool:
             try:
-                told.check()
+                reporter.check()
             except StopRequested:
                 return True
             return False

@@ -37,14 +37,14 @@ CASES = [
 def test_a_jump_of_the_step_time_on_a_full_card_is_the_spill(
     memory: Memory, recent: list, where: str, over: float | None
 ) -> None:
-    found = judge(1.0, recent, memory, where, 40)
+    verdict = judge(1.0, recent, memory, where, 40)
     if over is None:
-        assert found is None
+        assert verdict is None
     else:
-        assert (found.kind, found.slower, found.step) == ("shared_memory", 5.0, 40)
-        assert found.over_gib == pytest.approx(over, abs=0.01)
+        assert (verdict.kind, verdict.slower, verdict.step) == ("shared_memory", 5.0, 40)
+        assert verdict.over_gib == pytest.approx(over, abs=0.01)
         for language in ("en", "zh"):
-            assert (f"{over:.1f} GiB" in sentence(found).render(language)) == (over > 0)
+            assert (f"{over:.1f} GiB" in sentence(verdict).render(language)) == (over > 0)
 
 
 @pytest.mark.parametrize(("free", "found"), [(0.02, True), (0.2, False)])
@@ -64,32 +64,32 @@ class Said:
 
 
 def watched(tmp_path: Path, times: list[float], memory: Memory | None) -> tuple[Said, list[Any]]:
-    said, looks, now = Said(tmp_path), [], [0.0]
+    reporter, looks, now = Said(tmp_path), [], [0.0]
 
     def look() -> Memory | None:
         looks.append(now[0])
         return memory
 
-    watch = SpillWatch(said, "Windows", look, lambda: now[0])
+    watch = SpillWatch(reporter, "Windows", look, lambda: now[0])
     for step, seconds in enumerate(times, 1):
         now[0] += seconds
         watch.note(step, seconds, 100)
-    return said, looks
+    return reporter, looks
 
 
 USUAL_STEPS = [9.0] + [1.0] * 12  # the first one warms up
 
 
 def test_it_is_told_once_and_its_end_too(tmp_path: Path) -> None:
-    said, _ = watched(tmp_path, USUAL_STEPS + [7.0] * 20 + [1.0] * 2, card(8.2))
-    assert said.warned == ["spill.shared_memory_over"]
-    assert said.run.facts().spill is None
-    assert [event["message"]["key"] for event in said.run.events()] == ["spill.over"]
+    reporter, _ = watched(tmp_path, USUAL_STEPS + [7.0] * 20 + [1.0] * 2, card(8.2))
+    assert reporter.warned == ["spill.shared_memory_over"]
+    assert reporter.run.facts().spill is None
+    assert [event["message"]["key"] for event in reporter.run.events()] == ["spill.over"]
 
 
 def test_the_fact_stays_while_it_lasts(tmp_path: Path) -> None:
-    said, _ = watched(tmp_path, USUAL_STEPS + [7.0] * 30, card(8.2))
-    spill = said.run.facts().spill
+    reporter, _ = watched(tmp_path, USUAL_STEPS + [7.0] * 30, card(8.2))
+    spill = reporter.run.facts().spill
     assert spill and spill.slower == pytest.approx(7.0) and spill.over_gib > 1
 
 
@@ -97,10 +97,10 @@ def test_the_fact_stays_while_it_lasts(tmp_path: Path) -> None:
     "times", [USUAL_STEPS * 3, [1.0] * 10 + [6.0] * (IN_A_ROW - 1) + [1.0] * 9, [0.001] * 50, [1.0, 8.0, 8.0, 8.0]]
 )
 def test_steps_as_ever_or_a_hiccup_are_nothing_and_cost_no_look(times: list[float], tmp_path: Path) -> None:
-    said, looks = watched(tmp_path, times, card(8.2))
-    assert said.warned == [] and looks == [] and not (said.run.path / "run.json").exists()
+    reporter, looks = watched(tmp_path, times, card(8.2))
+    assert reporter.warned == [] and looks == [] and not (reporter.run.path / "run.json").exists()
 
 
 def test_where_the_card_cannot_be_asked_nothing_is_claimed(tmp_path: Path) -> None:
-    said, looks = watched(tmp_path, USUAL_STEPS + [7.0] * 9, None)
-    assert said.warned == [] and len(looks) > 1
+    reporter, looks = watched(tmp_path, USUAL_STEPS + [7.0] * 9, None)
+    assert reporter.warned == [] and len(looks) > 1

@@ -29,8 +29,8 @@ class Pc:
             took = self.work / now * (4 if crowded else 1) * noise[number % len(noise)]
             self.seconds += took
             self.counts.append(now)
-            if said := self.threads.note(took, 100):
-                self.told.append((now, said.key))
+            if message := self.threads.note(took, 100):
+                self.told.append((now, message.key))
         return self
 
 
@@ -108,9 +108,9 @@ def test_a_load_that_comes_and_goes_is_not_chased() -> None:
 
 def test_a_program_that_is_not_in_the_way_costs_a_trial_and_no_more() -> None:
     """Its core is another's, or hyperthreads share one: a step is no slower beside it, and one thread fewer is."""
-    told = Threads(2, 2, lambda: 1.0, (used := [2]).append)
+    threads = Threads(2, 2, lambda: 1.0, (used := [2]).append)
     for _ in range(400):
-        assert told.note(2.0 / used[-1], 100) is None
+        assert threads.note(2.0 / used[-1], 100) is None
     assert used.count(1) <= 8 and used[-1] == 2
 
 

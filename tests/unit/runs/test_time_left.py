@@ -96,8 +96,8 @@ MADE_UP = {
 
 @pytest.mark.parametrize("name", MADE_UP)
 def test_after_20_steps_it_is_within_10_percent(name: str) -> None:
-    said, took = MADE_UP[name].said(20)
-    assert said == pytest.approx(took, rel=0.10)
+    estimated, took = MADE_UP[name].said(20)
+    assert estimated == pytest.approx(took, rel=0.10)
 
 
 EVALUATED = {"eval_every": 80, "save_every": 80, "evaluation": [5.0] * 6, "saving": [0.4] * 5, "evaluation_size": 1_500}
@@ -105,8 +105,8 @@ EVALUATED = {"eval_every": 80, "save_every": 80, "evaluation": [5.0] * 6, "savin
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_the_noise(seed: int) -> None:
-    said, took = Series(slow_start(noisy(400, seed=seed), (8.0, 3.0)), **EVALUATED).said(20)
-    assert said == pytest.approx(took, rel=0.10)
+    estimated, took = Series(slow_start(noisy(400, seed=seed), (8.0, 3.0)), **EVALUATED).said(20)
+    assert estimated == pytest.approx(took, rel=0.10)
 
 
 def test_beside_something_else_that_runs_now_and_then_it_is_nearly_always() -> None:
@@ -115,24 +115,24 @@ def test_beside_something_else_that_runs_now_and_then_it_is_nearly_always() -> N
     for seed in range(40):
         chance = random.Random(seed)
         steps = [(n, s * (3 if chance.random() < 0.04 else 1)) for n, s in noisy(400, seed=seed)]
-        said, took = Series(slow_start(steps, (8.0, 3.0)), **EVALUATED).said(20)
-        errors.append(abs(said / took - 1))
+        estimated, took = Series(slow_start(steps, (8.0, 3.0)), **EVALUATED).said(20)
+        errors.append(abs(estimated / took - 1))
     assert sorted(errors)[35] < 0.10 and max(errors) < 0.15, sorted(errors)[-6:]
 
 
 @pytest.mark.parametrize("file", SERIES, ids=[file.stem for file in SERIES])
 def test_on_a_recorded_run_it_is_within_10_percent(file: Path) -> None:
     series = Series(**{name: value for name, value in json.loads(file.read_text("utf-8")).items() if name != "about"})
-    said, took = series.said(20)
-    assert said == pytest.approx(took, rel=0.10)
+    estimated, took = series.said(20)
+    assert estimated == pytest.approx(took, rel=0.10)
     later, _ = series.said(len(series.steps) // 2)
     assert later == pytest.approx(took, rel=0.10)
 
 
 def test_a_run_that_goes_on_counts_from_where_it_is() -> None:
     steps = noisy(100)
-    said, took = Series(steps, 50, 50, [2.0] * 3, [0.1] * 2, 500).said(20, done=300)
-    assert said == pytest.approx(took, rel=0.10)
+    estimated, took = Series(steps, 50, 50, [2.0] * 3, [0.1] * 2, 500).said(20, done=300)
+    assert estimated == pytest.approx(took, rel=0.10)
 
 
 def test_nothing_is_said_after_the_first_step_alone() -> None:

@@ -68,8 +68,8 @@ def test_name_and_password_are_asked_for_and_both_have_to_be_right():
         {"word": "correct horse"},
         {},
     ):
-        said = client.post("/door", data=given)
-        assert said.status_code == 401 and "Wrong" in said.text and "set-cookie" not in said.headers
+        response = client.post("/door", data=given)
+        assert response.status_code == 401 and "Wrong" in response.text and "set-cookie" not in response.headers
     assert client.get("/config").status_code == 401
     assert client.post("/door", data={"user": "me", "word": "correct horse"}).status_code == 200
     assert client.get("/config").text == "inside"
@@ -132,8 +132,11 @@ def test_while_a_wrong_try_waits_not_even_the_right_one_of_the_same_address_is_c
     async def tries() -> list[str]:
         wrong = asyncio.create_task(kept.try_("me", "x", "10.0.0.1"))
         await asyncio.sleep(0.01)
-        found = [await kept.try_("me", "correct horse", "10.0.0.1"), await kept.try_("me", "correct horse", "10.0.0.2")]
-        return [*found, await wrong, await kept.try_("me", "correct horse", "10.0.0.1")]
+        verdicts = [
+            await kept.try_("me", "correct horse", "10.0.0.1"),
+            await kept.try_("me", "correct horse", "10.0.0.2"),
+        ]
+        return [*verdicts, await wrong, await kept.try_("me", "correct horse", "10.0.0.1")]
 
     assert asyncio.run(tries()) == ["too_soon", "right", "wrong", "right"]
 
@@ -286,33 +289,36 @@ def gradios_routes() -> list[tuple[str, str]]:
 
     with gr.Blocks(analytics_enabled=False) as demo:
         gr.File()
-    found, routers = [], [App.create_app(demo)]
+    routes, routers = [], [App.create_app(demo)]
     while routers:
         for route in routers.pop().routes:
             if hasattr(route, "path"):
-                found += [(route.path, method) for method in getattr(route, "methods", None) or ("GET",)]
+                routes += [(route.path, method) for method in getattr(route, "methods", None) or ("GET",)]
             elif hasattr(route, "original_router"):
                 routers.append(route.original_router)
-    return found
+    return routes
 
 
 def test_no_route_of_gradios_is_open_without_the_key(open_app: kit.App):
     routes = gradios_routes()
     assert len(routes) > 70, "gradio's own list was not found"
-    found = {}
+    statuses = {}
     for path, method in routes:
         filled = re.sub(r"\{\w+(:path)?\}", "x", path)
-        found[method, filled] = status(open_app.url + filled, method)
-    opened = {route: answer for route, answer in found.items() if answer not in (401, 404)}
+        statuses[method, filled] = status(open_app.url + filled, method)
+    opened = {route: answer for route, answer in statuses.items() if answer not in (401, 404)}
     assert {path for _, path in opened} <= {"/gradio_api/startup-events"}, opened
     assert (
-        found["GET", "/config"] == found["POST", "/gradio_api/queue/join"] == found["POST", "/gradio_api/upload"] == 401
+        statuses["GET", "/config"]
+        == statuses["POST", "/gradio_api/queue/join"]
+        == statuses["POST", "/gradio_api/upload"]
+        == 401
     )
 
 
 def test_variables_of_the_shell_open_nothing(open_app: kit.App):
-    said = open_app.log.read_text("utf-8")
-    assert "gradio.live" not in said and "Traceback" not in said
+    log = open_app.log.read_text("utf-8")
+    assert "gradio.live" not in log and "Traceback" not in log
     cookie = {
         "Cookie": urllib.request.urlopen(f"{open_app.url}/?key={key_of(open_app)}").headers["Set-Cookie"].split(";")[0]
     }

@@ -53,9 +53,11 @@ def test_nothing_that_is_secret_reaches_the_file(
         log.log.warning("as an argument: %s", secret)
         fail(OSError(f"in the words of the system: {secret}"), ConnectionError(secret))
     log.log.warning("opened http://127.0.0.1:7860/?lang=en&key=abcdefgh12345 with Authorization: Bearer abcdefgh12345")
-    said = file.read_text("utf-8")
-    assert "in the words of the system: ***" in said and "lang=en&key=*** with" in said, "what was written was written"
-    assert not [secret for secret in secrets if secret in said]
+    log_text = file.read_text("utf-8")
+    assert "in the words of the system: ***" in log_text and "lang=en&key=*** with" in log_text, (
+        "what was written was written"
+    )
+    assert not [secret for secret in secrets if secret in log_text]
 
 
 def test_what_somebody_typed_is_not_repeated_but_the_place_is(file: Path) -> None:
@@ -66,9 +68,9 @@ def test_what_somebody_typed_is_not_repeated_but_the_place_is(file: Path) -> Non
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, PROMPT),
     ):
         fail(error, ValueError(PROMPT))
-    said = file.read_text("utf-8")
-    assert PROMPT not in said
-    assert "builtins.ValueError" in said and "test_log.py:" in said and "in fail" in said
+    log = file.read_text("utf-8")
+    assert PROMPT not in log
+    assert "builtins.ValueError" in log and "test_log.py:" in log and "in fail" in log
     fail(TypeError("unsupported operand"))
     assert "builtins.TypeError: unsupported operand" in file.read_text("utf-8")
 
@@ -101,8 +103,8 @@ def test_a_thread_that_dies_is_in_the_log(file: Path) -> None:
     thread = threading.Thread(target=die)
     thread.start()
     thread.join()
-    said = file.read_text("utf-8")
-    assert "CRITICAL" in said and "builtins.OSError: the drive is gone" in said and "in die" in said
+    log = file.read_text("utf-8")
+    assert "CRITICAL" in log and "builtins.OSError: the drive is gone" in log and "in die" in log
 
 
 def test_a_full_disk_is_said_once_and_stops_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,5 +149,5 @@ def test_what_gradio_catches_of_a_handler_reaches_the_log(file: Path) -> None:
             asyncio.run(demo.process_api(number, [], explicit_call=True))
         assert caught.value.message == shown
         assert number or not caught.value.print_exception, "gradio would print it a second time"
-    said = file.read_text("utf-8")
-    assert "builtins.ImportError: of a handler" in said and "for the person" not in said
+    log = file.read_text("utf-8")
+    assert "builtins.ImportError: of a handler" in log and "for the person" not in log

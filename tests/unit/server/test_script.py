@@ -95,13 +95,13 @@ def test_an_event_that_waits_when_the_stream_of_answers_ends_is_heard_of_in_the_
 
     def streams(text: str) -> object:
         """How many were opened after an end with nothing waiting, after one with something, and after the next."""
-        found = re.search(
+        match = re.search(
             r"async function \w+\(\)(\{let\{event_callbacks:.*?\})(?=function \w+\(\w+,\w+\)\{\w+&&\(\w+\.open=!1)",
             text,
             re.DOTALL,
         )
         code = STREAM.replace(
-            "CODE", "async function()" + found[1].replace("\\", "\\\\").replace("`", "\\`").replace("${", "\\${")
+            "CODE", "async function()" + match[1].replace("\\", "\\\\").replace("`", "\\`").replace("${", "\\${")
         )
         done = subprocess.run([compute_driver_executable()[0], "-e", code], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -31,10 +31,10 @@ def next_to_each_other(held: ExitStack) -> tuple[int, int]:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_port_that_is_taken_is_answered_with_one_that_is_free(language: str) -> None:
     """ "Choose another one, for example --port 7861", where 7861 was the one that is taken."""
-    here = Reach.from_host("127.0.0.1")
+    reach = Reach.from_host("127.0.0.1")
     with ExitStack() as held:
         taken = next_to_each_other(held)
         with pytest.raises(_Refusal) as caught:
-            check_port(here, taken[0], Wording(language))
+            check_port(reach, taken[0], Wording(language))
         advised = int(re.search(r"--port (\d+)", str(caught.value))[1])
-        assert advised not in taken and refused(here, advised) is None
+        assert advised not in taken and refused(reach, advised) is None

@@ -48,11 +48,11 @@ def test_windows_is_asked_by_one_thread_that_takes_it_back_itself(monkeypatch: p
     monkeypatch.setattr(
         ctypes, "windll", SimpleNamespace(kernel32=SimpleNamespace(SetThreadExecutionState=state)), raising=False
     )
-    said = Said()
-    with KeepAwake(lambda: True, said.append, lambda: awake.hold("Windows"), 0.01):
-        wait_until(lambda: said)
+    sentences = Said()
+    with KeepAwake(lambda: True, sentences.append, lambda: awake.hold("Windows"), 0.01):
+        wait_until(lambda: sentences)
     assert [flags for flags, _ in calls] == [KEPT, FREE] and len({thread for _, thread in calls}) == 1
-    assert calls[0][1] != threading.get_ident() and said.keys == ["held"]
+    assert calls[0][1] != threading.get_ident() and sentences.keys == ["held"]
 
 
 def test_a_windows_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +62,10 @@ def test_a_windows_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_systemd_is_asked_while_the_work_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, said = Program("systemd-inhibit", HOLDS, tmp_path, monkeypatch), Said()
-    with KeepAwake(lambda: True, said.append, lambda: awake.hold("Linux")):
-        wait_until(lambda: said)
-        assert program.runs and said.keys == ["held"]
+    program, sentences = Program("systemd-inhibit", HOLDS, tmp_path, monkeypatch), Said()
+    with KeepAwake(lambda: True, sentences.append, lambda: awake.hold("Linux")):
+        wait_until(lambda: sentences)
+        assert program.runs and sentences.keys == ["held"]
         assert program.asked[:3] == ["--what=idle:sleep", "--mode=block", "--who=LoRA Garage"]
     assert not program.runs
 
@@ -88,23 +88,23 @@ def test_a_killed_process_leaves_the_pc_to_sleep(tmp_path: Path, monkeypatch: py
 
 
 def test_macos_is_asked_to_watch_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, said = Program("caffeinate", WATCHES, tmp_path, monkeypatch), Said()
-    with KeepAwake(lambda: True, said.append, lambda: awake.hold("Darwin")):
-        wait_until(lambda: said and program.asked)
-        assert program.asked == ["-i", "-w", str(os.getpid())] and said.keys == ["held"]
+    program, sentences = Program("caffeinate", WATCHES, tmp_path, monkeypatch), Said()
+    with KeepAwake(lambda: True, sentences.append, lambda: awake.hold("Darwin")):
+        wait_until(lambda: sentences and program.asked)
+        assert program.asked == ["-i", "-w", str(os.getpid())] and sentences.keys == ["held"]
     assert not program.runs
 
 
 def test_a_refusal_is_said_without_the_systems_english_keeps_it_and_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program, said, looks = Program("systemd-inhibit", REFUSES, tmp_path, monkeypatch), Said(), []
-    with KeepAwake(lambda: looks.append(1) or True, said.append, lambda: awake.hold("Linux"), 0.01):
+    program, sentences, looks = Program("systemd-inhibit", REFUSES, tmp_path, monkeypatch), Said(), []
+    with KeepAwake(lambda: looks.append(1) or True, sentences.append, lambda: awake.hold("Linux"), 0.01):
         wait_until(lambda: len(looks) > 4)
     assert (
-        said.keys == ["refused"]
-        and "Access denied" in said[0].params["reason"]
-        and "Access" not in said[0].render("zh")
+        sentences.keys == ["refused"]
+        and "Access denied" in sentences[0].params["reason"]
+        and "Access" not in sentences[0].render("zh")
     )
     assert program.asked == ["again", "again"], "once for each way"
 
@@ -127,24 +127,24 @@ def test_where_it_cannot_be_asked_the_setting_says_so(
 
 def test_a_battery_that_runs_low_and_the_setting_let_it_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back on its charger, and with the setting on again, it is held again."""
-    told, wanted, said, held = [Told(90, 9, False)], [True], Said(), []
+    states, is_wanted, sentences, held = [Told(90, 9, False)], [True], Said(), []
 
     def ask() -> awake.Release:
         held.append(True)
         return held.clear
 
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: told[0], raising=False)
-    with KeepAwake(lambda: wanted[0], said.append, ask, 0.01):
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: states[0], raising=False)
+    with KeepAwake(lambda: is_wanted[0], sentences.append, ask, 0.01):
         for battery, wish, key in (
             (Told(90, 9, False), True, "held"), (Told(12.4, 9, False), True, "battery"), (Told(12.4, 9, True), True,
                 "held"),
             (Told(80, 9, True), False, "unwanted"), (Told(80, 9, True), True, "held"),
         ):  # fmt: skip
-            told[0], wanted[0] = battery, wish
-            wait_until(lambda key=key: said and said.keys[-1] == key)
+            states[0], is_wanted[0] = battery, wish
+            wait_until(lambda key=key: sentences and sentences.keys[-1] == key)
             assert bool(held) is (key == "held")
-    assert not held and said.keys == ["held", "battery", "held", "unwanted", "held"]
-    assert "12 %" in str(said[1])
+    assert not held and sentences.keys == ["held", "battery", "held", "unwanted", "held"]
+    assert "12 %" in str(sentences[1])
 
 
 def test_a_disk_that_takes_no_word_does_not_let_the_pc_fall_asleep() -> None:

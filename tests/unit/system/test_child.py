@@ -124,7 +124,7 @@ def endings_left_to_the_system(file: Path) -> list[str]:
     """Calls that write text and do not say how its lines end: "name.py:12"."""
     import ast
 
-    found = []
+    places = []
     for node in ast.walk(tree_of(file)):
         if not isinstance(node, ast.Call):
             continue
@@ -135,8 +135,8 @@ def endings_left_to_the_system(file: Path) -> list[str]:
             continue
         opens_text = name in ("open", "fdopen") and any("w" in str(mode) and "b" not in str(mode) for mode in modes)
         if (name == "write_text" or opens_text) and "newline" not in given:
-            found.append(f"{file.name}:{node.lineno}")
-    return found
+            places.append(f"{file.name}:{node.lineno}")
+    return places
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_a_persons_own_setting_of_the_allocator_stays(name: str, monkeypatch: py
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setattr(processes, "driver_system", lambda: "Linux")
     monkeypatch.setenv(name, "max_split_size_mb:128")
-    found = processes.worker_environment()
-    assert {other: found.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(
+    environment = processes.worker_environment()
+    assert {other: environment.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(
         processes.ALLOCATOR_NAMES
     ) | {name: "max_split_size_mb:128"}
 

@@ -71,10 +71,12 @@ def test_a_process_that_stands_back_comes_after_others_for_processor_and_disk() 
     # Wine knows no order at the disk
     how = "p.nice()" if os.name == "nt" else "p.nice(), getattr(p, 'ionice', lambda: 'none')()"
     script = f"import psutil\nfrom core.system import cores\ncores.stand_back()\np = psutil.Process()\nprint({how})"
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     if os.name == "nt":
-        assert int(said.split()[0]) == psutil.BELOW_NORMAL_PRIORITY_CLASS
+        assert int(output.split()[0]) == psutil.BELOW_NORMAL_PRIORITY_CLASS
         return
-    assert int(said.split()[0]) >= cores.NICENESS
+    assert int(output.split()[0]) >= cores.NICENESS
     if sys.platform == "linux":
-        assert "value=7" in said and "BE" in said
+        assert "value=7" in output and "BE" in output

@@ -87,8 +87,8 @@ def test_a_card_that_bitsandbytes_has_no_code_for_is_left_out_with_both_numbers(
             Nvidia(cards=(card(0, capability=(5, 2)), card(1, capability=(6, 0)))), None, build
         ).cards
         assert (old.left_out, least.left_out) == ("too_old", None)
-        said = devices.why_left_out(old).render(language)
-        assert "5.2" in said and "6.0" in said and "bitsandbytes" in said
+        sentence = devices.why_left_out(old).render(language)
+        assert "5.2" in sentence and "6.0" in sentence and "bitsandbytes" in sentence
 
 
 def test_launch_and_core_agree_on_the_code_of_a_build():
@@ -101,7 +101,7 @@ def test_launch_and_core_agree_on_the_code_of_a_build():
 def architectures(library: bytes) -> set[tuple[int, int]]:
     """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries
     (fatbinary.h)."""
-    found, at = set(), 0
+    versions, at = set(), 0
     while (at := library.find(b"\x50\xed\x55\xba", at)) >= 0:
         header, size = struct.unpack_from("<HQ", library, at + 6)
         entry = at + header
@@ -109,9 +109,9 @@ def architectures(library: bytes) -> set[tuple[int, int]]:
         while entry < end:
             kind, header, size = struct.unpack_from("<HxxIQ", library, entry)
             if kind == 2:
-                found.add(divmod(struct.unpack_from("<I", library, entry + 28)[0], 10))
+                versions.add(divmod(struct.unpack_from("<I", library, entry + 28)[0], 10))
             entry += header + size
-    return found
+    return versions
 
 
 @pytest.mark.parametrize("cuda", devices.KERNELS)
@@ -144,8 +144,8 @@ def test_how_torch_was_built_is_read_without_importing_it():
 def test_the_torch_that_is_here_is_found():
     import torch
 
-    found = devices.torch_build()
-    assert (found.version, found.cuda, found.hip) == (torch.__version__, torch.version.cuda, torch.version.hip)
+    build = devices.torch_build()
+    assert (build.version, build.cuda, build.hip) == (torch.__version__, torch.version.cuda, torch.version.hip)
 
 
 def test_what_a_process_is_started_with():
@@ -166,9 +166,9 @@ def test_what_is_not_there_gives_way_to_the_best_that_is():
 
 
 def test_a_plan_names_the_card_that_it_is_for():
-    seen = devices.with_exclusions(TWO, "0", CUDA_13)
+    excluded = devices.with_exclusions(TWO, "0", CUDA_13)
     of = lambda nvidia: budget.device_of(budget.of_machine(Machine(system="Linux", nvidia=nvidia)), nvidia)  # noqa: E731
-    assert (of(seen), of(TWO), of(devices.with_exclusions(TWO, "-1", None)), of(Nvidia())) == (
+    assert (of(excluded), of(TWO), of(devices.with_exclusions(TWO, "-1", None)), of(Nvidia())) == (
         "GPU-0abc",
         "GPU-1abc",
         CPU,

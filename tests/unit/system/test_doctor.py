@@ -126,21 +126,21 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
 def test_a_machine_that_is_well_has_no_fix(changes: dict):
     findings = checkup.examine(WELL.model_copy(update=changes))
     for language in ("en", "zh"):
-        said = [finding.found.render(language) for finding in findings]
-        assert not any(sentence.startswith(("doctor.", "awake.")) or "{" in sentence for sentence in said)
+        sentences = [finding.found.render(language) for finding in findings]
+        assert not any(sentence.startswith(("doctor.", "awake.")) or "{" in sentence for sentence in sentences)
     assert all(finding.ok and finding.fix is None for finding in findings)
 
 
 def test_of_two_cards_it_is_said_how_both_are_used():
     """It said that cards are used one at a time, when a run could train on several."""
-    found = {
+    sentences = {
         finding.name: finding.found
         for finding in checkup.examine(
             WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))})
         )
     }
     assert "cards" not in {finding.name for finding in checkup.examine(WELL)}
-    assert all("train.ranks" in found["cards"].render(language) for language in ("en", "zh", "de"))
+    assert all("train.ranks" in sentences["cards"].render(language) for language in ("en", "zh", "de"))
 
 
 # what is different -> which finding, which sentence, which fix
@@ -338,9 +338,9 @@ def test_the_port_that_is_advised_is_a_free_one(tmp_path: Path):
         port = stack.enter_context(first).getsockname()[1]
         with contextlib.suppress(OSError):  # taken already by somebody
             stack.enter_context(socket.create_server(("127.0.0.1", port + 1)))
-        found = surroundings.gather(tmp_path, tmp_path / "log", port, keeps_awake=True)
-    fix = next(f for f in surroundings.examine(found) if f.name == "port").fix
-    assert not found.port_free and found.other_port > port + 1 and f"--port {found.other_port}" in str(fix)
+        gathered = surroundings.gather(tmp_path, tmp_path / "log", port, keeps_awake=True)
+    fix = next(f for f in surroundings.examine(gathered) if f.name == "port").fix
+    assert not gathered.port_free and gathered.other_port > port + 1 and f"--port {gathered.other_port}" in str(fix)
 
 
 def test_a_folder_that_cannot_be_written_is_seen(tmp_path: Path):
@@ -359,21 +359,23 @@ def test_a_folder_beside_onedrive_is_not_in_it():
 @pytest.mark.parametrize("system", ["Linux", "Windows"])
 def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch):
     """Windows' own answers are played in test_windows; here, that they are asked for, and there alone."""
-    asked, released = [], []
+    questions, released = [], []
     for name, answer in (
         ("long_paths", True),
         ("runtime_version", (14, 44)),
         ("page_file", PageFile(0)),
     ):
-        monkeypatch.setattr(surroundings.windows, name, lambda name=name, answer=answer: asked.append(name) or answer)
+        monkeypatch.setattr(
+            surroundings.windows, name, lambda name=name, answer=answer: questions.append(name) or answer
+        )
     monkeypatch.setattr(surroundings.platform, "system", lambda: system)
     monkeypatch.setattr(awake, "hold", lambda: lambda: released.append(True))
     monkeypatch.setattr(awake, "battery", lambda: awake.Battery(42.4, False))
-    found = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
-    assert asked == (["long_paths", "runtime_version", "page_file"] if system == "Windows" else [])
-    assert (found.runtime, found.long_paths) == (((14, 44), True) if system == "Windows" else (None, None))
-    assert (found.battery_percent, found.battery_plugged, found.keeps_awake) == (42, False, False)
-    assert released == [True] and found.cannot_keep_awake is None and not list(tmp_path.iterdir())
+    gathered = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
+    assert questions == (["long_paths", "runtime_version", "page_file"] if system == "Windows" else [])
+    assert (gathered.runtime, gathered.long_paths) == (((14, 44), True) if system == "Windows" else (None, None))
+    assert (gathered.battery_percent, gathered.battery_plugged, gathered.keeps_awake) == (42, False, False)
+    assert released == [True] and gathered.cannot_keep_awake is None and not list(tmp_path.iterdir())
 
 
 def test_the_models_of_the_hub_are_looked_for_on_their_own_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -382,8 +384,8 @@ def test_the_models_of_the_hub_are_looked_for_on_their_own_drive(tmp_path: Path,
     monkeypatch.setattr(surroundings.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False).models is None
     monkeypatch.setattr(surroundings, "_drive", lambda folder: folder == tmp_path / "hub")
-    found = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
-    assert found.models == str(tmp_path / "hub") and found.models_free_bytes > 0
+    gathered = surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False)
+    assert gathered.models == str(tmp_path / "hub") and gathered.models_free_bytes > 0
 
 
 def test_all_requirements_are_met_here():
@@ -428,8 +430,8 @@ def test_a_card_is_read():
 
 
 def test_what_a_card_does_not_tell_stays_unknown():
-    found = gpu.probe(FakeNvml("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetName"))
-    assert found.cards == (gpu.Card(index=0, capability=(8, 9)),)
+    nvidia = gpu.probe(FakeNvml("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetName"))
+    assert nvidia.cards == (gpu.Card(index=0, capability=(8, 9)),)
     assert gpu.probe(FakeNvml("nvmlDeviceGetHandleByIndex")).cards == (gpu.Card(index=0),)
 
 
@@ -450,6 +452,6 @@ def test_doctor_says_which_version_it_is_of(
 @pytest.mark.parametrize("chosen", [True, False])
 def test_doctor_knows_whether_a_run_keeps_the_pc_awake(chosen: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     preferences.choose(Workspace(tmp_path), automation={"keep_awake": chosen})
-    asked = []
-    monkeypatch.setattr(checkup, "gather", lambda root, log, port, keeps_awake: asked.append(keeps_awake) or WELL)
-    assert main(["doctor", "--workspace", str(tmp_path)]) == 0 and asked == [chosen]
+    keeps = []
+    monkeypatch.setattr(checkup, "gather", lambda root, log, port, keeps_awake: keeps.append(keeps_awake) or WELL)
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 0 and keeps == [chosen]

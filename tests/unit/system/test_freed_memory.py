@@ -32,7 +32,7 @@ print(faults() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_what_is_freed_between_two_steps_costs_no_page_again() -> None:
-    found = {
+    faults = {
         how: int(
             subprocess.run(
                 [sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True, timeout=120
@@ -40,7 +40,7 @@ def test_what_is_freed_between_two_steps_costs_no_page_again() -> None:
         )
         for how in ("keeps", "returns")
     }
-    assert found["keeps"] < 0.1 * found["returns"], found
+    assert faults["keeps"] < 0.1 * faults["returns"], faults
 
 
 LENGTHS = """

@@ -80,11 +80,11 @@ def machine(*cards: Card, **facts: object) -> Machine:
 
 
 def test_everything_a_card_tells_is_read(child: Child):
-    found = child.probe(
+    nvidia = child.probe(
         {**nvml.EIGHT_GB, "0.graphics": f"{os.getpid()}:100 4194303:-", "0.compute": f"{os.getpid()}:514"}
     )
-    (card,) = found.cards
-    assert (found.driver, found.error, card.name, card.capability) == (
+    (card,) = nvidia.cards
+    assert (nvidia.driver, nvidia.error, card.name, card.capability) == (
         "580.65.06",
         None,
         "NVIDIA GeForce RTX 4060",
@@ -116,9 +116,9 @@ def test_everything_a_card_tells_is_read(child: Child):
 def test_what_a_card_does_not_tell_is_unknown_and_the_rest_stays(
     child: Child, keys: list[str], fields: list[str], code: str
 ):
-    (whole,) = child.probe(nvml.EIGHT_GB).cards
+    (full_card,) = child.probe(nvml.EIGHT_GB).cards
     (card,) = child.probe({**nvml.EIGHT_GB, **{f"0.{key}": code for key in keys}}).cards
-    assert card == whole.model_copy(update=dict.fromkeys(fields))
+    assert card == full_card.model_copy(update=dict.fromkeys(fields))
 
 
 def test_a_card_that_tells_its_name_alone_is_a_card(child: Child):
@@ -141,8 +141,8 @@ def test_which_card_drives_the_display_is_told_by_the_driver_or_unknown(child: C
 def test_the_free_memory_of_a_card_in_instances_is_unknown(child: Child):
     (card,) = child.probe(nvml.MIG).cards
     assert card.mig and card.total_bytes == 40960 * MIB and card.free_bytes is None
-    whole = budget.of_card(card)
-    assert (whole.kind, whole.sold_gb, whole.free_gib) == ("card", None, None)
+    card_budget = budget.of_card(card)
+    assert (card_budget.kind, card_budget.sold_gb, card_budget.free_gib) == ("card", None, None)
     assert "40.0 GiB in total" in hardware.details(machine(card), EN)
 
 
@@ -169,9 +169,9 @@ def test_a_card_that_dies_while_it_is_watched_stays_under_its_name_until_it_is_b
 
 
 def test_an_error_that_only_says_unknown_makes_a_card_lost_only_where_it_was_there_before():
-    mute, seen = Card(index=0, name="A"), Card(index=0, name="A", total_bytes=8 * GIB, free_bytes=7 * GIB)
+    mute, known = Card(index=0, name="A"), Card(index=0, name="A", total_bytes=8 * GIB, free_bytes=7 * GIB)
     assert not with_lost(Nvidia(cards=(mute,)), Nvidia(cards=(mute,))).cards[0].lost
-    assert with_lost(Nvidia(cards=(seen,)), Nvidia(cards=(mute,))).cards == (
+    assert with_lost(Nvidia(cards=(known,)), Nvidia(cards=(mute,))).cards == (
         Card(index=0, name="A", total_bytes=8 * GIB, lost=True),
     )
 
@@ -382,9 +382,9 @@ def test_a_lost_card_is_said_in_words_and_has_no_numbers():
 
 
 def test_what_is_not_known_is_called_unknown_and_never_zero():
-    told = hardware.details(machine(Card(index=0), cpu=None, cores=None, ram_free_bytes=None), EN)
-    assert told.count("<dd>unknown</dd>") == 9  # of the PC: processor, cores, RAM; of the card: six
-    assert "<dd>0" not in told and "GPU 0" in told
+    markup = hardware.details(machine(Card(index=0), cpu=None, cores=None, ram_free_bytes=None), EN)
+    assert markup.count("<dd>unknown</dd>") == 9  # of the PC: processor, cores, RAM; of the card: six
+    assert "<dd>0" not in markup and "GPU 0" in markup
     assert "memory unknown" in hardware.chip(machine(Card(index=0)), EN)
 
 

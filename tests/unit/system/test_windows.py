@@ -35,10 +35,10 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
     values: dict[tuple[str, str], Any] = {}
 
     def query(key: str, name: str) -> tuple[Any, int]:
-        found = values.get((key, name), FileNotFoundError(2, "not found"))
-        if isinstance(found, OSError):
-            raise found
-        return found, 4
+        value = values.get((key, name), FileNotFoundError(2, "not found"))
+        if isinstance(value, OSError):
+            raise value
+        return value, 4
 
     played = SimpleNamespace(HKEY_LOCAL_MACHINE=0, OpenKey=lambda root, key: nullcontext(key), QueryValueEx=query)
     monkeypatch.setitem(sys.modules, "winreg", played)
@@ -183,7 +183,7 @@ def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
             workspace="", run=run.id, kind="gguf", quant="q4_k_m", checkpoint=more[2]
         ),
     )
-    monkeypatch.setattr(JobFolder, "begin", lambda job, *asked: pytest.fail("begun"))
+    monkeypatch.setattr(JobFolder, "begin", lambda job, *args: pytest.fail("begun"))
     space = Workspace.open(tmp_path / ("w" * max(1, least - 1 - len(str(tmp_path)))))
     with pytest.raises(error) as caught:
         begin(space)

@@ -79,9 +79,9 @@ def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: R
         "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
     )
     view = duel.vote(view[duel.opened], 0, "left", "me")
-    said = duel.vote(view[duel.opened], view[duel.at], "both_bad", "me")[duel.result]["value"]
-    assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
-    assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
+    markup = duel.vote(view[duel.opened], view[duel.at], "both_bad", "me")[duel.result]["value"]
+    assert "both bad 1" in markup and "Pirate" in markup and "Base" in markup and "&lt;b&gt;" in markup
+    assert "Your vote: Both bad" in markup and "What is &lt;i&gt;rain" in markup
 
 
 def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
@@ -91,8 +91,8 @@ def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
     for _ in range(2):
         duel.vote(opened, 0, "right", "me")
     duel.vote(opened, 1, "nonsense", "me")
-    (found,) = PromptComparison.all_of(space)
-    assert [(vote.prompt, vote.verdict) for vote in found.votes()] == [(0, "right")]
+    (comparison,) = PromptComparison.all_of(space)
+    assert [(vote.prompt, vote.verdict) for vote in comparison.votes()] == [(0, "right")]
     again = begun(duel, f"run:{run.id}")
     assert (again[duel.opened], again[duel.at]) == (opened, 1)
     other = begun(duel, f"run:{run.id}", voter="you")
@@ -140,8 +140,8 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
 def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_says_so(
     duel: BlindDuel, run: RunFolder, space: Workspace
 ) -> None:
-    (found,) = PromptComparison.all_of(space)
-    found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
+    (comparison,) = PromptComparison.all_of(space)
+    comparison.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
     view = begun(duel, f"run:{run.id}")
     assert view[duel.at] == 1
     result = duel.vote(view[duel.opened], 1, "left", "me")[duel.result]["value"]
@@ -156,19 +156,19 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
     duel.services = replace(duel.services, chat=chat)
     first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
     view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", None, 64, *first, *second, "me"))[-1]
-    found = PromptComparison.open(space, view[duel.opened])
-    assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
+    comparison = PromptComparison.open(space, view[duel.opened])
+    assert [(one.run, one.strength, one.precision, one.label) for one in comparison.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
-    assert [prompt.question for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[duel.at] == 0
+    assert [prompt.question for prompt in comparison.lineup.prompts] == ["One?", "Two?"] and view[duel.at] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
     again = list(duel.start(None, None, 10, "One?\nTwo?", None, 64, *first, *second, "you"))[-1]
-    assert (again[duel.opened], again[duel.at]) == (found.id, 0), "somebody else judges the same"
+    assert (again[duel.opened], again[duel.at]) == (comparison.id, 0), "somebody else judges the same"
     for at in (0, 1):
-        better = "left" if found.sides(at, "me")[0] == 1 else "right"
-        view = duel.vote(found.id, at, better, "me")
+        better = "left" if comparison.sides(at, "me")[0] == 1 else "right"
+        view = duel.vote(comparison.id, at, better, "me")
     assert "“Pirate further, 4 bit” won 2, “Pirate, 50 %” won 0" in view[duel.result]["value"]
-    assert corrections.answered_by(found) == f"run:{child.id}"
+    assert corrections.answered_by(comparison) == f"run:{child.id}"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -200,16 +200,18 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
         (tmp_path / name).write_text(content)
         wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x",
             str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][duel.status]  # fmt: skip
-        assert all("lg-bad" in said and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in said for said in wrong)
+        assert all(
+            "lg-bad" in status and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in status for status in wrong
+        )
     assert duel.read(None)["value"] == "" and "lg-bad" in duel.read("/nowhere/x.jsonl")["value"]
 
 
 def test_what_conversations_began_with_is_added_to_the_own_questions(duel: BlindDuel, space: Workspace) -> None:
     kept = Conversations(space)
-    for asked in (("Rain?", "And why?"), ("A\nlong   one?",), ("Rain?",), ("x" * 3000,), ("Mine?",)):
-        kept.begin("base:starter", "Base", Branch(base=tuple({"role": "user", "content": text} for text in asked)))
-    found = duel.recall("Mine? \n\nYours?").splitlines()
-    assert found[:2] == ["Mine?", "Yours?"] and sorted(found[2:]) == ["A long one?", "Rain?"]
+    for questions in (("Rain?", "And why?"), ("A\nlong   one?",), ("Rain?",), ("x" * 3000,), ("Mine?",)):
+        kept.begin("base:starter", "Base", Branch(base=tuple({"role": "user", "content": text} for text in questions)))
+    recalled = duel.recall("Mine? \n\nYours?").splitlines()
+    assert recalled[:2] == ["Mine?", "Yours?"] and sorted(recalled[2:]) == ["A long one?", "Rain?"]
     assert duel.recall({"a": 1}).count("Rain?") == 1 and duel.recall("\n".join(map(str, range(60)))).count("\n") == 59
 
 
@@ -226,7 +228,7 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
         "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
     ]  # fmt: skip
     twice = (f"run:{run.id}", "adapter", 100, "trained")
-    for first, second, said in (
+    for first, second, refusal in (
         (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone",
             "", 100, "4"), twice, "no longer here"),
         (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"),
@@ -234,7 +236,7 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     ):  # fmt: skip
         view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
         assert view[duel.opened] is None, (first, second)
-        assert "lg-bad" in view[duel.status] and said in view[duel.status], (first, second)
+        assert "lg-bad" in view[duel.status] and refusal in view[duel.status], (first, second)
 
 
 def test_the_newest_votes_against_the_base_stand_on_the_card_of_the_run(tmp_path: Path) -> None:

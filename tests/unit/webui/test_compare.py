@@ -40,9 +40,9 @@ def write(run: RunFolder, *records: dict[str, Any]) -> None:
 
 def test_a_course_has_a_few_points_of_a_long_run_its_first_and_its_last(run: RunFolder) -> None:
     write(run, *({"step": step, "loss": float(step), "grad_norm": 1.0, "time": 0} for step in range(1, 20_001)))
-    found = course(run)
-    assert len(found) == COURSE_POINTS and list(found) == sorted(found)
-    assert found[0] == 1 and found[-1] > 19_900
+    points = course(run)
+    assert len(points) == COURSE_POINTS and list(points) == sorted(points)
+    assert points[0] == 1 and points[-1] > 19_900
 
 
 def test_a_course_of_a_short_run_has_each_step_once_and_leaves_out_what_is_no_loss(run: RunFolder) -> None:
@@ -70,10 +70,10 @@ def test_laid_over_each_other_a_run_has_the_minutes_that_it_trained_and_its_toke
         {"step": 3, "loss": 2.0, "time": 3660.0, "tokens_seen": 300, "attempt": 2},
         {"step": 4, "loss": 2.0, "time": 3780.0, "tokens_seen": None, "attempt": 2},
     )
-    found = Curves(Runs(Workspace.open(run.path.parent.parent))).overlaid(run.id)
-    assert found["step"] == [1, 2, 3, 4] and found["time"] == [0, 1, 1, 3]
-    assert found["tokens"] == [100, 200, 300, None]
-    assert (found["eval_step"], found["eval_loss"]) == ([2], [1.5])
+    overlay = Curves(Runs(Workspace.open(run.path.parent.parent))).overlaid(run.id)
+    assert overlay["step"] == [1, 2, 3, 4] and overlay["time"] == [0, 1, 1, 3]
+    assert overlay["tokens"] == [100, 200, 300, None]
+    assert (overlay["eval_step"], overlay["eval_loss"]) == ([2], [1.5])
 
 
 def test_what_differs_is_named_with_each_value_and_nothing_else() -> None:
@@ -82,8 +82,8 @@ def test_what_differs_is_named_with_each_value_and_nothing_else() -> None:
         {"data": {"source": "x"}, "train": {"learning_rate": 1e-3, "seed": 1}, "adapter": {"use_dora": True}}
     )
     assert compare.differing([one, one], EN) == []
-    found = {name: values for name, *values in compare.differing([one, other], EN)}
-    assert found == {"Learning rate (learning_rate)": ["0.0002", "0.001"], "DoRA (use_dora)": ["no", "yes"]}
+    differences = {name: values for name, *values in compare.differing([one, other], EN)}
+    assert differences == {"Learning rate (learning_rate)": ["0.0002", "0.001"], "DoRA (use_dora)": ["no", "yes"]}
 
 
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
@@ -91,9 +91,9 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     services = Services.open(Workspace.open(tmp_path / "workspace"))
     with ScriptedRun(services.workspace, "<b>x</b>") as made:
         made.to(State.RUNNING).train(20).to(State.COMPLETED, msg("run.completed", step=20))
-    told = compare.row_data(services.snapshots.now(fresh=True).rows[0], w)
-    assert told["name"] == "<b>x</b>" and len(told["course"]) > 10 and told["eval"] == "1.578"  # 2.4 e^(-20/25) + 0.5
-    assert "runs_page." not in json.dumps(told, ensure_ascii=False)
+    data = compare.row_data(services.snapshots.now(fresh=True).rows[0], w)
+    assert data["name"] == "<b>x</b>" and len(data["course"]) > 10 and data["eval"] == "1.578"  # 2.4 e^(-20/25) + 0.5
+    assert "runs_page." not in json.dumps(data, ensure_ascii=False)
     [row] = services.snapshots.now().rows
     rows = [
         replace(row, name=name, spare_bytes=size * 1_000_000) for name, size in (("few", 1), ("most", 30), ("none", 0))

@@ -125,8 +125,8 @@ def test_what_is_renamed_or_deleted_while_it_is_answered_stays_so(shelf: Convers
     [kept] = shelf.store.find()
     shelf.store.rename(kept.id, "About rain")
     list(held)
-    found = shelf.store.get(kept.id)
-    assert found.name == "About rain" and found.branch.tuned[-1]["content"] == "Water arr"
+    conversation = shelf.store.get(kept.id)
+    assert conversation.name == "About rain" and conversation.branch.tuned[-1]["content"] == "Water arr"
     held = shelf.keeping(views(shelf, "", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
     next(held), next(held)
     shelf.store.delete(kept.id)

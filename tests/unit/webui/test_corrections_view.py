@@ -33,12 +33,12 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def page(tmp_path: Path, run: RunFolder) -> CorrectionsPanel:
-    found = CorrectionsPanel(Services.open(Workspace.open(tmp_path)), Wording("en"))
+    panel = CorrectionsPanel(Services.open(Workspace.open(tmp_path)), Wording("en"))
     with gr.Blocks(analytics_enabled=False):
-        found.build_button()
-        found.build()
-        found.wire(lambda event: None, *(gr.JSON() for _ in range(4)))
-    return found
+        panel.build_button()
+        panel.build()
+        panel.wire(lambda event: None, *(gr.JSON() for _ in range(4)))
+    return panel
 
 
 def kept(page: CorrectionsPanel) -> list[tuple[str, str, str]]:
@@ -110,8 +110,8 @@ def test_a_bad_answer_is_a_test_at_one_press_and_its_correction_says_what_is_exp
 ) -> None:
     space, target = page.services.workspace, f"run:{run.id}"
     for _ in range(2):
-        said = page.kept_as_test(BASE, TUNED, target, "Be brief.")
-        assert "Kept as a test: Bad answers of SmolLM2" in said["value"] and "1 question" in said["value"]
+        update = page.kept_as_test(BASE, TUNED, target, "Be brief.")
+        assert "Kept as a test: Bad answers of SmolLM2" in update["value"] and "1 question" in update["value"]
     [test_set] = sets.all_sets(space)
     [test] = test_set.prompts
     assert [turn["content"] for turn in test.turns] == ["Be brief.", "Rain?"] and test.expected is None

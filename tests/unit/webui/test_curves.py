@@ -67,10 +67,10 @@ def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) ->
 
 def test_what_pairs_say_is_sent_beside_the_loss_and_taken_back_with_it(run: RunFolder, curves: Curves):
     """A page gets the new points only; a run that went on from step 2 takes back what it had said after it."""
-    told = {"rewards/accuracies": 0.5, "rewards/margins": 0.1, "logps/chosen": -30.0, "logps/rejected": -40.0}
+    metrics = {"rewards/accuracies": 0.5, "rewards/margins": 0.1, "logps/chosen": -30.0, "logps/rejected": -40.0}
     for step in (1, 2, 3):
-        log(run, step, **told | {"rewards/margins": step / 10})
-    run.log_metrics("eval", 1, 3, eval_loss=0.6, **{f"eval_{name}": value for name, value in told.items()})
+        log(run, step, **metrics | {"rewards/margins": step / 10})
+    run.log_metrics("eval", 1, 3, eval_loss=0.6, **{f"eval_{name}": value for name, value in metrics.items()})
     first = curves.since(run.id)
     assert (first["px"], first["p_margin"], first["p_chosen"], first["p_rejected"]) == (
         [1, 2, 3],
@@ -81,7 +81,7 @@ def test_what_pairs_say_is_sent_beside_the_loss_and_taken_back_with_it(run: RunF
     assert (first["qx"], first["q_accuracy"]) == ([3], [0.5])
     log(run, 4)
     assert curves.since(run.id, first["cursor"])["px"] == [] and curves.since(run.id, first["cursor"])["x"] == [4]
-    log(run, 3, attempt=2, **told)
+    log(run, 3, attempt=2, **metrics)
     again = curves.since(run.id, first["cursor"])
     assert again["reset"] and (again["px"], again["p_margin"], again["qx"]) == ([1, 2, 3], [0.1, 0.2, 0.1], [])
 
@@ -107,9 +107,9 @@ def test_a_run_by_rewards_is_followed_by_its_rewards_and_never_by_its_loss(
     series = curves.series(run.id, 30)
     assert curve_doctor.of_run(run.recipe(), series, False) == [], "the rules for losses do not apply"
     assert row_data(view.row, Wording("en"))["eval"] == "0.250 (reward)"
-    told = summary(run, run.status())
-    assert (told["first_reward"], told["last_reward"], told["eval_reward"]) == (1 / 64, 1.0, 0.25)
-    assert "last_loss" not in told
+    numbers = summary(run, run.status())
+    assert (numbers["first_reward"], numbers["last_reward"], numbers["eval_reward"]) == (1 / 64, 1.0, 0.25)
+    assert "last_loss" not in numbers
     then = outcome(run)
     assert (then.first, then.last, then.is_reward) == (1 / 64, 1.0, True)
 
@@ -184,34 +184,34 @@ def test_every_number_of_a_step_arrives_with_five_digits_in_less_than_1_kb(run: 
     log(run, 10**6, loss=math.pi, learning_rate=1.23456789e-4, grad_norm=0.1 + 0.2, tokens_per_second=12345.678)
     run.log_metrics("gpu", 1, 10**6, memory_bytes=6_123_456_789, memory_total_bytes=8 << 30)
     run.log_metrics("eval", 1, 10**6, eval_loss=math.e)
-    found = curves.since(run.id, cursor)
-    assert (found["y"], found["s"], found["rate"], found["norm"], found["speed"]) == (
+    columns = curves.since(run.id, cursor)
+    assert (columns["y"], columns["s"], columns["rate"], columns["norm"], columns["speed"]) == (
         [3.1416], [3.1416], [1.2346e-4], [0.3], [12346.0],
     )  # fmt: skip
-    assert (found["mx"], found["my"], found["total"], found["ey"]) == ([10**6], [6.1235e9], 8.5899e9, [2.7183])
-    assert len(json.dumps(found)) < 1024
+    assert (columns["mx"], columns["my"], columns["total"], columns["ey"]) == ([10**6], [6.1235e9], 8.5899e9, [2.7183])
+    assert len(json.dumps(columns)) < 1024
 
 
 def test_a_number_that_is_missing_or_not_finite_is_null_and_its_step_stays(run: RunFolder, curves: Curves):
     log(run, 1, grad_norm=math.inf, tokens_per_second=None)
     run.log_metrics("train", 1, 2, loss=1.0)
     run.log_metrics("gpu", 1, 2, memory_bytes=None)
-    found = curves.since(run.id)
-    assert (found["x"], found["norm"], found["speed"], found["rate"]) == (
+    columns = curves.since(run.id)
+    assert (columns["x"], columns["norm"], columns["speed"], columns["rate"]) == (
         [1, 2],
         [None, None],
         [None, None],
         [2e-4, None],
     )
-    assert (found["bx"], found["my"], found["total"]) == ([], [None], None)
+    assert (columns["bx"], columns["my"], columns["total"]) == ([], [None], None)
 
 
 def test_a_loss_that_is_no_number_is_told_and_never_drawn_as_one(run: RunFolder, curves: Curves):
     log(run, 1)
     log(run, 2, loss=math.nan)
-    found = curves.since(run.id)
-    assert (found["x"], found["bx"]) == ([1], [2])
-    assert "NaN" not in json.dumps(found, allow_nan=False)
+    columns = curves.since(run.id)
+    assert (columns["x"], columns["bx"]) == ([1], [2])
+    assert "NaN" not in json.dumps(columns, allow_nan=False)
 
 
 def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFolder, curves: Curves):
@@ -225,12 +225,12 @@ def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFold
         lines.append(json.dumps({"kind": "eval", "attempt": 1, "step": step, "eval_loss": 2.0}))
         lines.append(json.dumps({"kind": "gpu", "attempt": 1, "step": step, "memory_bytes": 1e9}))
     (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    found = curves.since(run.id)
-    assert all(len(found[name]) <= MAX_POINTS for name in ("x", "ex", "mx"))
-    assert found["y"][found["x"].index(4567)] == 99.0 and found["norm"][found["x"].index(7001)] == 55.0
-    assert {len(found[name]) for name in ("x", "y", "s", "rate", "norm", "speed")} == {len(found["x"])}
+    columns = curves.since(run.id)
+    assert all(len(columns[name]) <= MAX_POINTS for name in ("x", "ex", "mx"))
+    assert columns["y"][columns["x"].index(4567)] == 99.0 and columns["norm"][columns["x"].index(7001)] == 55.0
+    assert {len(columns[name]) for name in ("x", "y", "s", "rate", "norm", "speed")} == {len(columns["x"])}
     log(run, 9001)
-    assert curves.since(run.id, found["cursor"])["x"] == [9001]
+    assert curves.since(run.id, columns["cursor"])["x"] == [9001]
     behind = [run.id, 0, 9001 - MAX_POINTS - 1, 9000, 9000, 0]
     assert curves.since(run.id, behind)["reset"] is True
 
@@ -252,24 +252,24 @@ def test_whole_curves_are_looked_at_by_one_thread(
     server's."""
     for step in range(1, 30):
         log(run, step)
-    seen = Counter()
+    threads = Counter()
     column, of_run = CurveColumns.column, curve_doctor.of_run
-    monkeypatch.setattr(CurveColumns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
+    monkeypatch.setattr(CurveColumns, "column", lambda *a: (threads.update([threading.get_ident()]), column(*a))[1])
     monkeypatch.setattr(
-        curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1]
+        curve_doctor, "of_run", lambda *a: (threads.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1]
     )
     diagnoses = Diagnoses(curves)
     view = snapshots.view(run.id)
     with ThreadPoolExecutor(8) as server:
-        asked = [server.submit(curves.since, run.id) for _ in range(16)] + [
+        results = [server.submit(curves.since, run.id) for _ in range(16)] + [
             server.submit(diagnoses.diagnose, view) for _ in range(16)
         ]
-        assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
-    assert seen.pop("diagnosed") == 1, "not anew without a new number"
-    assert len(seen) == 1
+        assert [len(one.result()["x"]) for one in results[:16]] == [29] * 16
+    assert threads.pop("diagnosed") == 1, "not anew without a new number"
+    assert len(threads) == 1
     log(run, 30)
     diagnoses.diagnose(view)
-    assert seen["diagnosed"] == 1
+    assert threads["diagnosed"] == 1
 
 
 def test_events_are_read_again_only_when_there_are_new_ones(
@@ -295,8 +295,8 @@ def test_events_are_read_again_only_when_there_are_new_ones(
 
 @pytest.mark.parametrize("run_id", ["", "../x", "2026-01-01_x_aaaaaa", "a" * 5000, None, 5])
 def test_an_unknown_run_has_an_empty_curve(curves: Curves, run_id: object):
-    found = curves.since(run_id)  # type: ignore[arg-type]
-    assert all(found[name] == [] for name in ("x", "y", "s", "rate", "norm", "speed", "ex", "ey", "mx", "my", "bx"))
+    columns = curves.since(run_id)  # type: ignore[arg-type]
+    assert all(columns[name] == [] for name in ("x", "y", "s", "rate", "norm", "speed", "ex", "ey", "mx", "my", "bx"))
 
 
 def test_after_a_resume_the_points_beyond_it_are_gone(run: RunFolder, curves: Curves):
@@ -315,8 +315,8 @@ def test_a_run_that_was_paused_in_a_measurement_keeps_the_step_before_it(run: Ru
         log(run, step, loss=float(step))
     run.log_metrics("eval", 2, 2, eval_loss=9.0)
     log(run, 3, attempt=2, loss=30.0)
-    found = curves.since(run.id)
-    assert (found["x"], found["y"], found["ex"]) == ([1, 2, 3], [1.0, 2.0, 30.0], [2])
+    columns = curves.since(run.id)
+    assert (columns["x"], columns["y"], columns["ex"]) == ([1, 2, 3], [1.0, 2.0, 30.0], [2])
 
 
 def test_damaged_lines_do_not_end_a_curve(run: RunFolder, curves: Curves):
@@ -330,8 +330,8 @@ def test_damaged_lines_do_not_end_a_curve(run: RunFolder, curves: Curves):
         '{"kind":"train","att',
     ]
     (run.path / "metrics.jsonl").write_text("\n".join(strange), "utf-8")
-    found = curves.since(run.id)
-    assert (found["x"], found["norm"], found["rate"], found["speed"], found["my"]) == (
+    columns = curves.since(run.id)
+    assert (columns["x"], columns["norm"], columns["rate"], columns["speed"], columns["my"]) == (
         [1],
         [None],
         [None],

@@ -273,10 +273,10 @@ def test_several_rows_are_deleted_at_once(services: Services, page: DataPage, tm
     id = added(services, tmp_path, asked(30))
     assert sentence(ask(page, "remove", set=id, numbers=[2, 4, 6])).startswith("Saved as version 1: “3 rows removed”")
     stamp = rows(page, id)["stamp"]
-    whole = {"set": id, "all": True, "words": "number 1", "numbers": [10, 11]}
-    ask(page, "remove", **whole, stamp=stamp)  # of 1, 10, 11, ... 19 all but two
+    selection = {"set": id, "all": True, "words": "number 1", "numbers": [10, 11]}
+    ask(page, "remove", **selection, stamp=stamp)  # of 1, 10, 11, ... 19 all but two
     assert numbers(page, id) == [3, 5, 7, 8, 9, 10, 11, *range(20, 31)]
-    assert "earlier version" in sentence(ask(page, "remove", **whole, stamp=stamp)), "others would be meant by now"
+    assert "earlier version" in sentence(ask(page, "remove", **selection, stamp=stamp)), "others would be meant by now"
     assert "No rows would be left" in sentence(
         ask(page, "remove", set=id, all=True, numbers=[], stamp=rows(page, id)["stamp"])
     )
@@ -321,10 +321,10 @@ def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
     def of(updates: Drawn) -> tuple[str, Any]:
         return said(updates[page.notice]), updates.get(page.sets, {}).get("value")
 
-    told, chosen = of(page.parting.joined(id, [other]))
-    assert "“mine + other”, 12 rows" in told and len(services.datasets.rows(chosen)) == 12
-    told, chosen = of(page.parting.parted(id, 25, "percent", 1))
-    assert "6 rows" in told and "2 rows" in told and len(services.datasets.rows(chosen)) == 6
+    notice, chosen = of(page.parting.joined(id, [other]))
+    assert "“mine + other”, 12 rows" in notice and len(services.datasets.rows(chosen)) == 12
+    notice, chosen = of(page.parting.parted(id, 25, "percent", 1))
+    assert "6 rows" in notice and "2 rows" in notice and len(services.datasets.rows(chosen)) == 6
     assert "5 rows" in of(page.parting.parted(id, 5, "rows", 1))[0]
     assert "leaves one of the two datasets empty" in of(page.parting.parted(id, None, "rows", None))[0]
     assert "Choose above which" in of(page.parting.joined(id, []))[0]
@@ -369,16 +369,16 @@ def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, pa
     mine, other = (opened(page, id, 2)[page.row.opened] for _ in range(2))
     before = ask(page, "cell", set=id, n=2)["mark"]
     page.row.saved(other, "Theirs?", "Theirs.")
-    told = page.row.saved(mine, "Mine?", "Mine.")
-    assert "changed elsewhere" in said(told[page.notice]) and told[page.row.first]["value"] == "Theirs?"
+    updates = page.row.saved(mine, "Mine?", "Mine.")
+    assert "changed elsewhere" in said(updates[page.notice]) and updates[page.row.first]["value"] == "Theirs?"
     assert "changed elsewhere" in sentence(edit(page, id, 2, 1, "Mine.", mark=before))
     assert services.datasets.get(id).version == 1
-    page.row.deleted(told[page.row.opened])
-    assert "deleted elsewhere" in said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[page.notice])
+    page.row.deleted(updates[page.row.opened])
+    assert "deleted elsewhere" in said(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
     assert "There is no row 2" in said(opened(page, id, 2)[page.notice])
     services.datasets.delete(id)
     assert "no longer there" in page.draw(id)[page.head] and "error" in ask(page, "rows", set=id)
-    assert said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[page.notice])
+    assert said(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
     assert page.mending.look(id)[page.mending.filters] is None
 
 
@@ -397,8 +397,8 @@ def mend_with(page: DataPage, id: str, kind: str, action: str, argument: str = "
 
 def offered(page: DataPage, id: str) -> list[list[str]]:
     """The repairs that the page has a button for."""
-    told = page.mending.look(id)[page.mending.problems]
-    return [json.loads(html.unescape(mend)) for mend in re.findall(r'data-mend="([^"]*)"', told)]
+    markup = page.mending.look(id)[page.mending.problems]
+    return [json.loads(html.unescape(mend)) for mend in re.findall(r'data-mend="([^"]*)"', markup)]
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -415,8 +415,8 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 
 def test_what_a_row_says_stays_text_beside_its_problem(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f'Dear [<img src=x>], {{{{name}}}} "of" {i}.'} for i in range(4)]
-    told = page.mending.look(added(services, tmp_path, rows))[page.mending.problems]
-    assert "{{name}}" in told and "<img" not in told
+    markup = page.mending.look(added(services, tmp_path, rows))[page.mending.problems]
+    assert "{{name}}" in markup and "<img" not in markup
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
@@ -448,19 +448,19 @@ def test_the_problems_of_a_small_set_come_with_it_and_move_no_rows(
 def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, page: DataPage, tmp_path: Path) -> None:
     """Datasets were added in Train alone."""
     (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked(4)), "utf-8")
-    told = drop(page, tmp_path / "faq.jsonl")
-    id = told[page.sets]["value"]
-    assert "“faq” was added" in said(told[page.notice]) and len(services.datasets.rows(id)) == 4
-    assert told[page.sets]["choices"][0][1] == id
+    updates = drop(page, tmp_path / "faq.jsonl")
+    id = updates[page.sets]["value"]
+    assert "“faq” was added" in said(updates[page.notice]) and len(services.datasets.rows(id)) == 4
+    assert updates[page.sets]["choices"][0][1] == id
     (tmp_path / "odd.csv").write_text("x,y\nshort,a far longer text than the other\nb,and another text\n", "utf-8")
-    told = drop(page, tmp_path / "odd.csv")
-    odd = told[page.sets]["value"]
+    updates = drop(page, tmp_path / "odd.csv")
+    odd = updates[page.sets]["value"]
     assert services.datasets.report(odd).undecided
     shown = page.mending.look(odd)[page.mending.problems]
     assert "how it is to be read" in shown and "No problems" not in shown
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
-    told = drop(page, tmp_path / "empty.jsonl")
-    assert "lg-bad" in said(told[page.notice]) and page.sets not in told
+    updates = drop(page, tmp_path / "empty.jsonl")
+    assert "lg-bad" in said(updates[page.notice]) and page.sets not in updates
     (tmp_path / "recipe.yaml").write_text("train: {num_train_epochs: 1}\n", "utf-8")
     assert "is a recipe" in said(drop(page, tmp_path / "recipe.yaml")[page.notice])
     assert len([info for info in services.datasets.list() if info.origin == "imported"]) == 2
@@ -470,8 +470,8 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
 def test_a_set_is_deleted_here_and_another_is_opened(services: Services, page: DataPage, tmp_path: Path) -> None:
     """It was deleted under Settings."""
     id, other = added(services, tmp_path, asked(2)), added(services, tmp_path, asked(3), "other")
-    told = page.deleted(other)
-    assert "was deleted" in said(told[page.notice]) and told[page.sets]["value"] == id
+    updates = page.deleted(other)
+    assert "was deleted" in said(updates[page.notice]) and updates[page.sets]["value"] == id
     assert not services.datasets.knows(other)
     assert page.sets not in page.deleted(None), "the person thought better of it"
     assert "lg-bad" in said(page.deleted("sample:pirate_answers")[page.notice])

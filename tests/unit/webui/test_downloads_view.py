@@ -59,8 +59,8 @@ def test_progress_is_said_in_numbers() -> None:
                                   json.dumps({"act": "pause", "repo": "../..", "revision": "main"}),
                                   json.dumps({"act": "pause", "repo": [], "revision": 1})])  # fmt: skip
 def test_any_json_of_a_browser_is_a_sentence_or_nothing(services: Services, junk: object) -> None:
-    said = DownloadsCard(services, EN).act(junk)
-    assert isinstance(said, dict) and "Traceback" not in said["value"]
+    update = DownloadsCard(services, EN).act(junk)
+    assert isinstance(update, dict) and "Traceback" not in update["value"]
     assert services.downloads.rows() == []
 
 

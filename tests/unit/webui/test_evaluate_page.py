@@ -88,8 +88,8 @@ def press(page: EvaluatePlace, act: str, fields: JsonObject | None = None, **res
 
 
 def filters(html: str) -> dict[str, int]:
-    found = re.findall(r'data-set="filter" data-value="(\w+)"[^>]*>[^<]* (\d+)</button>', html)
-    return {name: int(count) for name, count in found}
+    buttons = re.findall(r'data-set="filter" data-value="(\w+)"[^>]*>[^<]* (\d+)</button>', html)
+    return {name: int(count) for name, count in buttons}
 
 
 # ---- choosing ------------------------------------------------------------------------------------
@@ -278,8 +278,8 @@ def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space:
     html = drawn(place, **fields, row="0")
     assert html.count('aria-pressed="true" class="ev-vote') == 3, "two contestants gave the same answer"
     assert "agrees with your votes on 100 % of 3 answers" in html
-    said = press(place, "bad", fields, number="0", place="2")["said"]
-    assert "Kept as a test" in said and "1 question" in said
+    sentence = press(place, "bad", fields, number="0", place="2")["said"]
+    assert "Kept as a test" in sentence and "1 question" in sentence
     press(place, "bad", fields, number="0", place="2")
     [failures] = [one for one in sets.all_sets(space) if one.base]
     assert [(one.question, one.expected, one.source) for one in failures.prompts] == [
@@ -327,8 +327,8 @@ def test_a_set_is_begun_with_a_question_opened_and_emptied(place: EvaluatePlace,
 )
 def test_a_file_that_is_no_set_is_refused_in_one_sentence(place: EvaluatePlace, text: str | None, why: str) -> None:
     before = drawn(place)
-    said = _refusal(place, "import", {}, name="C:\\x\\mine.jsonl", size=10, text=text)
-    assert why in said and "\n" not in said
+    sentence = _refusal(place, "import", {}, name="C:\\x\\mine.jsonl", size=10, text=text)
+    assert why in sentence and "\n" not in sentence
     assert drawn(place) == before
     assert "x has 16,777,217 bytes" in _refusal(place, "import", {}, name="x", size=MAX_BYTES + 1)
 

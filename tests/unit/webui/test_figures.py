@@ -46,15 +46,15 @@ EXCEPTIONS = {
 def test_no_code_formats_a_number_that_a_catalogue_or_the_format_module_could() -> None:
     """Seen: f"{row.number:,}" beside sentences in German, so that one page had 1,962 and 1.962. float(f"...") rounds
     and is no text."""
-    found = {}
+    lines_by_name = {}
     for path in sorted(path for room in ("core", "webui") for path in (PROJECT / room).rglob("*.py")):
         name = path.relative_to(PROJECT).as_posix()
         if not name.startswith("core/commands/") and (lines := formatting(path.read_text("utf-8"))):
-            found[name] = lines
-    assert found.keys() - EXCEPTIONS.keys() == set(), (
+            lines_by_name[name] = lines
+    assert lines_by_name.keys() - EXCEPTIONS.keys() == set(), (
         "pass the number to a sentence ({x:.2f}, {x:,}), or use webui/kit/format.py"
     )
-    assert EXCEPTIONS.keys() <= found.keys(), "an exception that is none any more"
+    assert EXCEPTIONS.keys() <= lines_by_name.keys(), "an exception that is none any more"
 
 
 def formatting(source: str) -> list[int]:
@@ -152,9 +152,9 @@ def test_what_only_looks_like_a_number_stays() -> None:
 
 
 def test_what_is_no_number_is_told_and_can_be_written_as_json() -> None:
-    told = msg("sanity.left_out", step=7, loss=math.nan, grad_norm=math.inf)
-    assert "nan" in told.render("de") and "inf" in told.render("de")
-    assert type(told).model_validate_json(told.model_dump_json()) == told
+    message = msg("sanity.left_out", step=7, loss=math.nan, grad_norm=math.inf)
+    assert "nan" in message.render("de") and "inf" in message.render("de")
+    assert type(message).model_validate_json(message.model_dump_json()) == message
 
 
 def test_a_sentence_of_an_earlier_version_which_holds_text_is_still_told() -> None:

@@ -51,9 +51,9 @@ def machine(free_gib: float, holders: tuple[Holder, ...] | None = ()) -> Machine
 
 
 def result(seen: Machine, corrections: Corrections | None = None, planned: float | None = None) -> FormResult:
-    here = budget.planned(planned, "Linux") if planned else budget.of_machine(seen)
+    budget_now = budget.planned(planned, "Linux") if planned else budget.of_machine(seen)
     recipe = Recipe.parse({"model": {"id": "starter"}, "data": {"source": "x"}})
-    return FormResult(plan=make(recipe, Grounds(here, typical_shapes()["7B"], corrections=corrections)))
+    return FormResult(plan=make(recipe, Grounds(budget_now, typical_shapes()["7B"], corrections=corrections)))
 
 
 def test_the_correction_stands_beside_the_number() -> None:
@@ -68,25 +68,25 @@ def test_the_correction_stands_beside_the_number() -> None:
 
 def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
     held = (Holder(pid=7, name="chrome<b>", used_bytes=3 * GIB), Holder(pid=8, used_bytes=None))
-    seen = machine(2.0, held)
-    shown = memory_view.holders(result(seen), seen, W)
+    pc = machine(2.0, held)
+    shown = memory_view.holders(result(pc), pc, W)
     assert "chrome&lt;b&gt;: 3.0 GiB" in shown and "process 8: amount not reported" in shown
     assert memory_view.holders(result(machine(7.3, held)), machine(7.3, held), W) == ""
     assert "does not report" in memory_view.holders(result(machine(2.0, None)), machine(2.0, None), W)
-    assert memory_view.holders(result(seen, planned=6), seen, W) == "", "a card that is only planned for"
+    assert memory_view.holders(result(pc, planned=6), pc, W) == "", "a card that is only planned for"
 
 
 def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_view, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
-    seen = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
-    assert "firefox: 3.0 GiB" in memory_view.holders(result(seen), seen, W)
+    pc = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
+    assert "firefox: 3.0 GiB" in memory_view.holders(result(pc), pc, W)
 
 
 def test_programs_are_added_up_and_ours_left_out() -> None:
     import psutil
 
-    found = processes.top_by_ram(50)
-    assert [size for _, size in found] == sorted((size for _, size in found), reverse=True)
+    largest = processes.top_by_ram(50)
+    assert [size for _, size in largest] == sorted((size for _, size in largest), reverse=True)
     assert psutil.Process().pid in processes._ours()
 
 

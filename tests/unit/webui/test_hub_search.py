@@ -59,11 +59,11 @@ def asked(planner: Planner, words: object = "big", language: str = "en") -> str:
 def test_what_trains_here_comes_first_and_what_can_be_no_base_last_and_is_no_button(
     hub, planner, language: str
 ) -> None:
-    found = asked(planner, language=language)
-    assert re.findall(r'data-model="([^"]+)"', found) == ["o/big-1b", "o/big-gated", "o/big-70b"]
-    assert found.index("o/big-70b") < found.index("o/big-GGUF")
-    assert "{" not in found and "None" not in found and "<mit>" not in found and "&lt;mit&gt;" in found
-    assert f'href="{hub.url}/o/big-gated"' in found
+    markup = asked(planner, language=language)
+    assert re.findall(r'data-model="([^"]+)"', markup) == ["o/big-1b", "o/big-gated", "o/big-70b"]
+    assert markup.index("o/big-70b") < markup.index("o/big-GGUF")
+    assert "{" not in markup and "None" not in markup and "<mit>" not in markup and "&lt;mit&gt;" in markup
+    assert f'href="{hub.url}/o/big-gated"' in markup
 
 
 def test_nothing_is_asked_of_the_hub_while_a_person_types(hub, planner) -> None:
@@ -82,8 +82,8 @@ def test_a_hub_that_fails_is_a_sentence_and_no_row(
     hub, planner, status: int | None, body: bytes | None, said: str
 ) -> None:
     hub.status, hub.body = status, body
-    found = asked(planner)
-    assert said in found and "lg-warn" in found and "<li" not in found and "<html>" not in found
+    markup = asked(planner)
+    assert said in markup and "lg-warn" in markup and "<li" not in markup and "<html>" not in markup
 
 
 @pytest.mark.parametrize("words", ["", "  ", None, 7, "x" * 300])

@@ -59,8 +59,8 @@ def value(update: Any) -> str:
 
 def test_words_become_rows_and_a_name_becomes_the_set(hub: FakeHub, panel: HubSetPanel) -> None:
     kit.put(hub, "owner/pirate-pictures", {}, tags=["modality:image"])
-    found = value(panel.search("pirate")[panel.results])
-    assert f'data-set="{NAME}"' in found and 'data-set="owner/pirate-pictures"' not in found and "mit" in found
+    markup = value(panel.search("pirate")[panel.results])
+    assert f'data-set="{NAME}"' in markup and 'data-set="owner/pirate-pictures"' not in markup and "mit" in markup
     drawn = panel.search(f"https://hub.example/datasets/{NAME}/viewer")
     assert value(drawn[panel.failure]) == "" and drawn[panel.one]["visible"]
     assert NAME in drawn[panel.about] and drawn[panel.dataset].repo == NAME
@@ -87,16 +87,16 @@ def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: H
 
 
 def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: FakeHub, panel: HubSetPanel) -> None:
-    told = panel.open(NAME)[panel.dataset]
-    part = panel.choose_part(told, "en:train")
+    dataset = panel.open(NAME)[panel.dataset]
+    part = panel.choose_part(dataset, "en:train")
     assert value(part[panel.message]) == "" and part[panel.add]["visible"]
     assert not part[panel.take]["visible"], "150 rows are fewer than are offered"
-    part = panel.choose_part(told, "de:train")
+    part = panel.choose_part(dataset, "de:train")
     assert value(part[panel.message]) and not part[panel.add]["visible"] and part[panel.take]["visible"]
-    begun = panel.begin(0)(told, "de:train", "", "")
+    begun = panel.begin(0)(dataset, "de:train", "", "")
     assert begun[panel.download] is None and not begun[panel.clock].active
     assert "9,000,000" in value(begun[panel.failure])
-    assert "en:train" in value(panel.choose_part(told, "fr:train")[panel.message])
+    assert "en:train" in value(panel.choose_part(dataset, "fr:train")[panel.message])
 
 
 def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
@@ -106,14 +106,14 @@ def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
     kit.put_parts(hub, "owner/odd", {"default/train": [rows]})
     assert panel.open(NAME)[panel.columns]["visible"] is False
     answered = panel.open("owner/odd")
-    told, names = answered[panel.dataset], ["", "alpha", "beta", "gamma"]
+    dataset, names = answered[panel.dataset], ["", "alpha", "beta", "gamma"]
     assert answered[panel.columns]["visible"]
     assert answered[panel.question]["choices"] == answered[panel.answer]["choices"] == names
-    name = panel.begin(0)(told, "default:train", "alpha", "gamma")[panel.download]
+    name = panel.begin(0)(dataset, "default:train", "alpha", "gamma")[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "done")
     info = services.datasets.get(services.downloads.row(name).result)
     assert info.choices.columns == {"alpha": "question", "gamma": "answer"} and info.good_rows == 30
-    name = panel.begin(20_000)(told, "default:train", "", "gamma")[panel.download]
+    name = panel.begin(20_000)(dataset, "default:train", "", "gamma")[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "done")
     row = services.downloads.row(name)
     assert services.datasets.get(row.result).choices.columns == {"gamma": "text"} and (row.done, row.total) == (30, 30)
@@ -133,9 +133,9 @@ def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, pane
     closed = (panel.add, panel.take, panel.columns)
     drawn = panel.open("owner/pictures")
     assert not any(drawn[part]["visible"] for part in closed)
-    told = panel.open(NAME)[panel.dataset]
+    dataset = panel.open(NAME)[panel.dataset]
     hub.gated = True
-    drawn = panel.choose_part(told, "en:train")
+    drawn = panel.choose_part(dataset, "en:train")
     assert value(drawn[panel.head]) == "" and hub.url in value(drawn[panel.message])
     assert not any(drawn[part]["visible"] for part in closed)
     kit.put_parts(hub, "owner/gated", {"en/train": [kit.pirates(3)]}, gated="manual")
@@ -145,9 +145,9 @@ def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, pane
 def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
     hub: FakeHub, panel: HubSetPanel, services: Services
 ) -> None:
-    told = panel.open(NAME)[panel.dataset]
+    dataset = panel.open(NAME)[panel.dataset]
     hub.corrupt = True
-    name = panel.begin(0)(told, "en:train", None, None)[panel.download]
+    name = panel.begin(0)(dataset, "en:train", None, None)[panel.download]
     wait_until(lambda: services.downloads.row(name).state == "failed")
     ended = panel.poll(name)
     assert not ended[panel.clock].active and "sha256" in value(ended[panel.failure])

@@ -47,11 +47,11 @@ def preview(lengths: list[int]) -> Preview:
 
 @pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
 def test_counters_say_what_is_learned_cut_and_left_out(wording: Wording) -> None:
-    said = plain(learned_view.counters(COUNTS, wording))
+    text = plain(learned_view.counters(COUNTS, wording))
     assert f"25.0{NARROW}%" in learned_view.counters(COUNTS, wording), "a tile broke between the number and its sign"
     for number in ("25.0 %", "10,000", "40,000", "30", "900", "1,200", "64", "17, 1,041"):
-        assert number in said
-    assert "about" not in said and "约" not in said and "{" not in said
+        assert number in text
+    assert "about" not in text and "约" not in text and "{" not in text
     row = learned_view.row(replace(VIEW, examples=2), wording)
     assert "。 " not in learned_view.counters(COUNTS, wording) + row, "Chinese has no space between sentences"
 
@@ -61,18 +61,18 @@ def test_counters_say_what_is_learned_cut_and_left_out(wording: Wording) -> None
 )
 def test_what_was_not_counted_exactly_is_said_to_be_estimated(wording: Wording, about: str, estimated: str) -> None:
     for counts in (replace(COUNTS, exact=False), replace(COUNTS, counted=1000)):
-        said = plain(learned_view.counters(counts, wording))
-        assert about in said and estimated in said
+        text = plain(learned_view.counters(counts, wording))
+        assert about in text and estimated in text
     assert estimated not in plain(learned_view.counters(COUNTS, wording))
 
 
 @pytest.mark.parametrize(("wording", "said"), [(EN, "1 of 2 rows is skipped"), (ZH, "2 行中有 1 行已跳过")])
 def test_rows_that_the_template_refuses_are_told_of_beside_what_is_learned(wording: Wording, said: str) -> None:
-    step, found = DataStep(None, wording), preview([40, 60])
-    assert said not in plain(step.counters_of(found, 64, "cut"))
-    found.refused.add(2, msg("template.no_tools"))
-    assert said in plain(step.counters_of(found, 64, "cut")) and wording.t("template.no_tools") in plain(
-        step.counters_of(found, 64, "cut")
+    step, counted = DataStep(None, wording), preview([40, 60])
+    assert said not in plain(step.counters_of(counted, 64, "cut"))
+    counted.refused.add(2, msg("template.no_tools"))
+    assert said in plain(step.counters_of(counted, 64, "cut")) and wording.t("template.no_tools") in plain(
+        step.counters_of(counted, 64, "cut")
     )
 
 
@@ -189,9 +189,9 @@ def test_thinking_and_tool_calls_have_marks_of_their_own_and_are_never_markup(wo
         "lg-learned lg-thinking": "I <b>think</b>",
         "lg-learned lg-call": '<tool_call>{"a": 1}',
     }
-    said = plain(drawn)
+    text = plain(drawn)
     for key in ("legend_thinking", "legend_call"):
-        assert wording.t(f"learned_view.{key}") in said and wording.t(f"learned_view.{key}") not in plain(
+        assert wording.t(f"learned_view.{key}") in text and wording.t(f"learned_view.{key}") not in plain(
             learned_view.row(VIEW, wording)
         )
-    assert wording.t("learned_view.example", number="2") in said
+    assert wording.t("learned_view.example", number="2") in text

@@ -209,8 +209,8 @@ def test_it_waits_for_a_game_without_a_model_in_memory(
     def reply(column: str, turns: list[Any]) -> str:
         if games and "Part 2" in str(turns[-1]["content"]):
             queue.put(game=games.pop())
-        wanted = schema("questions") if str(turns[0]["content"]).startswith("You write") else None
-        return ScriptedWriter().answers([turns], 100, schema=wanted)[0]
+        answer_schema = schema("questions") if str(turns[0]["content"]).startswith("You write") else None
+        return ScriptedWriter().answers([turns], 100, schema=answer_schema)[0]
 
     chat = Chat(reply=reply)
     makings = Makings(services.workspace, services.datasets, chat, queue)  # type: ignore[arg-type]
@@ -238,9 +238,9 @@ def test_another_device_names_no_server(
 ) -> None:
     """From the local network this PC could be sent to any address, also to those that only it can reach."""
     press = drawn_part(section.services, section.w, None, "made", section.drawn, section.press).press
-    asked = {"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}
+    event_data = {"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}
     request = Request({"type": "http", "client": (browser, 1), "headers": []})
-    arguments, *_ = special_args(press, [asked], request)  # as gradio calls it
+    arguments, *_ = special_args(press, [event_data], request)  # as gradio calls it
     is_here = browser == "127.0.0.1"
     assert ("only on the PC that runs LoRA Garage" in press(*arguments)["said"]) != is_here
     wait_until(lambda: not section.services.makings.progress().at_work, 60)

@@ -29,7 +29,7 @@ def result(workspace: Workspace) -> ExportResult:
     folder = workspace.exports / f"{run.id}-adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(bytes(2_000))
-    said = {
+    record = {
         "name": folder.name,
         "run": run.id,
         "run_name": run.name,
@@ -38,7 +38,7 @@ def result(workspace: Workspace) -> ExportResult:
         "dtype": "bfloat16",
     }
     made = ExportResult(
-        **said, files={"adapter_model.safetensors": 2_000}, check=PROVEN, created=time.time(), seconds=1.0
+        **record, files={"adapter_model.safetensors": 2_000}, check=PROVEN, created=time.time(), seconds=1.0
     )
     (folder / "export.json").write_text(made.model_dump_json(), "utf-8")
     return made
@@ -88,16 +88,16 @@ def test_what_cannot_be_is_a_sentence_and_no_button(
 def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
     workspace: Workspace, result: ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shows, asked = panel(workspace), []
+    shows, started = panel(workspace), []
     monkeypatch.setattr(
-        shows.services.publishing, "start", lambda result, repo, **how: asked.append((result.name, repo, how))
+        shows.services.publishing, "start", lambda result, repo, **how: started.append((result.name, repo, how))
     )
     for who in ("private", "public", None):
         chosen = (result.run, result.name, "anna/pirate", True, who)
         for listed in (None, [*chosen[:4], "other"]):
             assert shows.begin(listed, *chosen)[shows.send]["visible"], "what was chosen since is listed first"
         shows.begin([*chosen], *chosen)
-    assert asked == [
+    assert started == [
         (result.name, "anna/pirate", {"private": who != "public", "with_film": True})
         for who in ("private", "public", None)
     ]

@@ -36,8 +36,8 @@ def added(step: DataStep, tmp_path: Path, name: str, text: str) -> tuple[str | N
 
 def test_of_a_table_that_can_be_read_in_several_ways_one_is_chosen_by_a_press(step: DataStep, tmp_path: Path) -> None:
     """Seen: the longest column was taken for the answer, and trained."""
-    id, said = added(step, tmp_path, "a.csv", "a,<i>b,c\none two three,one two three four,one two three four five\n")
-    assert id and not said
+    id, message = added(step, tmp_path, "a.csv", "a,<i>b,c\none two three,one two three four,one two three four five\n")
+    assert id and not message
     part, drawn = step.reading, step.reading.draw(id)
     assert drawn[part.table]["visible"] and not drawn[part.chat]["visible"] and "&lt;i&gt;b" in drawn[part.rows]
     cards = drawn[part.readings]

@@ -39,28 +39,28 @@ def drawn(
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("there", [EIGHT, Budget(kind="cpu", free_gib=10.0), Budget(kind="card")])
 def test_every_model_has_its_words(language: str, there: Budget) -> None:
-    found = drawn("", there, language=language)
-    assert found.count("<li") == len(known_models())
-    assert "{" not in found and "None" not in found and "shelf_view." not in found
+    markup = drawn("", there, language=language)
+    assert markup.count("<li") == len(known_models())
+    assert "{" not in markup and "None" not in markup and "shelf_view." not in markup
 
 
 def test_a_row_says_what_people_choose_by() -> None:
-    found = shelf.find("gemma 3 4b", EIGHT)
-    model = next(row for row in found.rows if row.model.id == "gemma-3-4b-it")
-    said = rows.row(model, "ja", NOTHING, EN)
-    assert f'data-model="{model.model.hub}"' in said
-    assert "fits with QLoRA" in said and re.search(r"LoRA \d+\.\d GiB, QLoRA \d\.\d GiB", said)
-    assert "limited commercial use" in said and "37 languages with Japanese" in said
-    assert re.search(r'<a href="https://\S+/google/gemma-3-4b-it"[^>]*rel="noopener noreferrer"', said)
-    assert model.model.note["en"] in said
+    result = shelf.find("gemma 3 4b", EIGHT)
+    model = next(row for row in result.rows if row.model.id == "gemma-3-4b-it")
+    markup = rows.row(model, "ja", NOTHING, EN)
+    assert f'data-model="{model.model.hub}"' in markup
+    assert "fits with QLoRA" in markup and re.search(r"LoRA \d+\.\d GiB, QLoRA \d\.\d GiB", markup)
+    assert "limited commercial use" in markup and "37 languages with Japanese" in markup
+    assert re.search(r'<a href="https://\S+/google/gemma-3-4b-it"[^>]*rel="noopener noreferrer"', markup)
+    assert model.model.note["en"] in markup
 
 
 def test_a_row_tells_minutes_where_they_can_be_computed_and_none_elsewhere() -> None:
     words = "qwen3 8b"
     assert "min" not in drawn(words) and "256" not in drawn(words)
     planned = budget.planned(24, "Linux")
-    said = drawn(words, planned, marks=Marks(None, (), planned))
-    assert re.search(r"about \d+ min", said) and "1,000 examples of 256 tokens" in said
+    markup = drawn(words, planned, marks=Marks(None, (), planned))
+    assert re.search(r"about \d+ min", markup) and "1,000 examples of 256 tokens" in markup
     assert re.search(r"约 \d+ 分钟", drawn(words, planned, marks=Marks(None, (), planned), language="zh"))
     small = budget.planned(6, "Linux")
     assert not re.search(r"about \d+ min", drawn(words, small, marks=Marks(None, (), small))), "does not fit"
@@ -68,8 +68,8 @@ def test_a_row_tells_minutes_where_they_can_be_computed_and_none_elsewhere() -> 
 
 def test_a_model_is_described_in_german_on_the_german_page() -> None:
     """Seen: English sentences about every model."""
-    said = drawn("qwen3 8b", language="de")
-    assert "Fine-Tuning-Vergleich" in said and "twelve small models" not in said
+    markup = drawn("qwen3 8b", language="de")
+    assert "Fine-Tuning-Vergleich" in markup and "twelve small models" not in markup
 
 
 def test_a_large_model_that_was_never_timed_tells_what_its_size_tells() -> None:
@@ -82,9 +82,9 @@ def test_a_large_model_that_was_never_timed_tells_what_its_size_tells() -> None:
 
 
 def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_again() -> None:
-    found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
-    said = re.search(r'role="status">(.*?)</div>', found)
-    assert said and "speaks Japanese" in said[1] and "6 GB" in said[1]
+    markup = drawn("small japanese for 6 GB", wish=Wish(fits=True))
+    status = re.search(r'role="status">(.*?)</div>', markup)
+    assert status and "speaks Japanese" in status[1] and "6 GB" in status[1]
     assert "个模型（不超过 4.7B · " in drawn("small japanese", language="zh"), (
         "in Chinese brackets, as the sentence has them"
     )
@@ -92,14 +92,14 @@ def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_aga
 
 
 def test_words_that_mean_nothing_bring_a_sentence_and_no_rows() -> None:
-    found = drawn("xyzzyq <b>")
-    assert "<li" not in found and "xyzzyq" in found and "<b>" not in found
+    markup = drawn("xyzzyq <b>")
+    assert "<li" not in markup and "xyzzyq" in markup and "<b>" not in markup
 
 
 def test_the_chosen_row_and_those_on_this_pc_are_marked() -> None:
-    found = drawn("qwen3 4b", marks=Marks("Qwen/Qwen3-4B", {"Qwen/Qwen3-4B"}))
-    assert found.count('aria-pressed="true"') == 1 and found.count("on this PC") == 1
-    assert re.search(r'data-model="Qwen/Qwen3-4B" aria-pressed="true"', found)
+    markup = drawn("qwen3 4b", marks=Marks("Qwen/Qwen3-4B", {"Qwen/Qwen3-4B"}))
+    assert markup.count('aria-pressed="true"') == 1 and markup.count("on this PC") == 1
+    assert re.search(r'data-model="Qwen/Qwen3-4B" aria-pressed="true"', markup)
 
 
 def test_what_a_row_says_is_text() -> None:
@@ -107,8 +107,8 @@ def test_what_a_row_says_is_text() -> None:
     hostile = replace(
         row, model=row.model.model_copy(update={"title": "<i>x</i>", "note": {"en": "<script>", "zh": "<script>"}})
     )
-    said = rows.row(hostile, None, NOTHING, EN)
-    assert "<i>" not in said and "<script>" not in said
+    markup = rows.row(hostile, None, NOTHING, EN)
+    assert "<i>" not in markup and "<script>" not in markup
 
 
 @pytest.mark.parametrize("junk", [None, 7, [], {}, "x" * 5000])

@@ -72,7 +72,7 @@ def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(t
         shown = exported.result(
             done(notes=(msg("gguf.larger_types", larger=1, tensors=2, quant="Q4_K_M"),)), tmp_path, {"lmstudio"}, words
         )
-        for said in (
+        for sentence in (
             "Q4_K_M",
             "19",
             "0.04",
@@ -82,7 +82,7 @@ def test_a_result_has_its_proof_its_commands_and_its_buttons_in_both_languages(t
             "90 MB",
             'data-act="lmstudio"',
         ):
-            assert said in shown, said
+            assert sentence in shown, sentence
         assert 'data-act="delete" data-name="pirates-gguf"' in shown and "data-sure=" in shown
         assert 'data-act="ollama"' not in shown, "it is not on this PC"
     both = {"ollama", "lmstudio"}
@@ -101,10 +101,10 @@ def test_commands_hold_the_folder_as_each_program_reads_it(kind: str, tmp_path: 
 def test_every_place_and_every_form_has_its_sentences() -> None:
     forms = {form for each in way_out.FORMS.values() for form in each}
     assert {form.partition(":")[2] for form in forms} == {"", *QUANTS}
-    wanted = [f"way_out.{kind}_{place}" for place in way_out.FORMS for kind in ("where", "after")]
-    wanted += [f"way_out.{kind}_{form.replace(':', '_')}" for form in forms for kind in ("form", "costs")]
+    keys = [f"way_out.{kind}_{place}" for place in way_out.FORMS for kind in ("where", "after")]
+    keys += [f"way_out.{kind}_{form.replace(':', '_')}" for form in forms for kind in ("form", "costs")]
     for words in (EN, Wording("zh")):
-        assert [key for key in wanted if not words.knows(key)] == []
+        assert [key for key in keys if not words.knows(key)] == []
 
 
 def test_the_recommended_form_is_the_first() -> None:
@@ -152,13 +152,13 @@ def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancell
     """Seen: one that was begun with --strength was not on the page."""
     exports = Exports(Workspace.open(tmp_path / "w"))
     for strength, state in (1.0, "done"), (0.8, "failed"), (0.5, "cancelled"):
-        asked = ExportRequest(workspace=str(tmp_path), run="r-1", kind="gguf", quant="q8_0", strength=strength)
-        job = JobFolder(exports.workspace.exports / ".jobs" / asked.name)
+        request = ExportRequest(workspace=str(tmp_path), run="r-1", kind="gguf", quant="q8_0", strength=strength)
+        job = JobFolder(exports.workspace.exports / ".jobs" / request.name)
         job.path.mkdir(parents=True)
-        (job.path / "request.json").write_text(asked.model_dump_json())
+        (job.path / "request.json").write_text(request.model_dump_json())
         job.write(ExportStatus(state=state, message=msg("export.cancelled")))
-    found = exports.attempts("r-1")
-    names = [exported.export_name(asked, EN) for asked, _ in found]
+    attempts = exports.attempts("r-1")
+    names = [exported.export_name(request, EN) for request, _ in attempts]
     assert names == ["GGUF Q8_0 × 0.5", "GGUF Q8_0 × 0.8"]
     assert exports.attempts("r") == exports.attempts("") == []
 

@@ -163,25 +163,25 @@ def test_a_history_becomes_turns_without_unanswered_ones():
 def test_thinking_and_tool_calls_come_back_as_the_template_wants_them_and_are_never_markup():
     from webui.pages.chat_history import answered, turns_of
 
-    asked, titles = [{"role": "user", "content": "Weather?"}], ("Thinking", "Tool call")
+    question, titles = [{"role": "user", "content": "Weather?"}], ("Thinking", "Tool call")
     raw = '<tool_call>\n\n{"name": "get_weather", "arguments": {"city": "</pre><script>x</script>"}}\n</tool_call>'
-    told = answered(asked, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
-    assert [m["content"][:14] for m in told] == ["Weather?", "<details class", "Wait.", "<details class"]
-    assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (told[1], told[3])), (
+    messages = answered(question, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
+    assert [m["content"][:14] for m in messages] == ["Weather?", "<details class", "Wait.", "<details class"]
+    assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (messages[1], messages[3])), (
         "nothing of it is markup"
     )
     turn = {"role": "assistant", "content": f"Wait.{raw}", "reasoning": "I <b>look</b>.\n\nAgain."}
-    assert turns_of(told)[1:] == [turn]
-    begun = answered(asked, "<think>\nI lo", *titles)
+    assert turns_of(messages)[1:] == [turn]
+    begun = answered(question, "<think>\nI lo", *titles)
     assert turns_of(begun)[1] == {"role": "assistant", "content": "", "reasoning": "I lo"}
-    for whole in ('{"name": "f", "parameters": {}}', '<tool_call>\n{"name"'):
-        assert turns_of(answered(asked, whole, *titles))[1]["content"] == whole
+    for text in ('{"name": "f", "parameters": {}}', '<tool_call>\n{"name"'):
+        assert turns_of(answered(question, text, *titles))[1]["content"] == text
     assert (
-        answered(asked, "", *titles)[1:]
-        == answered(asked, "<think>\n", *titles)[1:]
+        answered(question, "", *titles)[1:]
+        == answered(question, "<think>\n", *titles)[1:]
         == [{"role": "assistant", "content": ""}]
     )
-    assert turns_of(answered(asked, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
+    assert turns_of(answered(question, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
 
 
 def test_a_person_may_ask_with_thinking_without_it_or_as_was_trained():
@@ -268,8 +268,8 @@ def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: W
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     with run.lock():
         shown = Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
-        said = str(card.story(shown, EN))
-    assert ("This PC is kept awake" in said) is is_said
+        story = str(card.story(shown, EN))
+    assert ("This PC is kept awake" in story) is is_said
 
 
 # ---- who is let in -------------------------------------------------------------------------------
@@ -476,9 +476,9 @@ def test_building_the_whole_page_loads_no_torch(whole_page: dict[str, Any]):
 def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whole_page: dict[str, Any]):
     """As gradio does by itself ("once"). Enter is a button that is pressed; the list of chats shows again which one is
     open."""
-    told = [(name, event, mode) for targets, mode in whole_page["events"] for name, event in targets]
+    events = [(name, event, mode) for targets, mode in whole_page["events"] for name, event in targets]
     pressed = ("chat-message", "hub-token", "hub-set-words", "chat-conversations-list")
-    chosen = [each for each in told if each[1] in ("input", "upload", "submit") and each[0] not in pressed]
+    chosen = [each for each in events if each[1] in ("input", "upload", "submit") and each[0] not in pressed]
     assert len(chosen) > 15 and [each for each in chosen if each[2] == "once"] == []
 
 

@@ -84,10 +84,10 @@ def two_cards(
     new = Card(index=1, name="RTX 4060", uuid="GPU-1", capability=(8, 9), total_bytes=8 << 30, free_bytes=7 << 30)
     torch = TorchBuild(version="2.15.0", cuda=build)
     monkeypatch.setattr(devices, "torch_build", lambda: torch)
-    seen = Machine(
+    machine = Machine(
         system="Linux", nvidia=devices.with_exclusions(Nvidia(driver="580", cards=(old, new)), visible, torch)
     )
-    services.monitor._newest = seen
+    services.monitor._newest = machine
 
 
 def test_a_run_gets_the_card_that_its_plan_is_for(
@@ -148,9 +148,9 @@ def test_a_run_is_submitted_with_the_cards_of_its_plan(
     services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_cards(services, monkeypatch, build="12.6")
-    both, asked = chosen(planner, "GPU-1", "GPU-0"), form()
+    both, form_sent = chosen(planner, "GPU-1", "GPU-0"), form()
     monkeypatch.setattr(services.supervisor, "submit", lambda recipe, facts, not_before: (recipe, facts))
-    recipe, facts = StartStep(services, planner, EN)._submit(both.plan, None, asked, None)
+    recipe, facts = StartStep(services, planner, EN)._submit(both.plan, None, form_sent, None)
     assert (facts.wanted_device, facts.wanted_beside, recipe.train.ranks) == ("GPU-0", {"GPU-1": "RTX 4060"}, 2)
 
 
@@ -158,9 +158,11 @@ def test_a_chosen_card_that_is_lost_is_said_and_what_is_left_is_planned_for(
     services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_cards(services, monkeypatch, build="12.6")
-    seen = services.monitor._newest
-    lost = seen.nvidia.cards[1].model_copy(update={"lost": True})
-    services.monitor._newest = seen.model_copy(update={"nvidia": Nvidia(cards=(seen.nvidia.cards[0], lost))})
+    machine_now = services.monitor._newest
+    lost = machine_now.nvidia.cards[1].model_copy(update={"lost": True})
+    services.monitor._newest = machine_now.model_copy(
+        update={"nvidia": Nvidia(cards=(machine_now.nvidia.cards[0], lost))}
+    )
     result = chosen(planner, "GPU-1", "GPU-0")
     assert result.plan.advice.budget.name == "GTX 1060" and result.plan.recipe.train.ranks == 1
     assert "RTX 4060 no longer responds" in EN.render(result.note)
@@ -220,12 +222,12 @@ def form(**changes: Any) -> Form:
 
 
 def test_every_setting_of_a_recipe_has_a_field_and_words_in_both_languages() -> None:
-    wanted = {
+    settings = {
         (section, name)
         for section in ("model", "data", "adapter", "train")
         for name in Recipe.model_fields[section].annotation.model_fields
     }
-    assert set(FIELDS) | ELSEWHERE == wanted
+    assert set(FIELDS) | ELSEWHERE == settings
     for _, name in FIELDS:
         assert EN.knows(f"wizard.field_{name}") and ZH.knows(f"wizard.field_{name}")
 
@@ -422,10 +424,10 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     services = Services.open(Workspace.open(space))
     services.pace_probe.begin = lambda step: None
     services.dry_runs.look = lambda question: DryRunState()
-    found = Planner(services).look(form(model="library:packed"), EN)
-    assert (found.problem and found.problem.key) == problem and (found.plan is None) == bool(problem)
-    said = model.about("library:packed", found, services, EN)
-    assert ("maker/Model" in said) == bool(problem) and "135M" in said
+    look = Planner(services).look(form(model="library:packed"), EN)
+    assert (look.problem and look.problem.key) == problem and (look.plan is None) == bool(problem)
+    about = model.about("library:packed", look, services, EN)
+    assert ("maker/Model" in about) == bool(problem) and "135M" in about
 
 
 @pytest.mark.parametrize(
@@ -445,9 +447,9 @@ def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict,
     (folder / "model.safetensors").write_bytes(b"")
     files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
     services = Services.open(Workspace.open(space))
-    found = Planner(services).look(form(model="library:other"), EN)
-    assert found.plan is None and found.problem.key == key
-    assert EN.render(found.problem) in html.unescape(model.about("library:other", found, services, EN))
+    look = Planner(services).look(form(model="library:other"), EN)
+    assert look.plan is None and look.problem.key == key
+    assert EN.render(look.problem) in html.unescape(model.about("library:other", look, services, EN))
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
@@ -511,13 +513,13 @@ def given(
     **changes: Any,
 ) -> dict:
     """The form as it arrives, by component. others: components that are no part of it."""
-    asked = form(**changes)
+    sent = form(**changes)
     step = wizard.data_step
     return {
-        wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data,
+        wizard.goal_step.goal: sent.goal, wizard.model_step.model: sent.model, step.data: sent.data,
         step.row_at: None, step.shown_mark: step.mark(),
-        wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name, wizard.start_step.notice: "",
-        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision,
+        wizard.plan_step.memory: sent.memory, wizard.start_step.name: sent.name, wizard.start_step.notice: "",
+        wizard.state: {"explicit": dict(sent.answers.explicit), "parent": parent, "revision": revision,
             "reading": reading},
         **(others or {}),
     }  # fmt: skip
@@ -730,10 +732,10 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(recipe)})
     assert filling.values["data"] == "chat" and json.dumps(filling.answers)
     answers = FormAnswers.from_state({"explicit": {}, "revision": 1, **filling.answers})
-    asked = form(data="chat")
-    asked = replace(asked, answers=answers)
-    assert recipe_of(asked).data == Data(source="chat", voice="Maria", gap_hours=1, version=0)
-    assert recipe_of(replace(asked, data=PIRATE)).data == Data(source=PIRATE), "of its own set alone"
+    form_sent = form(data="chat")
+    form_sent = replace(form_sent, answers=answers)
+    assert recipe_of(form_sent).data == Data(source="chat", voice="Maria", gap_hours=1, version=0)
+    assert recipe_of(replace(form_sent, data=PIRATE)).data == Data(source=PIRATE), "of its own set alone"
     reading, brought = wizard.data_step.reading, wizard.data_step.recipe_reading
     drawn = {**reading.draw("chat", answers.reading.choices), **brought.draw("chat", answers.reading)}
     assert drawn[reading.voice]["value"] == "Maria" and drawn[reading.gap]["value"] == 1
@@ -851,10 +853,10 @@ def test_rows_for_validation_are_not_counted_among_those_trained(planner: Planne
 def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(
     planner: Planner, wizard: Wizard
 ) -> None:
-    found = planner.look(form(), EN)
+    look = planner.look(form(), EN)
     keys = [f"wizard.{name}" for name in ("missing_data", "missing_model", "start", "not_added")]
-    advice = found.plan.advice.model_copy(update={"warnings": tuple(msg(key) for key in keys)})
-    result = replace(found, plan=replace(found.plan, advice=advice))
+    advice = look.plan.advice.model_copy(update={"warnings": tuple(msg(key) for key in keys)})
+    result = replace(look, plan=replace(look.plan, advice=advice))
     card, more = plan_view.card(result, EN), plan_view.more(result, wizard.table, EN)
     assert [EN.t(key) in card for key in keys] == [True, True, False, False]
     assert [EN.t(key) in more for key in keys] == [False, False, True, True] and "More warnings: 2" in more
