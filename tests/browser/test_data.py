@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def asked(number: int) -> list[dict[str, str]]:
+def numbered_rows(number: int) -> list[dict[str, str]]:
     return [
         {"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."}
         for i in range(1, number + 1)
@@ -78,7 +78,7 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     left: str,
     edited: str,
 ) -> None:
-    rows = asked(25)
+    rows = numbered_rows(25)
     added(workspace, tmp_path, [*rows, *rows[:3]])
     page, watch = kit.open_page(chrome, app, path, viewport=viewport)
     kit.go_to_tab(page, tab)
@@ -130,7 +130,7 @@ def test_an_empty_answer_is_written_where_it_lacks(
 ) -> None:
     """The row was opened as a new one, in JSON, without a Delete; saved, it was added, and the bad one stayed."""
     bad = [{"question": "Empty?", "answer": ""}, {"question": "Another?", "answer": " "}]
-    id = added(workspace, tmp_path, [*asked(5), *bad])
+    id = added(workspace, tmp_path, [*numbered_rows(5), *bad])
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.go_to_tab(page, "Data")
     kit.expect(page.locator("#data-found")).to_contain_text("2 rows are not used for training")
@@ -159,7 +159,7 @@ def test_a_set_is_added_used_and_deleted_on_its_own_page(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ) -> None:
     """Files were added in Train alone, and deleted under Settings."""
-    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked(4)), "utf-8")
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(each) + "\n" for each in numbered_rows(4)), "utf-8")
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.go_to_tab(page, "Data")
     kit.expect(page.locator("#data-head")).to_contain_text("sample")  # the first one is open
@@ -184,7 +184,7 @@ def test_a_set_is_added_used_and_deleted_on_its_own_page(
 def test_the_table_is_gone_through_chosen_in_and_edited_by_keys_alone(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ) -> None:
-    added(workspace, tmp_path, asked(300))
+    added(workspace, tmp_path, numbered_rows(300))
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.go_to_tab(page, "Data")
     kit.expect(row(page, 1)).to_be_visible()
@@ -245,7 +245,7 @@ def test_the_table_is_gone_through_chosen_in_and_edited_by_keys_alone(
 def test_a_click_elsewhere_saves_a_cell_and_what_is_refused_stays_in_its_box(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ) -> None:
-    id = added(workspace, tmp_path, asked(5))
+    id = added(workspace, tmp_path, numbered_rows(5))
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.go_to_tab(page, "Data")
     row(page, 1).locator(".dt-answer").click()
@@ -275,7 +275,7 @@ def test_a_click_elsewhere_saves_a_cell_and_what_is_refused_stays_in_its_box(
 def test_of_many_rows_those_in_view_are_fetched_and_drawn_alone(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ) -> None:
-    added(workspace, tmp_path, [*asked(4000), {"question": "<img src=x onerror=alert(1)>", "answer": "&amp;"}])
+    added(workspace, tmp_path, [*numbered_rows(4000), {"question": "<img src=x onerror=alert(1)>", "answer": "&amp;"}])
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     sent: list[dict] = []
     page.on("request", lambda r: sent.append(r.post_data_json) if "component_server" in r.url else None)
@@ -302,7 +302,7 @@ def test_of_many_rows_those_in_view_are_fetched_and_drawn_alone(
 
 def test_the_table_says_that_the_app_is_gone_and_keeps_what_was_written(chrome: Browser, tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "ws")
-    id = added(workspace, tmp_path, asked(3))
+    id = added(workspace, tmp_path, numbered_rows(3))
     app = kit.start_app(workspace.root, **kit.ENGLISH)
     try:
         page, _ = kit.open_page(chrome, app)

@@ -26,7 +26,7 @@ input()
 """
 
 
-def asked(environment: dict[str, str]) -> tuple[dict, list[int]]:
+def ask_torch(environment: dict[str, str]) -> tuple[dict, list[int]]:
     """What torch says there, and NVML's numbers of the cards on which that process holds memory meanwhile."""
     process = subprocess.Popen(
         [sys.executable, "-c", ASK],
@@ -47,10 +47,10 @@ def main() -> None:
     nvidia = devices.read_cards()
     best = devices.best_card(nvidia)
     best_uuid = sys.argv[1] if len(sys.argv) > 1 else best and best.uuid
-    cuda, on = asked(devices.environment_of(best_uuid, nvidia))
+    cuda, on = ask_torch(devices.environment_of(best_uuid, nvidia))
     print(json.dumps({
         "nvml": [[card.name, card.uuid, card.free_bytes] for card in nvidia.cards], "best": best and best.uuid,
-        "default": asked({})[0]["name"] if len(sys.argv) > 1 else None, "cuda": cuda, "on": on,
+        "default": ask_torch({})[0]["name"] if len(sys.argv) > 1 else None, "cuda": cuda, "on": on,
     }))  # fmt: skip
 
 

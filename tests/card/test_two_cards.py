@@ -43,7 +43,7 @@ def busy() -> Iterator[None]:
     other.communicate("\n", timeout=LIMIT_S)
 
 
-def seen(*arguments: str, **environment: str) -> dict[str, Any]:
+def reported(*arguments: str, **environment: str) -> dict[str, Any]:
     card = NullCard()
     done = subprocess.run(
         [card.python, PROJECT / "tests/card/cards_seen.py", *arguments], cwd=PROJECT,
@@ -56,7 +56,7 @@ def seen(*arguments: str, **environment: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("wanted", "name", "number"), [(OLD, "Null RTX 2070", 0), (NEW, "Null RTX 3060", 1)])
 def test_the_card_that_is_meant_computes_whatever_cuda_calls_it(wanted: str, name: str, number: int) -> None:
-    report = seen(wanted)
+    report = reported(wanted)
     assert [card[0] for card in report["nvml"]] == ["Null RTX 2070", "Null RTX 3060"]
     assert report["default"] == "Null RTX 3060"  # CUDA's own first
     assert (report["cuda"]["name"], report["cuda"]["uuid"], report["cuda"]["count"]) == (name, wanted, 1)
@@ -64,18 +64,18 @@ def test_the_card_that_is_meant_computes_whatever_cuda_calls_it(wanted: str, nam
 
 
 def test_the_card_with_most_free_memory_is_the_best() -> None:
-    assert seen()["best"] == NEW
+    assert reported()["best"] == NEW
 
 
 def test_a_card_that_another_program_fills_is_not_the_best(busy: None) -> None:
-    report = seen()
+    report = reported()
     assert report["best"] == OLD and report["cuda"]["name"] == "Null RTX 2070" and report["on"] == [0]
     assert report["nvml"][1][2] < 3 * GIB  # what is free on the other
 
 
 @pytest.mark.parametrize(("visible", "card"), [("0", OLD), ("1", NEW), (OLD, OLD)])
 def test_a_persons_numbers_count_as_nvidia_smi_does(visible: str, card: str) -> None:
-    report = seen(CUDA_VISIBLE_DEVICES=visible)
+    report = reported(CUDA_VISIBLE_DEVICES=visible)
     assert report["best"] == card and report["cuda"]["uuid"] == card
 
 

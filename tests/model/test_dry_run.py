@@ -81,7 +81,7 @@ def dry_runs() -> Iterator[DryRuns]:
     runs.rest()
 
 
-def asked(
+def question_of(
     shape: ModelShape, method: str = "lora", length: int = 512, checkpointing: bool = True, **other: object
 ) -> Question:
     setup = Setup(method=method, max_length=length, gradient_checkpointing=checkpointing, **other)
@@ -96,7 +96,7 @@ def answer(dry_runs: DryRuns, question: Question) -> DryRun:
 
 def compare(dry_runs: DryRuns, model: str, method: str, length: int, checkpointing: bool) -> float:
     """Arithmetic over dry run, less one."""
-    question = asked(KNOWN[model], method, length, checkpointing)
+    question = question_of(KNOWN[model], method, length, checkpointing)
     counted, reckoned = answer(dry_runs, question), estimate(KNOWN[model], question.setup)
     assert counted.estimate.trainable_params == reckoned.trainable_params
     # blocks of 512 bytes, small states in fp32
@@ -149,7 +149,7 @@ def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
     ids=lambda other: next(iter(other)),
 )
 def test_they_agree_on_other_settings(dry_runs: DryRuns, other: dict):
-    question = asked(KNOWN["tinyllama-1.1b-chat"], **other)
+    question = question_of(KNOWN["tinyllama-1.1b-chat"], **other)
     counted = answer(dry_runs, question).estimate
     assert estimate(KNOWN["tinyllama-1.1b-chat"], question.setup).allocated_gib == pytest.approx(
         counted.allocated_gib, rel=WITHIN
@@ -204,9 +204,9 @@ def test_what_is_not_this_projects_training_is_not_counted():
 
 
 def test_it_says_where_the_most_is_needed(dry_runs: DryRuns):
-    wide = answer(dry_runs, asked(KNOWN["qwen3-0.6b"]))
+    wide = answer(dry_runs, question_of(KNOWN["qwen3-0.6b"]))
     assert (wide.place, wide.layers_run) == ("head", (2, 4)), "152k words beside layers of 1,024"
-    deep = answer(dry_runs, asked(KNOWN["qwen3-32b"], "qlora", 4096))
+    deep = answer(dry_runs, question_of(KNOWN["qwen3-32b"], "qlora", 4096))
     assert deep.place == "backward" and deep.layer == 64
     assert "64" in deep.where.render("en") and "64" in deep.where.render("zh")
 
@@ -358,7 +358,11 @@ def at_work(dry_runs: DryRuns, question: Question) -> None:
 
 
 def test_looking_never_waits_and_of_what_waits_the_newest_is_answered(dry_runs: DryRuns):
-    first, second, third = asked(KNOWN["qwen3-32b"], r=3), asked(KNOWN["starter"], r=3), asked(KNOWN["starter"], r=2)
+    first, second, third = (
+        question_of(KNOWN["qwen3-32b"], r=3),
+        question_of(KNOWN["starter"], r=3),
+        question_of(KNOWN["starter"], r=2),
+    )
     at_work(dry_runs, first)
     assert dry_runs.look(second).is_counting and dry_runs.look(third).is_counting
     wait_until(lambda: third.key in dry_runs._results, PATIENT_S)
@@ -366,16 +370,16 @@ def test_looking_never_waits_and_of_what_waits_the_newest_is_answered(dry_runs: 
 
 
 def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(dry_runs: DryRuns):
-    question = asked(KNOWN["qwen3-32b"], r=5)
+    question = question_of(KNOWN["qwen3-32b"], r=5)
     at_work(dry_runs, question)
     dry_runs._worker.process.kill()
     assert "exit status" in str(dry_runs.wait(question).why)
-    assert dry_runs.wait(asked(KNOWN["starter"], r=5)).answer
+    assert dry_runs.wait(question_of(KNOWN["starter"], r=5)).answer
 
 
 def test_a_question_that_waited_for_a_process_that_dies_is_answered_by_the_next(dry_runs: DryRuns):
     """It was "being counted" for ever, by a process that nobody heard."""
-    first, second = asked(KNOWN["qwen3-32b"], r=6), asked(KNOWN["starter"], r=6)
+    first, second = question_of(KNOWN["qwen3-32b"], r=6), question_of(KNOWN["starter"], r=6)
     at_work(dry_runs, first)
     assert dry_runs.look(second).is_counting
     dry_runs._worker.process.kill()
@@ -383,7 +387,7 @@ def test_a_question_that_waited_for_a_process_that_dies_is_answered_by_the_next(
 
 
 def test_what_a_run_interrupted_is_counted_anew_and_what_is_too_slow_is_a_sentence(dry_runs: DryRuns):
-    question = asked(KNOWN["qwen3-32b"], r=9)
+    question = question_of(KNOWN["qwen3-32b"], r=9)
     at_work(dry_runs, question)
     dry_runs.rest()
     assert answer(dry_runs, question)
@@ -405,7 +409,7 @@ def test_a_process_that_is_being_started_when_a_run_begins_is_ended_too(monkeypa
             started.append(self.process)
 
     monkeypatch.setattr("core.trial.dry_runs.Child", Starting)
-    question = asked(KNOWN["starter"])
+    question = question_of(KNOWN["starter"])
     assert runs.look(question).is_counting
     wait_until(lambda: started and started[0].poll() is not None)
     wait_until(lambda: not runs._at_work)
@@ -418,7 +422,7 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
             return RunFacts(device="cpu")
 
     busy = DryRuns(lambda: Running())
-    looked = busy.look(asked(KNOWN["starter"]))
+    looked = busy.look(question_of(KNOWN["starter"]))
     assert not looked.is_counting and "waits for the current run" in str(looked.why)
     assert busy._worker is None
     assert takes_processor(Running()) and not takes_processor(None)
@@ -517,10 +521,10 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
 @pytest.mark.slow
 def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
     """At most 5 s of one core are wanted; seen: 2.4. What counts is processor time, whatever else the PC does."""
-    answer(dry_runs, asked(KNOWN["starter"], r=7))
+    answer(dry_runs, question_of(KNOWN["starter"], r=7))
     process = psutil.Process(dry_runs._worker.process.pid)
     before = sum(process.cpu_times()[:2])
-    largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
+    largest = answer(dry_runs, question_of(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
     print(
         f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB"
     )

@@ -77,7 +77,7 @@ def duel(folder: Path, tokenizer: Tokenizer) -> Duel:
     return Duel(tuned(plain(folder), folder), tokenizer)
 
 
-def told(items: Iterable[Piece | Done], column: Column) -> tuple[str, Done]:
+def text_and_end(items: Iterable[Piece | Done], column: Column) -> tuple[str, Done]:
     """The text of one column and how it ended."""
     items = list(items)
     done = [item for item in items if isinstance(item, Done) and item.column == column]
@@ -187,19 +187,19 @@ def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_
 
 def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):
     together = list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT))
-    base, tuned_text = told(together, "base")[0], told(together, "tuned")[0]
+    base, tuned_text = text_and_end(together, "base")[0], text_and_end(together, "tuned")[0]
     assert base != tuned_text
-    assert told(answer(duel, {"base": QUESTION}, SHORT), "base")[0] == base
-    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == tuned_text
+    assert text_and_end(answer(duel, {"base": QUESTION}, SHORT), "base")[0] == base
+    assert text_and_end(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == tuned_text
 
 
 def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
     """The base ends its answer; the tuned row is told a longer story meanwhile."""
     sampling = Sampling(max_new_tokens=12)
     both = list(answer(duel, {"base": QUESTION, "tuned": OTHER}, sampling))
-    assert told(both, "base")[1].finish_reason == "stop"
-    assert told(both, "tuned")[1].tokens > told(both, "base")[1].tokens
-    assert told(both, "tuned")[0] == told(answer(duel, {"tuned": OTHER}, sampling), "tuned")[0]
+    assert text_and_end(both, "base")[1].finish_reason == "stop"
+    assert text_and_end(both, "tuned")[1].tokens > text_and_end(both, "base")[1].tokens
+    assert text_and_end(both, "tuned")[0] == text_and_end(answer(duel, {"tuned": OTHER}, sampling), "tuned")[0]
 
 
 def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
@@ -213,7 +213,7 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
         {"tuned": longer},
     ]
     alone = [
-        (n, column, told(answer(duel, {column: one[column]}, SHORT), column))
+        (n, column, text_and_end(answer(duel, {column: one[column]}, SHORT), column))
         for n, one in enumerate(requests)
         for column in one
     ]
@@ -228,7 +228,7 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
         monkeypatch.setattr(duel, "context_limit", room)
         together = list(duel.answer_all(requests, SHORT))
         for n, column, (text, done) in alone:
-            text_of_one, ended = told([item for item in together if item.question == n], column)
+            text_of_one, ended = text_and_end([item for item in together if item.question == n], column)
             assert (text_of_one, ended.tokens, ended.finish_reason) == (text, done.tokens, done.finish_reason)
         assert max(rows) == widest and hooks(duel) == 0
         assert len(rows) <= SHORT.max_new_tokens * batches, "a forward for all of a batch"
@@ -239,7 +239,7 @@ def test_dora_is_answered_in_turn_and_says_so(folder, tokenizer, never_saw_an_ad
     assert not dora.mixed
     answers = list(answer(dora, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     bare = answer(Duel(never_saw_an_adapter, tokenizer), {"base": QUESTION}, SHORT)
-    assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
+    assert text_and_end(answers, "base")[0] == text_and_end(bare, "base")[0] != text_and_end(answers, "tuned")[0]
     assert dora._tuned.get_model_status().enabled is True
     with pytest.raises(ChatError) as refused:
         next(answer(dora, {"tuned": QUESTION}, SHORT, strength=0.5))
@@ -264,31 +264,31 @@ def test_at_strength_0_the_adapter_is_the_base_and_at_1_it_is_as_trained_bit_for
 
 
 def test_an_answer_at_another_strength_leaves_the_adapter_as_it_was(duel):
-    full = told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0]
-    base = told(answer(duel, {"base": QUESTION}, SHORT), "base")[0]
+    full = text_and_end(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0]
+    base = text_and_end(answer(duel, {"base": QUESTION}, SHORT), "base")[0]
     at_0 = list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT, strength=0.0))
-    assert told(at_0, "tuned")[0] == base == told(at_0, "base")[0]
+    assert text_and_end(at_0, "tuned")[0] == base == text_and_end(at_0, "base")[0]
     begun = answer(duel, {"tuned": QUESTION}, SHORT, strength=-0.5)
     next(begun)
     begun.close()
-    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
+    assert text_and_end(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
 
 
 def test_a_four_bit_base_answers_in_both_columns(folder, tokenizer):
     bare, adapted = (plain(folder, four_bit=True) for _ in range(2))
     answers = list(answer(Duel(tuned(adapted, folder), tokenizer), {"base": QUESTION, "tuned": QUESTION}, SHORT))
-    base = told(answers, "base")[0]
+    base = text_and_end(answers, "base")[0]
     assert (
         base
         == tokenizer.decode(spoken(greedy_tokens(bare, tokenizer, QUESTION), tokenizer))
-        != told(answers, "tuned")[0]
+        != text_and_end(answers, "tuned")[0]
     )
 
 
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
     answers = answer(bare, {"base": QUESTION, "tuned": None}, SHORT)
-    assert told(answers, "base")[0] == tokenizer.decode(
+    assert text_and_end(answers, "base")[0] == tokenizer.decode(
         spoken(greedy_tokens(never_saw_an_adapter, tokenizer, QUESTION), tokenizer)
     )
     with pytest.raises(ChatError, match="no fine-tuned model"):
@@ -310,13 +310,13 @@ def fail_in_layer(duel: Duel) -> Callable[[], None]:
 
 def test_a_failed_answer_leaves_no_hooks_and_the_next_is_right(duel):
     """PEFT alone left 210 hooks, and a later batch answered row 0 from the base without a word."""
-    before = told(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT), "tuned")[0]
+    before = text_and_end(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT), "tuned")[0]
     mend = fail_in_layer(duel)
     with pytest.raises(RuntimeError, match="a layer failed"):
         list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     mend()
     assert hooks(duel) == 0
-    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == before
+    assert text_and_end(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == before
 
 
 def test_an_answer_closed_half_way_leaves_no_hooks(duel):
@@ -327,7 +327,7 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
         next(answer(duel, {"base": OTHER}, SHORT))
     pieces.close()
     assert hooks(duel) == 0
-    assert told(answer(duel, {"base": QUESTION}, SHORT), "base")[1].tokens > 0
+    assert text_and_end(answer(duel, {"base": QUESTION}, SHORT), "base")[1].tokens > 0
 
 
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
@@ -335,7 +335,7 @@ def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     answers = list(
         answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, lambda column=None: checks.append(1) or len(checks) > 5)
     )
-    assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
+    assert [text_and_end(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(checks) < 10  # layers, not tokens: the first forward was left
     assert hooks(duel) == 0
 
@@ -357,13 +357,13 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_another(duel):
     first = list(answer(duel, turns, SAMPLED))
     again = list(answer(duel, turns, SAMPLED))
     other = list(answer(duel, turns, SAMPLED.model_copy(update={"seed": 8})))
-    assert told(first, "base")[0] == told(again, "base")[0] != told(other, "base")[0]
-    assert told(first, "tuned")[0] == told(again, "tuned")[0]
+    assert text_and_end(first, "base")[0] == text_and_end(again, "base")[0] != text_and_end(other, "base")[0]
+    assert text_and_end(first, "tuned")[0] == text_and_end(again, "tuned")[0]
 
 
 def test_a_sampled_base_answer_does_not_depend_on_the_tuned_column(duel):
-    both = told(answer(duel, {"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
-    assert both == told(answer(duel, {"base": OTHER}, SAMPLED), "base")[0]
+    both = text_and_end(answer(duel, {"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
+    assert both == text_and_end(answer(duel, {"base": OTHER}, SAMPLED), "base")[0]
 
 
 def test_top_p_draws_only_from_the_likeliest_tokens():
@@ -488,7 +488,7 @@ def test_a_thought_that_the_prompt_has_begun_belongs_to_the_answer_that_a_person
 ):
     thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
     sampling = SHORT.model_copy(update={"enable_thinking": thinks})
-    text = told(answer(Duel(never_saw_an_adapter, thinking), {"base": QUESTION}, sampling), "base")[0]
+    text = text_and_end(answer(Duel(never_saw_an_adapter, thinking), {"base": QUESTION}, sampling), "base")[0]
     assert text.startswith("<think>\n") == thinks
 
 
@@ -511,12 +511,15 @@ def test_an_answer_that_repeats_one_block_is_noticed_and_no_earlier(block: list[
 
 def test_one_column_is_ended_and_the_other_is_what_it_would_have_been(duel: Duel) -> None:
     both = {"base": OTHER, "tuned": OTHER}
-    full_text, _ = told(answer(duel, both, SHORT), "tuned")
+    full_text, _ = text_and_end(answer(duel, both, SHORT), "tuned")
     items: list[Piece | Done] = []
     for item in answer(
         duel, both, SHORT, lambda column=None: bool(items) and column == "base"
     ):  # after the first piece
         items.append(item)
-    assert told(items, "base")[1].finish_reason == "stopped" and told(items, "base")[1].tokens < SHORT.max_new_tokens
-    assert told(items, "tuned") == (full_text, told(items, "tuned")[1])
-    assert told(items, "tuned")[1].finish_reason != "stopped"
+    assert (
+        text_and_end(items, "base")[1].finish_reason == "stopped"
+        and text_and_end(items, "base")[1].tokens < SHORT.max_new_tokens
+    )
+    assert text_and_end(items, "tuned") == (full_text, text_and_end(items, "tuned")[1])
+    assert text_and_end(items, "tuned")[1].finish_reason != "stopped"

@@ -79,7 +79,7 @@ def test_loss_and_gradients_are_transformers_own(name: str) -> None:
     assert name == "llama" or not hasattr(modeling_llama.apply_rotary_pos_emb, "rotaries")
 
 
-def asked(way: Any, *given: torch.Tensor) -> Iterator[torch.Tensor]:
+def outputs_and_gradients(way: Any, *given: torch.Tensor) -> Iterator[torch.Tensor]:
     yield from elementwise._outputs_and_gradients(way, given)
 
 
@@ -96,11 +96,11 @@ def test_a_norm_in_16_bits_is_at_least_as_near_to_the_truth_as_transformers_own(
     x = torch.randn(300, 64).to(torch.bfloat16)
     exact = kind(64).requires_grad_(False)
     exact.weight.copy_(norm.weight)
-    truth = list(asked(exact, x.float()))
+    truth = list(outputs_and_gradients(exact, x.float()))
     way = elementwise._norm_function(norm)
     assert way is not None
-    own = farthest(asked(norm, x), truth)
-    for ours, theirs in zip(farthest(asked(lambda x: way(x, norm.weight), x), truth), own, strict=True):
+    own = farthest(outputs_and_gradients(norm, x), truth)
+    for ours, theirs in zip(farthest(outputs_and_gradients(lambda x: way(x, norm.weight), x), truth), own, strict=True):
         assert ours <= 1.05 * theirs and ours < 0.004
 
 
@@ -108,18 +108,21 @@ def test_a_gate_and_a_turn_in_16_bits_are_as_near_as_transformers_own() -> None:
     torch.manual_seed(0)
     gate, up = (torch.randn(200, 64).to(torch.bfloat16) for _ in range(2))
     own = lambda gate, up: nn.functional.silu(gate) * up  # noqa: E731
-    truth = list(asked(own, gate.float(), up.float()))
+    truth = list(outputs_and_gradients(own, gate.float(), up.float()))
     ours = farthest(
-        asked(lambda gate, up: elementwise._gated(gate * 1, up * 1, elementwise.ACTS["silu"]), gate, up), truth
+        outputs_and_gradients(
+            lambda gate, up: elementwise._gated(gate * 1, up * 1, elementwise.ACTS["silu"]), gate, up
+        ),
+        truth,
     )
-    assert all(a <= 1.05 * b for a, b in zip(ours, farthest(asked(own, gate, up), truth), strict=True))
+    assert all(a <= 1.05 * b for a, b in zip(ours, farthest(outputs_and_gradients(own, gate, up), truth), strict=True))
     q, k, angle = torch.randn(1, 4, 50, 16), torch.randn(1, 2, 50, 16), torch.randn(1, 50, 8).repeat(1, 1, 2)
     narrow = [each.to(torch.bfloat16) for each in (q, k, angle.cos(), angle.sin())]
     wide = [each.float() for each in narrow]
     turn = modeling_llama.apply_rotary_pos_emb
-    truth = list(asked(lambda q, k: turn(q, k, *wide[2:]), *wide[:2]))
-    ours = farthest(asked(lambda q, k: elementwise._rotary(q, k, *narrow[2:]), *narrow[:2]), truth)
-    theirs = farthest(asked(lambda q, k: turn(q, k, *narrow[2:]), *narrow[:2]), truth)
+    truth = list(outputs_and_gradients(lambda q, k: turn(q, k, *wide[2:]), *wide[:2]))
+    ours = farthest(outputs_and_gradients(lambda q, k: elementwise._rotary(q, k, *narrow[2:]), *narrow[:2]), truth)
+    theirs = farthest(outputs_and_gradients(lambda q, k: turn(q, k, *narrow[2:]), *narrow[:2]), truth)
     assert all(a <= 1.05 * b for a, b in zip(ours, theirs, strict=True))
 
 

@@ -177,29 +177,29 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     return child
 
 
-def here(cpu: str = "A processor") -> Machine:
+def this_machine(cpu: str = "A processor") -> Machine:
     return Machine(system="Linux", cpu=cpu)
 
 
 def test_a_pc_is_measured_once_and_another_processor_again(workspace: Workspace, child: Child):
     child.answers.append(0.5)
-    assert PaceProbe(workspace, here).measured(STEP) is None and child.asked == 0
-    assert PaceProbe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, this_machine).measured(STEP) is None and child.asked == 0
+    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
     assert (
-        PaceProbe(workspace, here).measure(STEP) == PaceProbe(workspace, here).measured(STEP) == 0.25
+        PaceProbe(workspace, this_machine).measure(STEP) == PaceProbe(workspace, this_machine).measured(STEP) == 0.25
         and child.asked == 1
     )
-    assert PaceProbe(workspace, lambda: here("another")).measure(STEP) == 0.5
+    assert PaceProbe(workspace, lambda: this_machine("another")).measure(STEP) == 0.5
     kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
     assert list(kept.values()) == [0.25, 0.5] and all("torch 2." in key for key in kept)
 
 
 def test_nothing_is_measured_while_something_trains(workspace: Workspace, child: Child):
     with lease.hold(workspace, msg("lease.training", name="a run")):
-        assert PaceProbe(workspace, here).measure(STEP) is None
+        assert PaceProbe(workspace, this_machine).measure(STEP) is None
         assert str(lease.owner(workspace)) == str(msg("lease.training", name="a run"))
     assert child.asked == 0
-    assert PaceProbe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
 
 
 def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
@@ -210,26 +210,29 @@ def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspa
         return 0.01
 
     monkeypatch.setattr(pace, "run_child", disturbed)
-    assert PaceProbe(workspace, here).measure(STEP) is None and PaceProbe(workspace, here).measured(STEP) is None
+    assert (
+        PaceProbe(workspace, this_machine).measure(STEP) is None
+        and PaceProbe(workspace, this_machine).measured(STEP) is None
+    )
     held.__exit__(None, None, None)
 
 
 def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(workspace: Workspace, child: Child):
     child.answers = [None]
-    probe = PaceProbe(workspace, here, rest_s=0)
+    probe = PaceProbe(workspace, this_machine, rest_s=0)
     probe.begin(STEP)
     wait_until(lambda: probe._failed and not probe.busy, 5)
     probe.begin(STEP)
     assert probe.measured(STEP) is None and child.asked == 1
     child.answers = [0.3]
-    other = PaceProbe(workspace, here, rest_s=0)
+    other = PaceProbe(workspace, this_machine, rest_s=0)
     other.begin(STEP)
     wait_until(lambda: other.measured(STEP) == 0.3, 5)
 
 
 def test_of_settings_that_are_tried_one_after_the_other_only_the_last_is_measured(workspace: Workspace, child: Child):
     now = [0.0]
-    probe = PaceProbe(workspace, here, rest_s=0.3, steady=lambda: now[0])
+    probe = PaceProbe(workspace, this_machine, rest_s=0.3, steady=lambda: now[0])
     tried = [stand_in(adapter={"r": r}) for r in (8, 16, 32)]
     for step in tried:
         probe.begin(step)
@@ -241,8 +244,8 @@ def test_of_settings_that_are_tried_one_after_the_other_only_the_last_is_measure
 
 def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: Child):
     (workspace.cache / "pace.json").write_text("[1", "utf-8")
-    assert PaceProbe(workspace, here).measured(STEP) is None
-    assert PaceProbe(workspace, here).measure(STEP) == 0.25
+    assert PaceProbe(workspace, this_machine).measured(STEP) is None
+    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
 
 
 def test_a_card_and_the_processor_beside_it_are_measured_apart(workspace: Workspace, child: Child):
@@ -290,7 +293,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
 
 
 def following(workspace: Workspace, endless: Endless) -> PaceProbe:
-    probe = PaceProbe(workspace, here, rest_s=0, steady=lambda: endless.now)
+    probe = PaceProbe(workspace, this_machine, rest_s=0, steady=lambda: endless.now)
     probe.begin(STEP)
     assert endless.at_work.wait(5)
     return probe
@@ -298,7 +301,7 @@ def following(workspace: Workspace, endless: Endless) -> PaceProbe:
 
 def test_a_measurement_gives_way_once_other_settings_stand(workspace: Workspace, endless: Endless):
     """It went on to its end, up to two minutes, and the settings that were wanted waited."""
-    probe = PaceProbe(workspace, here, rest_s=2, steady=lambda: endless.now)
+    probe = PaceProbe(workspace, this_machine, rest_s=2, steady=lambda: endless.now)
     probe.begin(STEP)
     endless.now = 2.0
     assert endless.at_work.wait(5)
@@ -317,7 +320,7 @@ def test_a_measurement_that_gave_way_for_a_moment_is_made_again(
     """It counted as one that had failed, and the plan had no time until the app was started anew."""
     free = iter([True, False])
     monkeypatch.setattr(PaceProbe, "_device_is_free", lambda self: next(free, True))
-    probe = PaceProbe(workspace, here, rest_s=0, steady=lambda: endless.now)
+    probe = PaceProbe(workspace, this_machine, rest_s=0, steady=lambda: endless.now)
     probe.begin(STEP)
     wait_until(lambda: probe.begin(STEP) or len(endless.begun) > 1, 5)
     assert probe._failed == set()
@@ -373,7 +376,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen]
 
 
 def test_the_process_is_gone_when_rest_returns(workspace: Workspace, children: list[subprocess.Popen]):
-    probe = PaceProbe(workspace, here, rest_s=0)
+    probe = PaceProbe(workspace, this_machine, rest_s=0)
     probe.begin(STEP)
     wait_until(lambda: children, 5)
     assert children[0].poll() is None

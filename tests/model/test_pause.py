@@ -195,7 +195,7 @@ def ended(process: subprocess.Popen, run: RunFolder) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunFolder:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunFolder:
     """recipe(30), which nothing disturbed."""
     space = with_library(tmp_path_factory.mktemp("whole") / "ws", tiny_model)
     run = Runs(space).create(recipe(30), "command")
@@ -223,7 +223,7 @@ def killed_run(killed: Workspace, tmp_path: Path) -> tuple[Workspace, RunFolder]
     return space, run
 
 
-def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: RunFolder) -> None:
+def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, undisturbed: RunFolder) -> None:
     runs = Runs(space)
     run = runs.create(recipe(30), "command")
     worker = spawn_worker(space, run)
@@ -239,15 +239,15 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: R
     runs.queue_again(run, "command")
     assert run.status().attempt == 2 and run.requested() is None
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
-    assert run.status().state == State.COMPLETED and losses(run) == losses(whole)
+    assert run.status().state == State.COMPLETED and losses(run) == losses(undisturbed)
     name = "adapter_model.safetensors"
-    assert (run.adapter / name).read_bytes() == (whole.adapter / name).read_bytes()
+    assert (run.adapter / name).read_bytes() == (undisturbed.adapter / name).read_bytes()
     attempts = {line["step"]: line["attempt"] for line in run.all_metrics() if line["kind"] == "train"}
     assert attempts[status.step] == 1 and attempts[status.step + 1] == 2
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
-    killed_run: tuple[Workspace, RunFolder], whole: RunFolder
+    killed_run: tuple[Workspace, RunFolder], undisturbed: RunFolder
 ) -> None:
     space, run = killed_run
     runs, last = Runs(space), run.checkpoints()[-1]
@@ -255,7 +255,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
     second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
-    assert second[0] == int(last.name[-6:]) + 1 and losses(run) == losses(whole)
+    assert second[0] == int(last.name[-6:]) + 1 and losses(run) == losses(undisturbed)
 
 
 def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space: Workspace) -> None:

@@ -59,23 +59,23 @@ def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = 
     return assembled(tuned, recipe, reporter, TrainingData(make(20), make(measured), 0), **dealt)
 
 
-def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
+def nearly_the_same(trainer: Trainer, undisturbed: Trainer) -> None:
     """Whatever was told, but for who is ahead before anything was learned: both answers then are what they were to the
     last digits."""
-    assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=2e-4)
-    assert trainer.reporter.told.keys() == whole.reporter.told.keys()
-    for (kind, step), expected in whole.reporter.told.items():
+    assert trainer.reporter.numbers == pytest.approx(undisturbed.reporter.numbers, rel=2e-4)
+    assert trainer.reporter.told.keys() == undisturbed.reporter.told.keys()
+    for (kind, step), expected in undisturbed.reporter.told.items():
         a_coin = {"rewards/accuracies", "eval_rewards/accuracies"} if step <= (kind == "train") else set()
         line = {name: value for name, value in trainer.reporter.told[kind, step].items() if name not in a_coin}
         assert line == pytest.approx(
             {name: value for name, value in expected.items() if name not in a_coin}, rel=2e-3, abs=2e-4
         )
-    torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
-    assert trainer.position.tokens_seen == whole.position.tokens_seen
+    torch.testing.assert_close(adapter_of(trainer), adapter_of(undisturbed), rtol=1e-2, atol=1e-3)
+    assert trainer.position.tokens_seen == undisturbed.position.tokens_seen
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer:
     """By one rank."""
     trainer = trainer_of(tmp_path_factory.mktemp("whole"), tiny_model, recipe_of())
     trainer.run()
@@ -152,7 +152,7 @@ def test_a_run_on_ranks_learns_what_one_learns(
 
 
 def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
-    tmp_path: Path, tiny_model: Path, whole: Trainer
+    tmp_path: Path, tiny_model: Path, undisturbed: Trainer
 ) -> None:
     """Rank 1 has no room for more than two examples at once."""
 
@@ -171,7 +171,7 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         trainer.run()
     assert HALVE in trainer.position.retreats and steps[0].retreat.reductions == trainer.position.retreats
-    nearly_the_same(trainer, whole)
+    nearly_the_same(trainer, undisturbed)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.full)])
@@ -243,7 +243,9 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
     assert failed.value.message.key == "ranks.gone"
 
 
-def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+def test_a_killed_rank_ends_the_run_which_goes_on_with_one(
+    tmp_path: Path, tiny_model: Path, undisturbed: Trainer
+) -> None:
     reports: list[tuple[RankUse, ...]] = []
     with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
         ranks.report_use = reports.append
@@ -272,12 +274,12 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_
     further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
     further.reporter.told = trainer.reporter.told | further.reporter.told
-    nearly_the_same(further, whole)
+    nearly_the_same(further, undisturbed)
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(4, marks=pytest.mark.full)])
 def test_a_pause_in_a_step_is_heard_at_its_end_and_the_run_goes_on_with_another_number_of_ranks(
-    step: int, tmp_path: Path, tiny_model: Path, whole: Trainer
+    step: int, tmp_path: Path, tiny_model: Path, undisturbed: Trainer
 ) -> None:
     with in_threads(tmp_path, tiny_model, recipe_of(), 3) as (ranks, _):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
@@ -299,7 +301,7 @@ def test_a_pause_in_a_step_is_heard_at_its_end_and_the_run_goes_on_with_another_
         further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
     further.reporter.told = trainer.reporter.told | further.reporter.told
-    nearly_the_same(further, whole)
+    nearly_the_same(further, undisturbed)
 
 
 def test_rank_0_hears_from_the_store_that_all_are_ended_where_no_signal_reaches_it(

@@ -40,27 +40,27 @@ def best_answers(trainer: Trainer) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     trainer = of_rewards(tmp_path_factory.mktemp("whole"), rewards={"beta": 0.05})
     trainer.run()
     return trainer
 
 
-def test_paused_anywhere_it_is_the_run_that_never_was(whole: Trainer, tmp_path: Path, full: bool) -> None:
+def test_paused_anywhere_it_is_the_run_that_never_was(undisturbed: Trainer, tmp_path: Path, full: bool) -> None:
     """While answers are drawn, inside a step and inside an evaluation; every number of it and the adapter, bit for
     bit."""
-    lines = whole.reporter.told
+    lines = undisturbed.reporter.told
     assert {"reward", "rewards/contains/mean", "frac_reward_zero_std", "kl", "entropy"} <= lines["train", 5].keys()
     assert {"eval_reward", "eval_kl", "eval_entropy"} <= lines["eval", 5].keys() and "loss" not in lines["train", 5]
-    checks = whole.reporter.checks
+    checks = undisturbed.reporter.checks
     assert checks > 100
     for at in range(2, checks, 1 if full else checks // 4):
         paused = run_paused(lambda pause, at=at: of_rewards(tmp_path / str(at), pause, {"beta": 0.05}), [at])
-        assert_same(paused, whole, at)
+        assert_same(paused, undisturbed, at)
 
 
 def test_killed_it_draws_the_same_answers_again(
-    whole: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From its last checkpoint, two steps before."""
     killed = of_rewards(tmp_path, rewards={"beta": 0.05}, save_steps=2)
@@ -71,7 +71,7 @@ def test_killed_it_draws_the_same_answers_again(
     again = of_rewards(tmp_path, rewards={"beta": 0.05}, save_steps=2)
     assert again.position.step == 2
     again.run()
-    assert torch.equal(adapter_of(again), adapter_of(whole))
+    assert torch.equal(adapter_of(again), adapter_of(undisturbed))
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text("utf-8").splitlines()]
     assert {line["step"] for line in lines} == {1, 2, 3, 4, 5}
     assert [line for line in lines if line["step"] == 4][0] == [line for line in lines if line["step"] == 4][-1]
@@ -123,7 +123,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_held_out_reward_and_without_
 
 
 def test_without_memory_for_all_answers_fewer_are_drawn_together_and_the_answers_are_the_same(
-    whole: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, sizes = Sampler.draw, list[int]()
 
@@ -138,8 +138,8 @@ def test_without_memory_for_all_answers_fewer_are_drawn_together_and_the_answers
     trainer.run()
     assert trainer.step.retreat.reductions == [FEWER_DRAWN] * 2 and max(sizes[2:]) <= 4
     assert guards(trainer).count("rewards.fewer_drawn") == 2
-    assert best_answers(trainer) == best_answers(whole)
-    assert (adapter_of(trainer) - adapter_of(whole)).abs().max() < 1e-4
+    assert best_answers(trainer) == best_answers(undisturbed)
+    assert (adapter_of(trainer) - adapter_of(undisturbed)).abs().max() < 1e-4
     resumed = of_rewards(tmp_path, rewards={"beta": 0.05})
     assert resumed.rewards and resumed.rewards.at_once == 2, "a resumed run draws as few"
 

@@ -83,7 +83,7 @@ def trainer_of(
     return assembled(tuned, recipe, Watched(RunFolder(folder), pause_at), rows_of, would_fit=would_fit)
 
 
-def said(trainer: Trainer) -> list[str]:
+def guard_keys(trainer: Trainer) -> list[str]:
     """The keys of what the run told of itself."""
     return [event["message"]["key"] for event in trainer.reporter.run.events() if event["kind"] == "guard"]
 
@@ -146,8 +146,8 @@ def test_wherever_the_memory_was_not_enough_the_curve_is_that_of_an_undisturbed_
     for at in places if full else [places[0], *random.Random(7).sample(places[1:-1], 3), places[-1]]:
         fault = NoMemory(at)
         trainer = run_with(trainer_of(tmp_path / str(at), **how), fault)
-        assert fault.raised == 1 and said(trainer) in WAYS, at
-        nearly_the_same(trainer, whole, but=said(trainer) == ["retreat.not_measured"])
+        assert fault.raised == 1 and guard_keys(trainer) in WAYS, at
+        nearly_the_same(trainer, whole, but=guard_keys(trainer) == ["retreat.not_measured"])
 
 
 def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes_on(
@@ -156,7 +156,7 @@ def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes
     whole, how, calls = undisturbed
     fault = NoMemory(7, 11, 40)  # the first two in the first step
     trainer = run_with(trainer_of(tmp_path, eval_steps=100, **how), fault)
-    keys = said(trainer)
+    keys = guard_keys(trainer)
     assert fault.raised == 3 == len(keys) and keys[0] in ("retreat.batch", "retreat.packed")
     assert trainer.step.retreat.at_once < Retreat.from_recipe(trainer.recipe, trainer.step.packed, False).at_once
     train = {key: value for key, value in whole.reporter.numbers.items() if key[0] == "train"}
@@ -181,7 +181,7 @@ def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made
 
     trainer.step.optimizer.step = half
     trainer.run()
-    assert len(said(trainer)) == 1
+    assert len(guard_keys(trainer)) == 1
     nearly_the_same(trainer, uninterrupted)
 
 
@@ -234,8 +234,8 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
         run_with(trainer, fault)
     assert stopped.value.advice.params == {"asked": True}
     assert (
-        said(trainer) == ["retreat.packed"] * (len(said(trainer)) - 1) + ["retreat.checkpointing"]
-        and len(said(trainer)) > 1
+        guard_keys(trainer) == ["retreat.packed"] * (len(guard_keys(trainer)) - 1) + ["retreat.checkpointing"]
+        and len(guard_keys(trainer)) > 1
     )
     assert trainer.position.step == 4 and [step for kind, step in trainer.reporter.lines if kind == "train"] == [
         1,
@@ -271,7 +271,7 @@ def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_i
     assert trainer.longest().tokens > 32
     shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     trainer.run(Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape))
-    assert said(trainer) == ["retreat.packed"] and trainer.step.retreat.at_once == 32
+    assert guard_keys(trainer) == ["retreat.packed"] and trainer.step.retreat.at_once == 32
     nearly_the_same(trainer, uninterrupted)
 
 
@@ -284,7 +284,7 @@ def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="illegal"):
         run_with(trainer, fault)
-    assert said(trainer) == []
+    assert guard_keys(trainer) == []
 
 
 def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
         chosen = random.Random(seed).sample(range(layers + 1, count.calls + 1), 2)
         fault = NoMemory(*chosen)
         trainer = run_with(trainer_of(tmp_path / str(seed), **how), fault)
-        assert fault.raised == 2 == len(said(trainer)), chosen
+        assert fault.raised == 2 == len(guard_keys(trainer)), chosen
         assert trainer.reporter.numbers == pytest.approx(expected.reporter.numbers, rel=1e-4)
 
 
@@ -393,7 +393,7 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
     trainer._step = step
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert said(trainer) == ["sanity.left_out"] * 2 + ["sanity.no_numbers"] + ["sanity.left_out"] * 2
+    assert guard_keys(trainer) == ["sanity.left_out"] * 2 + ["sanity.no_numbers"] + ["sanity.left_out"] * 2
     assert rates == {
         1: [1e-2],
         2: [1e-2],
@@ -438,7 +438,7 @@ def test_a_run_paused_among_steps_without_a_number_is_the_one_that_was_not(tmp_p
             except NotFiniteError:
                 pass
             numbers |= trainer.reporter.numbers
-        return trainer, {key: value for key, value in numbers.items() if math.isfinite(value)}, said(trainer)
+        return trainer, {key: value for key, value in numbers.items() if math.isfinite(value)}, guard_keys(trainer)
 
     whole, expected, told = attempts(tmp_path / "whole")
     assert "sanity.no_numbers" in told or told.count("sanity.left_out") > 2, "else nothing is shown by this"
@@ -493,7 +493,7 @@ def test_a_learning_rate_far_too_hot_ends_in_words_and_keeps_nothing_of_it(tmp_p
     untrained = adapter_of(trainer)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
+    assert ended.value.message.key == "run.ran_away_at_once" and guard_keys(trainer) == ["sanity.ran_away"]
     assert trainer.position.step == 0 and torch.equal(adapter_of(trainer), untrained)
     assert len(trainer.reporter.lines) < 40 and "learning rate" in ended.value.message.render("en")
 
@@ -528,7 +528,7 @@ def test_the_starter_with_a_rate_far_too_hot_ends_in_words(starter_folder: Path,
     trainer = trainer_on(tmp_path, rows(20), make=make, max_steps=40, learning_rate=0.3, gradient_accumulation_steps=1)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
-    assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
+    assert ended.value.message.key == "run.ran_away_at_once" and guard_keys(trainer) == ["sanity.ran_away"]
 
 
 # ---- the best one --------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_the_nearest_of_a_rank_is_pefts_svd(tuned: PeftModel, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"use_dora": True}, "use_dora"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
@@ -91,12 +91,12 @@ def test_the_nearest_of_a_rank_is_pefts_svd(tuned: PeftModel, tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_summed_is_refused_with_its_reason_and_leaves_nothing(
-    tuned: PeftModel, tmp_path: Path, changes: dict[str, Any], said: str
+    tuned: PeftModel, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     shutil.copytree(tmp_path / "first", tmp_path / "bad")
     config = tmp_path / "bad" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | changes), "utf-8")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=sentence):
         weighted_sum.write(
             (WeightedAdapter(tmp_path / "first", 1.0), WeightedAdapter(tmp_path / "bad", 1.0)), tmp_path / "sum"
         )

@@ -70,14 +70,14 @@ def run_on(pc: Pc, wanted: str | None) -> RunFolder:
     return run
 
 
-def seen(said: dict[str, Any]) -> set[str]:
+def cards_of(said: dict[str, Any]) -> set[str]:
     return {said[spawn] for spawn in SPAWNS if spawn != "trial.pace_probe"}
 
 
 def test_the_card_that_was_planned_for_trains_chats_and_exports_and_the_plan_s_is_timed(pc: Pc):
     """CUDA's own order would have taken the RTX 3060 for chat and export, whatever had trained."""
     report = pc.ask(run_on(pc, LARGER))
-    assert seen(report) == {LARGER}
+    assert cards_of(report) == {LARGER}
     assert (report["plan"], report["device"], report["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
 
 
@@ -89,7 +89,7 @@ def test_several_cards_train_together_while_one_of_them_chats_and_exports(pc: Pc
 
 
 def test_a_run_of_the_processor_stays_there(pc: Pc):
-    assert seen(pc.ask(run_on(pc, "cpu"))) == {"-1"}
+    assert cards_of(pc.ask(run_on(pc, "cpu"))) == {"-1"}
 
 
 def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
@@ -111,16 +111,16 @@ def test_a_run_whose_card_went_away_sees_what_there_is_while_chat_takes_another(
 def test_a_card_in_instances_is_left_to_cuda(pc: Pc):
     report = pc.ask(run_on(pc, None), nvml.MIG, visible="MIG-8f2b")
     assert report["plan"] == "NVIDIA A100-SXM4-40GB" and report["device"] is None
-    assert seen(report) | {report["trial.pace_probe"]} == {UNSET}
+    assert cards_of(report) | {report["trial.pace_probe"]} == {UNSET}
 
 
 def test_the_only_card_is_found_without_being_named(pc: Pc):
     report = pc.ask(run_on(pc, str(nvml.EIGHT_GB["0.uuid"])), nvml.EIGHT_GB)
-    assert seen(report) | {report["trial.pace_probe"]} == {UNSET}
+    assert cards_of(report) | {report["trial.pace_probe"]} == {UNSET}
 
 
 @pytest.mark.parametrize(
-    ("cards", "visible", "said", "advice"),
+    ("cards", "visible", "sentence", "advice"),
     [
         (nvml.dead(nvml.UNEQUAL, 1), None, "no longer responds", "it trains on NVIDIA GeForce RTX 3060"),
         ({**nvml.UNEQUAL, "count": 1}, None, "not available now", "it trains on NVIDIA GeForce RTX 3060"),
@@ -132,15 +132,15 @@ def test_the_only_card_is_found_without_being_named(pc: Pc):
     ids=["dead", "gone", "another card", "driver gone", "hidden", "torch for the processor"],
 )
 def test_a_worker_never_takes_another_device_without_a_word(
-    pc: Pc, cards: nvml.Scenario, visible: str | None, said: str, advice: str
+    pc: Pc, cards: nvml.Scenario, visible: str | None, sentence: str, advice: str
 ):
     """It trained on the processor."""
-    if said == "built without CUDA" and devices.torch_build().knows_cards:
+    if sentence == "built without CUDA" and devices.torch_build().knows_cards:
         pytest.skip("the torch here knows cards")
     run = ScriptedRun(pc.workspace, "planned", device=None, wanted_device=FREER).run
     ended = pc.ask(run, cards, visible=visible, train=True)
     assert ended["code"] == 1 and run.status().state == State.FAILED
-    assert said in ended["message"] and advice in ended["advice"]
+    assert sentence in ended["message"] and advice in ended["advice"]
     assert not Runs(pc.workspace).get(run.id).facts().model_folder and not os.listdir(pc.workspace.models)
 
 

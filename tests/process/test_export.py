@@ -198,7 +198,7 @@ def merged(learned: Learned) -> Path:
     return learned({})[1]
 
 
-def asked(tokenizer: Tokenizer) -> torch.Tensor:
+def prompt_ids(tokenizer: Tokenizer) -> torch.Tensor:
     """(1, T) ids of the first of MESSAGES."""
     return torch.tensor([tokenizer.encode_example(Example.from_dict(MESSAGES[0]), 256).input_ids])
 
@@ -216,11 +216,11 @@ def test_streaming_merge_equals_peft_merging_in_float32_and_computes_as_the_adap
     tiny: Trained, merged: Path
 ) -> None:
     tokenizer = Tokenizer(tiny.run.adapter)
-    exported = logits(base_model.load(merged, FLOAT32, four_bit=False), asked(tokenizer))
+    exported = logits(base_model.load(merged, FLOAT32, four_bit=False), prompt_ids(tokenizer))
     base = base_model.load(tiny.model, FLOAT32, four_bit=False)
-    plain = logits(base, asked(tokenizer))
+    plain = logits(base, prompt_ids(tokenizer))
     tuned_model = engine_adapter.attach(base, tiny.run.adapter)
-    tuned = logits(tuned_model, asked(tokenizer))
+    tuned = logits(tuned_model, prompt_ids(tokenizer))
     assert (exported - plain).abs().mean() > 4 * (exported - tuned).abs().mean()
     by_peft = tuned_model.merge_and_unload().to(torch.bfloat16).state_dict()
     ours = load_file(merged / "model.safetensors")

@@ -196,7 +196,7 @@ def start_app(workspace: Workspace) -> kit.App:
     return app
 
 
-def told(run: RunFolder) -> list[str]:
+def launcher_keys(run: RunFolder) -> list[str]:
     return [event["message"]["key"] for event in run.events() if event["kind"] == "launcher"]
 
 
@@ -217,11 +217,11 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
         wait_until(lambda: run.status().step >= 2, 90)
         pid = run.status().pid
         kill(first)
-        wait_until(lambda: told(run) == ["launcher.alone_go_on"], 30)
+        wait_until(lambda: launcher_keys(run) == ["launcher.alone_go_on"], 30)
         step = run.status().step
         wait_until(lambda: run.status().step > step, 30)
         again = kit.start_app(workspace.root, **kit.ENGLISH)
-        wait_until(lambda: told(run)[-1] == "launcher.back", 30)
+        wait_until(lambda: launcher_keys(run)[-1] == "launcher.back", 30)
         status = run.status()
         assert (status.pid, status.attempt, workers(workspace)) == (pid, 1, [pid]), "not started a second time"
         assert again.stop() == 0
@@ -246,7 +246,7 @@ def test_it_saves_and_pauses_where_the_person_chose_so_and_is_offered_again(work
         wait_until(lambda: run.status().step >= 2, 90)
         kill(app)
         wait_until(lambda: run.status().state == State.PAUSED and not run.is_locked(), 30)
-        assert told(run) == ["launcher.alone_pause"] and run.saved_step() == run.status().step >= 2
+        assert launcher_keys(run) == ["launcher.alone_pause"] and run.saved_step() == run.status().step >= 2
         offered = ended.left_run(run, run.status())
         assert offered and offered.words.key == "left_runs.nothing_lost"
     finally:
@@ -260,17 +260,17 @@ def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -
     run = ScriptedRun(space, "watched").to(State.RUNNING).run
     watch = Launcher(run, space)
     watch.look()
-    assert told(run) == [], "the process that made it lives"
+    assert launcher_keys(run) == [], "the process that made it lives"
     run.add_facts(RunFacts(launcher_pid=DEAD))
     ours = Ownership(space)
     ours.claim("http://127.0.0.1:1/")
     watch = Launcher(run, space)
     watch.look()
-    assert told(run) == [], "another app has the workspace"
+    assert launcher_keys(run) == [], "another app has the workspace"
     ours.release()
     for _ in range(3):
         watch.look()
-    assert told(run) == ["launcher.alone_go_on"], "said once"
+    assert launcher_keys(run) == ["launcher.alone_go_on"], "said once"
 
 
 def test_what_is_no_choice_is_refused_and_a_damaged_file_means_the_default(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def start(place: Path, tools: Path, address: str = "http://127.0.0.1:9", languag
     )
 
 
-def said(key: str, language: str = "en") -> re.Pattern[str]:
+def pattern_of(key: str, language: str = "en") -> re.Pattern[str]:
     """The sentence, whatever its values are."""
     return re.compile(re.sub(r"\\{\w+\\}", r"[^{}]+", re.escape(Catalogue(CORE_LOCALES).raw(f"start.{key}", language))))
 
@@ -160,7 +160,7 @@ def test_without_uv_it_is_fetched_once_and_starts_the_program(
 ) -> None:
     first = start(place, tools, address_of(releases))
     assert first.returncode == 0 and first.stdout.endswith(f"LoRA Garage {__version__}\n"), first.stderr
-    assert said("fetch").search(first.stdout) and "1.2.3 (about 21 MB)" in first.stdout
+    assert pattern_of("fetch").search(first.stdout) and "1.2.3 (about 21 MB)" in first.stdout
     assert (place / "asked.txt").read_text().splitlines()[-1] == "run --no-project --isolated launch.py --version"
 
     releases.sent = b""  # type: ignore[attr-defined]
@@ -200,7 +200,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_no_uv(
         case "no_uv":
             (place / "packaging" / "uv.txt").write_text("version 1.2.3\n", "utf-8")
     done = start(place, tools, address, language, HAS_PYTHON=str(int(key == "no_python")))
-    assert done.returncode == 1 and said(key, language).search(done.stderr), done
+    assert done.returncode == 1 and pattern_of(key, language).search(done.stderr), done
     assert "{" not in done.stdout + done.stderr, "every value is put in"
     assert (place / ".uv" / "uv").exists() == (key == "no_python") and not (place / ".uv.part").exists()
 

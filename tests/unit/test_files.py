@@ -49,22 +49,22 @@ OTHERS = [
 ]
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *PAGE_FILE], ids=said)
+@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *PAGE_FILE], ids=reason_of)
 def test_no_memory_is_known_in_every_words(error: Exception) -> None:
     assert files.is_out_of_memory(error) and not files.is_disk_full(error)
     assert files.is_page_file_full(error) == (error in PAGE_FILE)
 
 
-@pytest.mark.parametrize("error", FULL_DISK, ids=said)
+@pytest.mark.parametrize("error", FULL_DISK, ids=reason_of)
 def test_a_full_disk_is_known_in_every_words(error: Exception) -> None:
     assert files.is_disk_full(error) and not files.is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", OTHERS, ids=said)
+@pytest.mark.parametrize("error", OTHERS, ids=reason_of)
 def test_other_faults_are_neither(error: Exception) -> None:
     assert not files.is_out_of_memory(error) and not files.is_disk_full(error)
 

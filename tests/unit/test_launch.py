@@ -317,7 +317,7 @@ def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("program", "limit_s", "said", "in_log"),
+    ("program", "limit_s", "sentence", "in_log"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", "")
         if os.name != "nt"
@@ -332,7 +332,7 @@ def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
     ],
 )
 def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
-    tmp_path: Path, program: str, limit_s: float, said: str, in_log: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, program: str, limit_s: float, sentence: str, in_log: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
     machine = FakeMachine(tmp_path)
@@ -340,9 +340,9 @@ def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
     with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "torch_does_not_load"
-    assert said in failure.value.values["reason"]
+    assert sentence in failure.value.values["reason"]
     log = Path(machine.environment.log).read_text("utf-8")
-    assert said in log and in_log in log
+    assert sentence in log and in_log in log
     assert machine.environment.marker() is None
 
 
@@ -846,12 +846,14 @@ def test_what_was_installed_goes_and_runs_and_models_only_where_they_are_named(
     assert uninstall.uninstall(installed, ["--yes"]) == 0 and left(installed) == stays, "a second time there is nothing"
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "--yes"), (["--all"], "“--all”")])
+@pytest.mark.parametrize(("words", "sentence"), [([], "--yes"), (["--all"], "“--all”")])
 def test_nothing_is_removed_unasked_or_by_a_word_that_is_none(
-    installed: Environment, words: list[str], said: str, capsys: pytest.CaptureFixture
+    installed: Environment, words: list[str], sentence: str, capsys: pytest.CaptureFixture
 ) -> None:
     before = left(installed)
-    assert uninstall.uninstall(installed, words) == 2 and said in capsys.readouterr().err and left(installed) == before
+    assert (
+        uninstall.uninstall(installed, words) == 2 and sentence in capsys.readouterr().err and left(installed) == before
+    )
 
 
 def test_an_environment_in_use_is_left_whole(

@@ -95,7 +95,7 @@ class Release:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
     monkeypatch.delenv("LORA_GARAGE_HOME", raising=False)
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
@@ -107,43 +107,49 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
 
 
 def test_a_newer_version_takes_the_place_of_this_one_and_goes_back_by_undo(
-    here: Release, capsys: pytest.CaptureFixture
+    installed: Release, capsys: pytest.CaptureFixture
 ) -> None:
-    before = here.files()
-    assert here.update("--from", here.address) == 0, capsys.readouterr().err
-    assert here.files() == program("0.3.0") | KEPT and "0.3.0 is installed" in capsys.readouterr().out
-    assert os.name == "nt" or (here.root / "start.sh").stat().st_mode & 0o100
-    assert here.update() == 0 and "0.3.0 is the newest" in capsys.readouterr().out, "the address was kept"
-    assert here.update("--undo") == 0 and here.files() == before
-    assert here.update("--undo") == 1 and here.files() == before
+    before = installed.files()
+    assert installed.update("--from", installed.address) == 0, capsys.readouterr().err
+    assert installed.files() == program("0.3.0") | KEPT and "0.3.0 is installed" in capsys.readouterr().out
+    assert os.name == "nt" or (installed.root / "start.sh").stat().st_mode & 0o100
+    assert installed.update() == 0 and "0.3.0 is the newest" in capsys.readouterr().out, "the address was kept"
+    assert installed.update("--undo") == 0 and installed.files() == before
+    assert installed.update("--undo") == 1 and installed.files() == before
 
 
 def test_nothing_is_asked_unless_somebody_asks_or_has_switched_it_on(
-    here: Release, capsys: pytest.CaptureFixture
+    installed: Release, capsys: pytest.CaptureFixture
 ) -> None:
-    environment, asked = Environment(str(here.root)), here.server.asked  # type: ignore[attr-defined]
+    environment, asked = Environment(str(installed.root)), installed.server.asked  # type: ignore[attr-defined]
     update.look_at_start(environment)
-    assert here.update() == 1 and "--from URL" in capsys.readouterr().err and asked == []
-    assert here.update("--check", "--from", here.address) == 0 and here.version() == "0.2.0" and len(asked) == 1
+    assert installed.update() == 1 and "--from URL" in capsys.readouterr().err and asked == []
+    assert (
+        installed.update("--check", "--from", installed.address) == 0
+        and installed.version() == "0.2.0"
+        and len(asked) == 1
+    )
     update.look_at_start(environment)
     assert len(asked) == 1, "that was once"
-    here.update("--at-start", "on")
+    installed.update("--at-start", "on")
     capsys.readouterr()
     update.look_at_start(environment)
     assert (
-        "Version 0.3.0" in capsys.readouterr().out and here.version() == "0.2.0" and set(asked) == {"/lora-garage.json"}
+        "Version 0.3.0" in capsys.readouterr().out
+        and installed.version() == "0.2.0"
+        and set(asked) == {"/lora-garage.json"}
     )
-    here.server.files.clear()  # type: ignore[attr-defined]
+    installed.server.files.clear()  # type: ignore[attr-defined]
     update.look_at_start(environment)
     assert capsys.readouterr() == ("", ""), "a start does without an answer"
-    here.update("--at-start", "off")
+    installed.update("--at-start", "off")
     count = len(asked)
     update.look_at_start(environment)
     assert len(asked) == count
 
 
 @pytest.mark.parametrize(
-    ("archive", "other", "said"),
+    ("archive", "other", "sentence"),
     [
         (archive_of(program("0.3.0")), {"sha256": "0" * 64}, "SHA-256"),
         (archive_of(program("0.3.0") | {"../evil.py": "x"}), {}, "does not describe a release"),
@@ -156,18 +162,18 @@ def test_nothing_is_asked_unless_somebody_asks_or_has_switched_it_on(
     ],
 )
 def test_what_is_no_release_or_does_not_start_changes_nothing(
-    here: Release, archive: bytes, other: dict, said: str, capsys
+    installed: Release, archive: bytes, other: dict, sentence: str, capsys
 ) -> None:
-    before = here.files()
-    here.offer(archive, **other)
-    assert here.update("--from", here.address) == 1 and said in capsys.readouterr().err
-    assert here.files() == before and not (here.root / update.PART).exists()
+    before = installed.files()
+    installed.offer(archive, **other)
+    assert installed.update("--from", installed.address) == 1 and sentence in capsys.readouterr().err
+    assert installed.files() == before and not (installed.root / update.PART).exists()
 
 
 def test_an_update_that_is_killed_at_any_step_is_undone_by_the_next_start(
-    here: Release, monkeypatch: pytest.MonkeyPatch
+    installed: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, real, left = here.files(), os.rename, 0
+    before, real, left = installed.files(), os.rename, 0
 
     def killed(*paths: str) -> None:
         nonlocal left
@@ -176,33 +182,33 @@ def test_an_update_that_is_killed_at_any_step_is_undone_by_the_next_start(
             raise KeyboardInterrupt
         real(*paths)
 
-    here.update("--check", "--from", here.address)
+    installed.update("--check", "--from", installed.address)
     monkeypatch.setattr(os, "rename", killed)
     for step in range(12):  # six names, each two renames
         left = step
         with pytest.raises(KeyboardInterrupt):
-            here.update()
+            installed.update()
         left = 1000
-        if not (here.root / "launcher").exists():  # what launch.py does
-            real(here.root / update.OLD / "launcher", here.root / "launcher")
-        assert update.mend(str(here.root)) or step == 0
-        assert here.files() == before, step
+        if not (installed.root / "launcher").exists():  # what launch.py does
+            real(installed.root / update.OLD / "launcher", installed.root / "launcher")
+        assert update.mend(str(installed.root)) or step == 0
+        assert installed.files() == before, step
 
 
-def test_an_app_at_work_is_not_pulled_from_under(here: Release, capsys: pytest.CaptureFixture) -> None:
-    with open(here.root / "workspace" / "app.lock", "a+") as lock:
+def test_an_app_at_work_is_not_pulled_from_under(installed: Release, capsys: pytest.CaptureFixture) -> None:
+    with open(installed.root / "workspace" / "app.lock", "a+") as lock:
         assert try_lock(lock)
         assert (
-            here.update("--from", here.address) == 1
+            installed.update("--from", installed.address) == 1
             and "is running" in capsys.readouterr().err
-            and here.version() == "0.2.0"
+            and installed.version() == "0.2.0"
         )
 
 
-def test_a_checkout_is_left_to_git(here: Release, capsys: pytest.CaptureFixture) -> None:
-    (here.root / ".git").mkdir()
-    assert here.update("--from", here.address) == 1 and "git pull" in capsys.readouterr().err
-    assert here.update("--forward") == 2
+def test_a_checkout_is_left_to_git(installed: Release, capsys: pytest.CaptureFixture) -> None:
+    (installed.root / ".git").mkdir()
+    assert installed.update("--from", installed.address) == 1 and "git pull" in capsys.readouterr().err
+    assert installed.update("--forward") == 2
 
 
 def test_a_release_describes_itself_as_update_reads_it(tmp_path: Path) -> None:

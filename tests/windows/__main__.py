@@ -75,7 +75,7 @@ def limit_of(file: str) -> float:
 
 def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
     if file == FROM_OUTSIDE:
-        return here(file, full, log)
+        return run_here(file, full, log)
     locale = CHINESE if file == OF_CODE_PAGE_936 else "C.UTF-8"
     more = {
         "LORA_GARAGE_TEST_STARTER": as_windows(starter_folder()),
@@ -89,7 +89,7 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
     return wine.run(*command, limit_s=limit_of(file), log=log, cwd=wine.program, locale=locale, more=more)
 
 
-def here(file: str, full: bool, log: Path) -> int | None:
+def run_here(file: str, full: bool, log: Path) -> int | None:
     """By this Python: on Windows itself, and what looks at Wine from outside."""
     environment = {} if os.name == "nt" else {"LORA_GARAGE_UNDER_WINE": "1"}
     command = [sys.executable, *pytest_of(file, *long_forms_of(file, full))]
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     results = cache().absolute() / "windows" / "results" / time.strftime("%Y-%m-%d_%H%M%S")
     with ExitStack() as held:
         if os.name == "nt":
-            run, heading = here, f"Python {sys.version.split()[0]} on Windows"
+            run, heading = run_here, f"Python {sys.version.split()[0]} on Windows"
         else:
             wine = Wine().ready()
             held.enter_context(wine.alone())

@@ -24,7 +24,7 @@ def made(pairs: int = 400, continues: bool = False, **train: Any) -> Plan:
     return plan.make(recipe, Grounds(planned(24, "Linux"), shape_of_size("3B"), data, continues=continues))
 
 
-def said(found: Plan, *fields: str) -> str:
+def sentences_of(found: Plan, *fields: str) -> str:
     sentences = [*(reason.text for reason in found.advice.reasons if reason.field in fields), *found.advice.warnings]
     return " ".join(map(str, sentences))
 
@@ -37,8 +37,12 @@ def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs
     assert train.learning_rate == pytest.approx(pair_plan.advice.usual_rate) and train.learning_rate == pytest.approx(
         2e-5
     )
-    assert f"{pairs:,} pairs" in said(pair_plan, "num_train_epochs") and "tenth" in said(pair_plan, "learning_rate")
-    assert (f"Only {pairs} pairs" in said(pair_plan)) == (pairs < 50) and "pairs" not in said(as_answers)
+    assert f"{pairs:,} pairs" in sentences_of(pair_plan, "num_train_epochs") and "tenth" in sentences_of(
+        pair_plan, "learning_rate"
+    )
+    assert (f"Only {pairs} pairs" in sentences_of(pair_plan)) == (pairs < 50) and "pairs" not in sentences_of(
+        as_answers
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,8 +53,8 @@ def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_doe
     train: dict[str, Any], is_said: bool
 ) -> None:
     """It was said of a run that continues its sft run, too."""
-    assert ("Train on the better answers first" in said(made(**train))) == is_said
-    assert "Train on the better answers first" not in said(made(continues=True, **train))
+    assert ("Train on the better answers first" in sentences_of(made(**train))) == is_said
+    assert "Train on the better answers first" not in sentences_of(made(continues=True, **train))
 
 
 def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:

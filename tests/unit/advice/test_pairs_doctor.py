@@ -23,7 +23,7 @@ from core.workspace.folder import Workspace
 Points = list[dict[str, float]]
 
 
-def told(margin: float, chosen: float, rejected: float, accuracy: float = 0.8) -> dict[str, float]:
+def metrics_of(margin: float, chosen: float, rejected: float, accuracy: float = 0.8) -> dict[str, float]:
     return {
         "rewards/accuracies": accuracy,
         "rewards/margins": margin,
@@ -34,7 +34,7 @@ def told(margin: float, chosen: float, rejected: float, accuracy: float = 0.8) -
 
 def grown(last: dict[str, float], steps: int = 40, accuracy: float | None = None) -> Points:
     """From the reference to `last`, evenly."""
-    first = told(0.0, -30.0, -32.0, 0.5)
+    first = metrics_of(0.0, -30.0, -32.0, 0.5)
     points = [{name: first[name] + (last[name] - first[name]) * i / steps for name in first} for i in range(steps + 1)]
     return points if accuracy is None else [point | {"rewards/accuracies": accuracy} for point in points]
 
@@ -67,8 +67,8 @@ def doctor(
     return found[0] if found else None
 
 
-HEALTHY = told(1.2, -31.0, -44.0)
-DISPLACED = told(2.0, -45.0, -67.0)
+HEALTHY = metrics_of(1.2, -31.0, -44.0)
+DISPLACED = metrics_of(2.0, -45.0, -67.0)
 
 
 @pytest.mark.parametrize("measured", [True, False])
@@ -91,7 +91,7 @@ def test_better_answers_that_fall_while_the_margin_grows_are_said_with_their_num
     assert again and again.fix == {"train.learning_rate": 4e-6}, (
         "what is learned besides already is learned more slowly"
     )
-    assert doctor(grown(told(-0.5, -45.0, -40.0)), measured) is None, "no margin grows: that is another fault"
+    assert doctor(grown(metrics_of(-0.5, -45.0, -40.0)), measured) is None, "no margin grows: that is another fault"
 
 
 def test_answers_that_grow_longer_in_the_film_are_compared_by_their_mean() -> None:

@@ -40,14 +40,14 @@ def filmed(run: RunFolder, held: tuple[Scene, ...] = QUESTIONS, **given: object)
         sample_answers.append(run, Frame(step=step, answers=(), neutral_loss=loss))
 
 
-def asked(run: RunFolder, step: int, *texts: str, why: Ending = "stop") -> None:
+def add_frame(run: RunFolder, step: int, *texts: str, why: Ending = "stop") -> None:
     better.append(run, step, [FrameAnswer(text=text, why=why) for text in texts])
 
 
 def test_three_sentences_of_what_was_asked_at_both_ends(run: RunFolder) -> None:
     filmed(run)
-    asked(run, 0, *["I cannot add such numbers, sorry."] * 9, "it is  9.")
-    asked(run, 40, *[f"It is {n}." for n in range(8)], "?", "?")
+    add_frame(run, 0, *["I cannot add such numbers, sorry."] * 9, "it is  9.")
+    add_frame(run, 40, *[f"It is {n}." for n in range(8)], "?", "?")
     matched, length, neutral = map(str, better.sentences(run))
     # 8/10 and 1/10 as scipy 1.17.1's binomtest(...).proportion_ci(method="wilson"): 0.4902 to 0.9433, 0.0179 to 0.4042
     assert "8 of 10" in matched and "49–94 %" in matched and "base model 1 (2–40 %)" in matched
@@ -64,8 +64,8 @@ def test_the_answers_are_judged_as_the_data_proposes_and_the_judge_is_named(run:
     labels = LabelJudge(labels=("red", "blue"))
     held = tuple(scene.model_copy(update={"answer": ("red", "blue")[n % 2]}) for n, scene in enumerate(QUESTIONS))
     filmed(run, held, judge=labels)
-    asked(run, 0, *["Perhaps blue or red."] * 10)
-    asked(run, 40, *["It is red."] * 10)
+    add_frame(run, 0, *["Perhaps blue or red."] * 10)
+    add_frame(run, 40, *["It is red."] * 10)
     assert "5 of 10" in str(better.sentences(run)[0]) and "judge: Label" in str(better.sentences(run)[0])
     filmed(run, tuple(scene.model_copy(update={"judge": RegexJudge(pattern="^it is")}) for scene in held))
     assert "10 of 10" in str(better.sentences(run)[0]) and "judge: Pattern" in str(better.sentences(run)[0])
@@ -75,15 +75,15 @@ def test_an_expected_answer_that_the_judge_cannot_read_is_compared_as_text(run: 
     """The end of a run was JudgeError's sentence instead of a comparison: "unknown" among numbers is no number."""
     held = tuple(scene.model_copy(update={"answer": str(n) if n else "unknown"}) for n, scene in enumerate(QUESTIONS))
     filmed(run, held, judge=NumberJudge())
-    asked(run, 0, *["?"] * 10)
-    asked(run, 40, "Unknown.", *["It is 4."] * 9)
+    add_frame(run, 0, *["?"] * 10)
+    add_frame(run, 40, "Unknown.", *["It is 4."] * 9)
     assert "2 of 10" in str(better.sentences(run)[0]) and "base model 0" in str(better.sentences(run)[0])
 
 
 def test_questions_of_an_earlier_version_without_a_judge_say_nothing(run: RunFolder) -> None:
     filmed(run, tuple(scene.model_copy(update={"answer": None}) for scene in QUESTIONS))
-    asked(run, 0, *["x"] * 10)
-    asked(run, 40, *["x"] * 10)
+    add_frame(run, 0, *["x"] * 10)
+    add_frame(run, 40, *["x"] * 10)
     assert [sentence.key for sentence in better.sentences(run)] == ["better.neutral"]
 
 
@@ -93,12 +93,12 @@ def test_what_cannot_be_said_is_said_with_its_reason(run: RunFolder) -> None:
     assert [said.key for said in better.sentences(run)] == ["better.none_held_out", "better.neutral"]
     filmed(run)
     assert better.sentences(run)[0].key == "better.not_at_both_ends"
-    asked(run, 0, *["x"] * 10)
+    add_frame(run, 0, *["x"] * 10)
     (run.path / better.FILE).open("ab").write(b'{"step": 40, "answ')
     assert better.sentences(run)[0].key == "better.not_at_both_ends"
     (run.path / better.FILE).unlink()
-    asked(run, 0, *["x"] * 10)
-    asked(run, 40, *[""] * 10, why="time")
+    add_frame(run, 0, *["x"] * 10)
+    add_frame(run, 40, *[""] * 10, why="time")
     assert better.sentences(run)[0] == msg("better.no_time", answered=0, count=10)
 
 

@@ -29,7 +29,7 @@ from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
 
 
-def asked(question: str, expected: str | None = "yes", **more: object) -> Prompt:
+def prompt_of(question: str, expected: str | None = "yes", **more: object) -> Prompt:
     return Prompt(turns=({"role": "user", "content": question},), expected=expected, **more)
 
 
@@ -43,10 +43,10 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
     made = sets.create(
         "Fragen, 问题",
         [
-            asked("One?", tags=("hard", "日期")),
+            prompt_of("One?", tags=("hard", "日期")),
             Prompt(turns=turns, expected="", source="own"),
-            asked("雨?", None),
-            asked("Which?", None, judge=JsonJudge(fields=("a",))),
+            prompt_of("雨?", None),
+            prompt_of("Which?", None, judge=JsonJudge(fields=("a",))),
         ],
         ContainsJudge(),
     )
@@ -61,18 +61,18 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
 
 def test_the_fingerprint_changes_with_a_question_an_answer_and_the_judge() -> None:
     different = [
-        sets.create("a", [asked("One?")]),
-        sets.create("a", [asked("One!")]),
-        sets.create("a", [asked("One?", "no")]),
-        sets.create("a", [asked("One?")], ContainsJudge()),
+        sets.create("a", [prompt_of("One?")]),
+        sets.create("a", [prompt_of("One!")]),
+        sets.create("a", [prompt_of("One?", "no")]),
+        sets.create("a", [prompt_of("One?")], ContainsJudge()),
     ]
     assert len({one.fingerprint for one in different}) == 4
-    assert sets.create("b", [asked("One?", tags=("t",))]).fingerprint == different[0].fingerprint
+    assert sets.create("b", [prompt_of("One?", tags=("t",))]).fingerprint == different[0].fingerprint
 
 
 def test_titles_that_have_no_ascii_letters_are_different_files(space: Workspace) -> None:
     for title in ("合同", "诗歌", "../../runs", "CON"):
-        sets.save(space, sets.create(title, [asked(title)]))
+        sets.save(space, sets.create(title, [prompt_of(title)]))
     assert sorted(one.title for one in sets.all_sets(space)) == sorted(["合同", "诗歌", "../../runs", "CON"])
     assert {file.parent.name for file in space.root.rglob("*.jsonl")} == {"sets"}
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes
 
 
 def test_a_broken_set_does_not_hide_the_others(space: Workspace) -> None:
-    sets.save(space, sets.create("good", [asked("One?")]))
+    sets.save(space, sets.create("good", [prompt_of("One?")]))
     (sets.path_of(space, "good").parent / "broken.jsonl").write_text("{", "utf-8")
     assert [one.title for one in sets.all_sets(space)] == ["good"]
 
@@ -165,16 +165,20 @@ def test_failures_of_two_pages_at_once_are_both_kept(space: Workspace) -> None:
 
 
 def test_a_set_has_a_next_version_only_when_its_questions_differ(space: Workspace) -> None:
-    first = sets.save(space, sets.create("a", [asked("One?"), asked("Two?")]))
-    assert first.version == sets.save(space, sets.create("a", [asked("One?", tags=("t",)), asked("Two?")])).version == 1
-    assert sets.add(space, "a", [asked("Two?", "no"), asked("Three?")]).version == 2
+    first = sets.save(space, sets.create("a", [prompt_of("One?"), prompt_of("Two?")]))
+    assert (
+        first.version
+        == sets.save(space, sets.create("a", [prompt_of("One?", tags=("t",)), prompt_of("Two?")])).version
+        == 1
+    )
+    assert sets.add(space, "a", [prompt_of("Two?", "no"), prompt_of("Three?")]).version == 2
     assert [one.expected for one in sets.open_set(space, "a").prompts] == ["yes", "no", "yes"]
     assert sets.remove_questions(space, "a", [1]) == sets.open_set(space, "a")
     assert sets.open_set(space, "a").version == 3
 
 
 def test_a_set_is_of_the_base_of_the_first_run_that_it_evaluates(space: Workspace) -> None:
-    before = sets.save(space, sets.create("a", [asked("One?")]))
+    before = sets.save(space, sets.create("a", [prompt_of("One?")]))
     for base in ("starter", "other"):
         sets.give_base(space, "a", base)
     after = sets.open_set(space, "a")
@@ -183,7 +187,7 @@ def test_a_set_is_of_the_base_of_the_first_run_that_it_evaluates(space: Workspac
 
 def test_a_set_is_renamed_and_deleted_and_never_in_place_of_another(space: Workspace) -> None:
     for title in ("a", "b"):
-        sets.save(space, sets.create(title, [asked(title)]))
+        sets.save(space, sets.create(title, [prompt_of(title)]))
     with pytest.raises(ChatError, match="already"):
         sets.rename(space, "a", " b ")
     assert sets.rename(space, "a", "合同").prompts == sets.open_set(space, "合同").prompts
@@ -200,7 +204,7 @@ def test_a_runs_held_out_rows_are_no_trained_ones_and_trained_ones_are_marked(sp
     learned = LearnedRows.of_run(run, store, Runs(space))
     assert learned.held_out and not any(map(learned.has, learned.held_out))
     question, _ = learned.pairs[0]
-    marked = learned.marked([asked(f" {question.upper()} "), asked("Never seen?"), *learned.held_out])
+    marked = learned.marked([prompt_of(f" {question.upper()} "), prompt_of("Never seen?"), *learned.held_out])
     assert [one.source for one in marked[:2]] == ["trained", "file"]
     assert {one.source for one in marked[2:]} == {"kept_apart"}
     assert len(learned.held_out) + len(learned.pairs) == len(store.rows("sample:pirate_answers"))
@@ -236,7 +240,7 @@ def test_a_question_under_another_system_prompt_is_another_question(tmp_path: Pa
     recipe = Recipe.parse({"data": {"source": write_rows(tmp_path, rows), "eval_fraction": 0.2}})
     learned = LearnedRows.of_recipe(recipe, dataset_store(Workspace.open(tmp_path)))
     assert len(learned.held_out) == 6
-    assert learned.has(asked("summarize")), "without a system prompt it was seen under any"
+    assert learned.has(prompt_of("summarize")), "without a system prompt it was seen under any"
 
 
 # ---- nearest rows ----------------------------------------------------------------------------------------------------
@@ -260,9 +264,9 @@ def test_words_of_any_script_and_case_are_found_and_ties_keep_the_order() -> Non
 def test_examples_are_short_rows_of_the_training_data_and_never_the_question_itself() -> None:
     pairs = (("red apple", "fruit"), ("red car " + "x" * 5000, "thing"), ("green apple", "fruit"), ("car", "thing"))
     learned = LearnedRows(pairs, frozenset(), ())
-    [one] = evaluation.with_examples([asked("red apple")], learned, 2)
+    [one] = evaluation.with_examples([prompt_of("red apple")], learned, 2)
     assert one.examples == (("green apple", "fruit"), ("car", "thing"))
-    assert evaluation.with_examples([asked("red apple")], learned, 0)[0].examples == ()
+    assert evaluation.with_examples([prompt_of("red apple")], learned, 0)[0].examples == ()
 
 
 # ---- contestants -----------------------------------------------------------------------------------------------------
@@ -282,7 +286,7 @@ def contestants(space: Workspace) -> list[Contestant]:
     return [base, tuned, base.model_copy(update={"label": "base+prompt", "system": "Talk like a pirate."})]
 
 
-QUESTIONS = sets.create("questions", [asked(f"Question {n}?", "yes") for n in range(10)])
+QUESTIONS = sets.create("questions", [prompt_of(f"Question {n}?", "yes") for n in range(10)])
 
 
 def test_an_evaluation_that_was_killed_goes_on_and_asks_nothing_twice(space: Workspace) -> None:
@@ -299,7 +303,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_asks_nothing_twice(space: Wor
 def test_a_further_contestant_costs_only_its_own_answers(space: Workspace) -> None:
     trained(space, "Pirate")
     [*_] = contest.answer_missing(Chat(), space, SetEvaluation.prepare(space, QUESTIONS, contestants(space)[:2]))
-    more = sets.create("more", [*QUESTIONS.prompts, asked("Question 10?")])
+    more = sets.create("more", [*QUESTIONS.prompts, prompt_of("Question 10?")])
     second, chat = SetEvaluation.prepare(space, more, contestants(space)), Chat()
     assert len(second.missing()) == 13
     [*_] = contest.answer_missing(chat, space, second)
@@ -313,7 +317,7 @@ def test_an_export_answers_by_itself_and_only_what_is_missing(space: Workspace) 
     folder.mkdir(parents=True)
     (folder / "export.json").write_text("1", "utf-8")
     both = [named[1], named[1].model_copy(update={"label": "file", "export": "file-q8"})]
-    made = SetEvaluation.prepare(space, sets.create("a", [asked(f"{n}?") for n in range(10)]), both)
+    made = SetEvaluation.prepare(space, sets.create("a", [prompt_of(f"{n}?") for n in range(10)]), both)
     sent, chat = list[tuple[str, int, int]](), Chat()
 
     def answer(export: str, conversations: Any, most: int, thinks: bool | None) -> list[SimpleNamespace]:
@@ -338,7 +342,7 @@ def test_an_export_answers_by_itself_and_only_what_is_missing(space: Workspace) 
 def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspace) -> None:
     run = trained(space, "Pirate")
     [*_] = contest.answer_missing(Chat(), space, SetEvaluation.prepare(space, QUESTIONS, contestants(space)))
-    longer = sets.create("questions", [*QUESTIONS.prompts[:-1], asked("Question 9?", "y" * 900)])
+    longer = sets.create("questions", [*QUESTIONS.prompts[:-1], prompt_of("Question 9?", "y" * 900)])
     assert len(SetEvaluation.prepare(space, longer, contestants(space)).missing()) == 30, "another length of an answer"
     thinking = SetEvaluation.prepare(space, QUESTIONS, contestants(space), enable_thinking=False)
     assert len(thinking.missing()) == 30
@@ -351,12 +355,12 @@ def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspac
 def test_an_answer_may_be_twice_as_long_as_those_of_the_data() -> None:
     """The pirate sample's patterns have no expected answer: its answers were cut at 32 tokens, before their end."""
     learned = LearnedRows((*((f"q{n}", "a" * 200) for n in range(99)), ("q", "a" * 5000)), frozenset(), ())
-    assert evaluation.answer_tokens([asked("One?", None)], learned) == 116, (
+    assert evaluation.answer_tokens([prompt_of("One?", None)], learned) == 116, (
         "2 x 200 / 4 + 16; one long row is no measure"
     )
-    assert evaluation.answer_tokens([asked("One?", "y" * 400)], learned) == 216
-    assert evaluation.answer_tokens([asked("One?", "y")], None) == 32
-    assert evaluation.answer_tokens([asked("One?", None)], None) == 256
+    assert evaluation.answer_tokens([prompt_of("One?", "y" * 400)], learned) == 216
+    assert evaluation.answer_tokens([prompt_of("One?", "y")], None) == 32
+    assert evaluation.answer_tokens([prompt_of("One?", None)], None) == 256
 
 
 def test_evaluations_are_no_blind_tests(space: Workspace) -> None:

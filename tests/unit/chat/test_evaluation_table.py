@@ -33,7 +33,7 @@ Reply = Callable[[str, list[Any]], str]
 QUESTIONS = [f"Question {n}?" for n in range(80)]
 
 
-def asked(question: str, expected: str | None = "yes", **more: Any) -> Prompt:
+def prompt_of(question: str, expected: str | None = "yes", **more: Any) -> Prompt:
     return Prompt(turns=({"role": "user", "content": question},), expected=expected, **more)
 
 
@@ -127,7 +127,7 @@ def test_the_table_of_an_evaluation_that_was_killed_is_the_same_table(
 def test_a_set_that_evaluated_a_run_is_one_of_its_base(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sets.save(space, sets.create("mine", [asked("One?")], ExactJudge()))
+    sets.save(space, sets.create("mine", [prompt_of("One?")], ExactJudge()))
     monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=only_tuned))
     command = ["evaluate", "Pirate", "--set", "mine", "--contestants", "base,tuned", "--workspace", str(space.root)]
     assert main(command) == 0 and sets.open_set(space, "mine").base == Runs(space).find("Pirate").recipe().model.id
@@ -195,8 +195,11 @@ def table_of(space: Workspace, test_set: sets.TestSet, reply: Reply, learned: Le
 
 def test_what_was_trained_on_and_what_cannot_be_judged_does_not_count_and_is_said(space: Workspace) -> None:
     learned = LearnedRows.of_run(Runs(space).find("Pirate"), dataset_store(space), Runs(space))
-    broken, rule = asked("Broken?", judge=RegexJudge(pattern="(")), asked("Rule?", None, judge=RegexJudge(pattern="^y"))
-    prompts = [asked("New?"), asked(learned.pairs[0][0]), asked("Without an answer?", None), broken, rule]
+    broken, rule = (
+        prompt_of("Broken?", judge=RegexJudge(pattern="(")),
+        prompt_of("Rule?", None, judge=RegexJudge(pattern="^y")),
+    )
+    prompts = [prompt_of("New?"), prompt_of(learned.pairs[0][0]), prompt_of("Without an answer?", None), broken, rule]
     table = table_of(space, sets.create("mixed", prompts, ExactJudge()), only_tuned, learned)
     assert table.counted == [0, 4] and table.share(1).right == 2 and table.share(0).right == 0
     assert [note.key for note in table.notes()] == [
@@ -206,12 +209,12 @@ def test_what_was_trained_on_and_what_cannot_be_judged_does_not_count_and_is_sai
 
 
 def test_what_an_earlier_run_had_right_is_named_and_other_settings_are_not_compared(space: Workspace) -> None:
-    made = sets.create("mine", [asked(question) for question in QUESTIONS], ExactJudge())
+    made = sets.create("mine", [prompt_of(question) for question in QUESTIONS], ExactJudge())
     before = table_of(space, made, only_tuned)
     (Runs(space).find("Pirate").adapter / "chat_template.jinja").write_text("other", "utf-8")
     after = table_of(space, made, half_as_often)
     assert after.lost(before) == ([number for number in range(80) if number % 5 == 0], None)
-    longer = sets.create("mine", [*made.prompts, asked("Long?", "y" * 900)], ExactJudge())
+    longer = sets.create("mine", [*made.prompts, prompt_of("Long?", "y" * 900)], ExactJudge())
     lost, why = table_of(space, longer, only_tuned).lost(before)
     assert lost == [] and why is not None and why.key == "evaluation.other_settings"
 
@@ -219,7 +222,7 @@ def test_what_an_earlier_run_had_right_is_named_and_other_settings_are_not_compa
 def test_a_persons_votes_judge_and_measure_the_other_judges(space: Workspace) -> None:
     test_set = sets.create(
         "legs",
-        [asked("One?"), asked("Two?"), asked("Three?"), asked("Which?", None, judge=PersonJudge())],
+        [prompt_of("One?"), prompt_of("Two?"), prompt_of("Three?"), prompt_of("Which?", None, judge=PersonJudge())],
         ExactJudge(),
     )
     table = table_of(space, test_set, lambda column, turns: "yes" if column == "tuned" else "Well, yes.")
@@ -238,7 +241,7 @@ def test_a_persons_votes_judge_and_measure_the_other_judges(space: Workspace) ->
 
 
 def test_known_benchmarks_of_the_run_stand_below_the_table(space: Workspace) -> None:
-    table = table_of(space, sets.create("one", [asked("One?")], ExactJudge()), only_tuned)
+    table = table_of(space, sets.create("one", [prompt_of("One?")], ExactJudge()), only_tuned)
     assert not table.notes()
     measured = {"base": {"piqa": {"acc,none": 0.5}}, "tuned": {"piqa": {"acc,none": 0.25}}}
     benchmarked.write(Runs(space).find("Pirate"), benchmarked.results_of(measured))
@@ -249,7 +252,7 @@ def test_known_benchmarks_of_the_run_stand_below_the_table(space: Workspace) -> 
 
 
 def test_answers_that_ended_at_the_limit_are_said(space: Workspace) -> None:
-    table = table_of(space, sets.create("a", [asked("One?")]), only_tuned)
+    table = table_of(space, sets.create("a", [prompt_of("One?")]), only_tuned)
     cut = table.answers[0, 0].model_copy(update={"finish_reason": "length"})
     table.evaluation.add(cut)
     [note] = Table(table.evaluation, ExactJudge()).notes()
@@ -279,7 +282,7 @@ def test_a_proposed_prompt_is_in_the_language_of_the_data() -> None:
 
 def test_the_judge_is_that_of_the_set_then_the_labels_of_the_training_rows() -> None:
     learned = LearnedRows(tuple((f"q{n}", "red" if n % 2 else "blue") for n in range(40)), frozenset(), ())
-    few = sets.create("few", [asked("a", "red"), asked("b", "blue")])
+    few = sets.create("few", [prompt_of("a", "red"), prompt_of("b", "blue")])
     assert judge_for(few, learned) == LabelJudge(labels=("blue", "red")) and judge_for(few, None) == ContainsJudge()
     assert judge_for(few.model_copy(update={"judge": ExactJudge()}), learned) == ExactJudge()
     assert judge_of_kind("label", ["b", "a", "b"]) == LabelJudge(labels=("a", "b"))
@@ -288,13 +291,15 @@ def test_the_judge_is_that_of_the_set_then_the_labels_of_the_training_rows() -> 
 
 def test_a_schema_in_the_questions_becomes_the_judges() -> None:
     schema = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
-    rows = [asked(f"{text} Reply in JSON: {schema}", None) for text in ("Paris is in France.", "Oslo is in Norway.")]
+    rows = [
+        prompt_of(f"{text} Reply in JSON: {schema}", None) for text in ("Paris is in France.", "Oslo is in Norway.")
+    ]
     assert judge_for(sets.create("cities", rows), None) == JsonJudge(json_schema=schema)
     known = [row.model_copy(update={"expected": '{"city": "Paris"}'}) for row in rows]
     assert judge_for(sets.create("cities", known), None) == JsonJudge(json_schema=schema)
-    other = asked("Reply in JSON: " + schema.replace("string", "object"), '{"city": {}}')
+    other = prompt_of("Reply in JSON: " + schema.replace("string", "object"), '{"city": {}}')
     assert judge_for(sets.create("cities", [*known, other]), None) == JsonJudge()
-    unknown = [asked(f"{n} " + schema.replace('"required"', '"if"'), "{}") for n in range(2)]
+    unknown = [prompt_of(f"{n} " + schema.replace('"required"', '"if"'), "{}") for n in range(2)]
     assert judge_for(sets.create("cities", unknown), None) == JsonJudge(), "a schema that cannot be checked"
 
 
@@ -304,7 +309,7 @@ def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(sp
     run = Runs(space).find("Pirate")
     base, tuned = pair_of(run, "base", "tuned")
     contestants = [base, tuned.model_copy(update={"export": export})]
-    evaluation = SetEvaluation.create(space, [asked(one) for one in QUESTIONS], contestants)
+    evaluation = SetEvaluation.create(space, [prompt_of(one) for one in QUESTIONS], contestants)
     for number in range(len(QUESTIONS)):
         for place, text in enumerate(("no", "yes")):
             evaluation.add(ComparisonAnswer(
@@ -312,7 +317,7 @@ def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(sp
             ))  # fmt: skip
     of_run.keep_result(run, Table(evaluation, ExactJudge()))
     assert (kept_results.read(run) is None) == bool(export)
-    blind_test = PromptComparison.create(space, [asked(QUESTIONS[0])], contestants)
+    blind_test = PromptComparison.create(space, [prompt_of(QUESTIONS[0])], contestants)
     blind_test.vote(0, "left", "me")
     assert (votes_on_run(space, run.id) is None) == bool(export)
 
@@ -323,7 +328,7 @@ def test_only_questions_that_the_run_kept_out_of_training_speak_for_the_run(
     """The command kept the result on any questions: runs stood in one table, each by other ones."""
     run = Runs(space).find("Pirate")
     assert evaluated(space, only_tuned, monkeypatch, capsys)[0] == 0 and kept_results.read(run) is None
-    sets.save(space, sets.create("mine", [asked(one) for one in QUESTIONS]))
+    sets.save(space, sets.create("mine", [prompt_of(one) for one in QUESTIONS]))
     for options in (["--set", "mine"], []):
         assert main(["evaluate", "Pirate", *options, "--workspace", str(space.root)]) == 0
         assert (kept_results.read(run) is None) == bool(options)

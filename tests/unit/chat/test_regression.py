@@ -19,7 +19,7 @@ from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 
 
-def asked(question: str, expected: str | None = "yes") -> Prompt:
+def prompt_of(question: str, expected: str | None = "yes") -> Prompt:
     return Prompt(turns=({"role": "user", "content": question},), expected=expected)
 
 
@@ -35,7 +35,7 @@ def space(tmp_path: Path) -> Workspace:
 def test_a_test_that_passed_before_and_fails_now_is_named_with_the_run(space: Workspace) -> None:
     earlier = trained(space, "Earlier")
     base = earlier.recipe().model.id
-    sets.save(space, sets.create("mine", [asked("One?"), asked("Two?"), asked("Three?")], base=base))
+    sets.save(space, sets.create("mine", [prompt_of("One?"), prompt_of("Two?"), prompt_of("Three?")], base=base))
     answered(BaseTests(space, earlier), "yes", "yes", "no")
     later = trained(space, "Later")
     answered(BaseTests(space, later), "no", "yes", "no")
@@ -52,9 +52,9 @@ def test_a_test_that_passed_before_and_fails_now_is_named_with_the_run(space: Wo
 def test_a_changed_expected_answer_is_another_test(space: Workspace) -> None:
     earlier = trained(space, "Earlier")
     base = earlier.recipe().model.id
-    sets.save(space, sets.create("mine", [asked("One?")], base=base))
+    sets.save(space, sets.create("mine", [prompt_of("One?")], base=base))
     answered(BaseTests(space, earlier), "yes")
-    sets.save(space, sets.create("mine", [asked("One?", "maybe")], base=base))
+    sets.save(space, sets.create("mine", [prompt_of("One?", "maybe")], base=base))
     later = trained(space, "Later")
     answered(BaseTests(space, later), "yes")
     assert [sentence.key for sentence in tested.sentences(later)] == ["better.tests"]
@@ -64,8 +64,8 @@ def test_only_tests_of_the_base_that_the_run_was_not_trained_on_and_the_newest_o
     run = trained(space, "Pirate")
     learned = LearnedRows.of_run(run, dataset_store(space), Runs(space))
     base, (question, _) = run.recipe().model.id, learned.pairs[0]
-    sets.save(space, sets.create("other", [asked("Of another base?")], base="some/other"))
-    sets.save(space, sets.create("nobody's", [asked("Of none?")]))
+    sets.save(space, sets.create("other", [prompt_of("Of another base?")], base="some/other"))
+    sets.save(space, sets.create("nobody's", [prompt_of("Of none?")]))
     for number in range(MAX_TESTS + 1):
         sets.add_failure(space, base, [{"role": "user", "content": f"{number}?"}], expected="yes")
     sets.add_failure(space, base, [{"role": "user", "content": question}], expected="yes")

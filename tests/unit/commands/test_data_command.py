@@ -71,14 +71,14 @@ def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run, tm
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "sentence"),
     [("pirates", "is not a dataset name on the Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"),
         ("owner/pirate-tall", "Did you mean one of these")],
 )  # fmt: skip
-def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
+def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, sentence: str) -> None:
     kit.put_parts(hub, NAME, {"en/train": [kit.pirates(3)]})
     code, out, err = run("show", name)
-    assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+    assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
 
 
 def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: FakeHub, run: Run) -> None:

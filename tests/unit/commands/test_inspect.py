@@ -14,7 +14,7 @@ SAID = {"question": "Why is it so?", "answer": "Because it rains so much here."}
 
 
 @pytest.fixture
-def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     def ask(name: str, content: str, *more: str) -> tuple[int, dict[str, Any], str]:
         (tmp_path / name).write_text(content, "utf-8")
         code = main(["inspect", str(tmp_path / name), "--json", "--workspace", str(tmp_path / "ws"), *more])
@@ -44,26 +44,26 @@ CHAT = "\n".join(
     ],
 )  # fmt: skip
 def test_a_file_says_its_kind_its_columns_and_its_first_rows(
-    asked, name: str, content: str, kind: str, columns: Any
+    inspected, name: str, content: str, kind: str, columns: Any
 ) -> None:
-    code, report, _ = asked(name, content)
+    code, report, _ = inspected(name, content)
     assert (code, report["kind"], report["questions"]) == (0, kind, []) and 1 <= len(report["examples"]) <= 3
     if columns:
         assert {name: (each["role"], each["guessed"]) for name, each in report["columns"].items()} == columns
 
 
-def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(asked) -> None:
+def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(inspected) -> None:
     row = {"key": SAID["question"], "params": SAID["answer"]}
-    code, report, _ = asked("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
+    code, report, _ = inspected("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
     assert code == 0 and {name: each["role"] for name, each in report["columns"].items()} == {
         "key": "question",
         "params": "answer",
     }
 
 
-def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) -> None:
+def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(inspected) -> None:
     rows = [SAID | {"page": 3}, SAID | {"question": "Who are {{name}} and why?"}]
-    _, report, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))
+    _, report, _ = inspected("a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [
         (each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"]))
         for each in report["left_out"]
@@ -73,26 +73,26 @@ def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) ->
     assert finding["repairs"][0]["argument"] == "{{name}}"
 
 
-def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_silence(asked) -> None:
-    _, report, _ = asked("a.txt", CHAT)
+def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_silence(inspected) -> None:
+    _, report, _ = inspected("a.txt", CHAT)
     assert (
         report["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}]
         and report["conversations"] == 2
     )
-    _, report, _ = asked("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
+    _, report, _ = inspected("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
     assert (report["chat"]["voice"], report["chat"]["gap_hours"], report["conversations"]) == ("Jo", 12, 1)
-    assert asked("a.txt", CHAT, "--voice", "Nobody")[0] == 2
+    assert inspected("a.txt", CHAT, "--voice", "Nobody")[0] == 2
 
 
-def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
+def test_what_must_still_be_said_is_a_question_and_exit_2(inspected) -> None:
     table = "a,b,c\none two three,four five six,seven eight nine\n"
-    code, report, _ = asked("a.csv", table)
+    code, report, _ = inspected("a.csv", table)
     [question] = report["questions"]
     assert (code, question["id"], len(question["readings"])) == (2, "answer", 4)
-    code, report, _ = asked("a.csv", table, "--answer", "b")
+    code, report, _ = inspected("a.csv", table, "--answer", "b")
     assert (code, report["questions"], report["columns"]["b"]["role"]) == (0, [], "answer")
-    assert asked("a.csv", table, "--answer", "d")[0] == 2
-    assert asked("a.csv", "a,b,c,d\n1,2,3,4\n")[0] == 2  # nothing in it is text
+    assert inspected("a.csv", table, "--answer", "d")[0] == 2
+    assert inspected("a.csv", "a,b,c,d\n1,2,3,4\n")[0] == 2  # nothing in it is text
 
 
 @pytest.mark.parametrize(
@@ -105,16 +105,16 @@ def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
         ",".join(f"c{i}" for i in range(10_001)) + "\n1",
     ],
 )
-def test_where_nothing_can_be_learned_it_is_exit_2_and_one_sentence(asked, content: str) -> None:
-    code, _, err = asked("a.csv" if content.startswith("c0") else "a.jsonl", content)
+def test_where_nothing_can_be_learned_it_is_exit_2_and_one_sentence(inspected, content: str) -> None:
+    code, _, err = inspected("a.csv" if content.startswith("c0") else "a.jsonl", content)
     assert code == 2 and len(err.strip().splitlines()) == 1 and len(err) < 1500, err[:300]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_a_table_of_ten_thousand_columns_is_read_by_those_that_say_something(asked, name: str) -> None:
+def test_a_table_of_ten_thousand_columns_is_read_by_those_that_say_something(inspected, name: str) -> None:
     wide = SAID | {f"c{i}": i for i in range(9_998)}
     table = ",".join(wide) + "\n" + ",".join(map(str, wide.values()))
-    code, report, err = asked(name, table if name == "a.csv" else json.dumps(wide))
+    code, report, err = inspected(name, table if name == "a.csv" else json.dumps(wide))
     assert (code, report["good_rows"], report["examples"][0]["messages"][1]["content"]) == (0, 1, SAID["answer"]), err[
         :300
     ]
@@ -147,8 +147,8 @@ TURNS = [
         ),
     ],
 )
-def test_rows_shows_what_of_each_is_trained(asked, row: dict[str, Any], parts: list[Any]) -> None:
-    _, report, _ = asked("a.jsonl", "\n".join(json.dumps(row | {"id": i}) for i in range(5)), "--rows", "4")
+def test_rows_shows_what_of_each_is_trained(inspected, row: dict[str, Any], parts: list[Any]) -> None:
+    _, report, _ = inspected("a.jsonl", "\n".join(json.dumps(row | {"id": i}) for i in range(5)), "--rows", "4")
     assert [each["row"] for each in report["trained_text"]] == [1, 2, 3, 4]
     first = report["trained_text"][0]
     assert [(part["role"], part["text"], part["trained"]) for part in first["parts"]] == parts
@@ -160,9 +160,9 @@ def test_rows_shows_what_of_each_is_trained(asked, row: dict[str, Any], parts: l
         assert first["parts"][-1]["thinking"] == "They insist."
 
 
-def test_rows_are_not_in_the_answer_unless_asked_for(asked, tmp_path: Path, capsys) -> None:
-    assert "trained_text" not in asked("a.jsonl", json.dumps(SAID))[1]
-    assert asked("a.jsonl", json.dumps(SAID), "--rows", "-1")[0] == 2
+def test_rows_are_not_in_the_answer_unless_asked_for(inspected, tmp_path: Path, capsys) -> None:
+    assert "trained_text" not in inspected("a.jsonl", json.dumps(SAID))[1]
+    assert inspected("a.jsonl", json.dumps(SAID), "--rows", "-1")[0] == 2
     assert main(["inspect", str(tmp_path / "a.jsonl"), "--rows", "9", "--workspace", str(tmp_path / "ws")]) == 0
     shown = capsys.readouterr().out
     assert f"[context] user: {SAID['question']}" in shown and f"[trained] assistant: {SAID['answer']}" in shown

@@ -128,7 +128,7 @@ def test_columns_that_parquet_fills_with_nulls_are_not_there():
 
 
 @pytest.mark.parametrize(
-    "turn, columns, said",
+    "turn, columns, sentence",
     [
         ({"tool_calls": "get_weather(Paris)"}, {}, "the tool call in turn 2 is not JSON (get_weather(Paris))"),
         ({"tool_calls": [{"arguments": {}}]}, {}, "a tool call of turn 2 has no name"),
@@ -147,9 +147,9 @@ def test_columns_that_parquet_fills_with_nulls_are_not_there():
         ({"content": [{"type": "image_url", "image_url": "x"}]}, {}, "turn 2 contains a part of type image_url"),
     ],
 )
-def test_what_cannot_be_learned_says_why(turn, columns, said):
+def test_what_cannot_be_learned_says_why(turn, columns, sentence):
     example, problems = read({"role": "assistant"} | turn, **columns)
-    assert example is None and said in str(problems[0].text)
+    assert example is None and sentence in str(problems[0].text)
     assert problems[0].text.render("zh") != str(problems[0].text)
 
 

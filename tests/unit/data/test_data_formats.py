@@ -171,12 +171,12 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("format, values, said", BAD)
-def test_a_row_that_cannot_be_learned_from_says_why(format, values, said):
+@pytest.mark.parametrize("format, values, sentence", BAD)
+def test_a_row_that_cannot_be_learned_from_says_why(format, values, sentence):
     example, problems = read_example(Row(118, values), format)
     assert example is None
     assert [(problem.row, problem.severity) for problem in problems] == [(118, "error")]
-    assert said in str(problems[0].text)
+    assert sentence in str(problems[0].text)
     assert str(problems[0].sentence).startswith("Row 118: ")
     assert problems[0].sentence.render("zh").startswith("第 118 条：")
 
@@ -261,17 +261,17 @@ def test_a_format_may_be_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows, said",
+    "rows, sentence",
     [
         (['{"question": "a"', "{"], "No row of a.jsonl can be used. The first problem: Row 1 (line 1): broken JSON"),
         ([{"question": "a", "answer": ""}], "The first problem: Row 1 (line 1): the answer is empty"),
         (["[]"], "a.jsonl has no rows"),
     ],
 )
-def test_a_file_that_teaches_nothing_is_an_error_with_its_first_problem(tmp_path, rows, said):
+def test_a_file_that_teaches_nothing_is_an_error_with_its_first_problem(tmp_path, rows, sentence):
     with pytest.raises(DataError) as caught:
         list(examples_of(jsonl(tmp_path, *rows)))
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 def test_a_csv_with_only_a_header_has_no_rows(tmp_path):

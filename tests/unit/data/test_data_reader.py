@@ -348,7 +348,7 @@ def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "record, said, left",
+    "record, sentence, left",
     [
         ("a,b,c", "3 cells, expected 2 (text, label)", 2),
         ("a", "1 cells, expected 2 (text, label)", 2),
@@ -357,11 +357,11 @@ def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
         ("a\0b,c", "a NUL character", 2),
     ],
 )
-def test_a_broken_csv_record_is_a_problem_with_its_row(tmp_path, record, said, left):
+def test_a_broken_csv_record_is_a_problem_with_its_row(tmp_path, record, sentence, left):
     rows, problems = read(write(tmp_path, "a.csv", f"text,label\ngood,x\n{record}\ngood,y\n"))
     assert len(rows) == left
     assert [(problem.row, problem.line) for problem in problems] == [(2, 3)]
-    assert said in str(problems[0].text)
+    assert sentence in str(problems[0].text)
 
 
 def test_empty_cells_that_excel_pads_with_are_not_ragged(tmp_path):

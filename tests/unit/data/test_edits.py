@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "datasets", tmp_path)
 
 
-def said(store: DatasetStore, id: str, version: int | None = None) -> list[tuple[int, str]]:
+def texts_of(store: DatasetStore, id: str, version: int | None = None) -> list[tuple[int, str]]:
     rows = store.rows(id, choices=Choices(version=version))
     assert [rows.number(i) for i in range(len(rows))] == [number for number, _ in rows] == rows.numbers().tolist()
     assert list(rows) == [rows[i] for i in range(len(rows))] and [said for _, said in rows.texts()] == [
@@ -112,17 +112,17 @@ def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_e
 def test_many_numbers_are_packed(store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edits_module, "PLAIN_NUMBERS", 2)
     id, folder = added(store, tmp_path), store.root / "mine"
-    expected = dict(said(store, id))
+    expected = dict(texts_of(store, id))
     working.edit_rows(
         store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"]
     )
     expected = {n: f"b{n}" if n in (4, 7, 9) else a for n, a in expected.items() if n > 3} | {16: "x", 17: "y", 18: "z"}
     (log,) = folder.glob("edits-*")
     assert all(isinstance(json.loads(log.read_text())[name], str) for name in ("remove", "change", "add"))
-    assert dict(said(store, id)) == expected
+    assert dict(texts_of(store, id)) == expected
     working.edit_rows(store, id, change=[(17, row("Y"))])
-    assert dict(said(store, id)) == expected | {17: "Y"}
-    assert dict(said(store, id, 1)) == expected and len(store.edits(id).history()) == 2
+    assert dict(texts_of(store, id)) == expected | {17: "Y"}
+    assert dict(texts_of(store, id, 1)) == expected and len(store.edits(id).history()) == 2
 
 
 def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore, tmp_path: Path) -> None:
@@ -136,27 +136,27 @@ def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore,
 
 def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, tmp_path: Path) -> None:
     id = added(store, tmp_path)
-    at_first = said(store, id)
+    at_first = texts_of(store, id)
     assert len(at_first) == 11 and at_first[5] == (7, "a6")
     source = store.path(id).read_bytes()
     working.edit_rows(store, id, remove=[1, 3], change=[(7, row("new"))], add=[row("one"), row("two")])
-    second = said(store, id)
+    second = texts_of(store, id)
     assert second == [(2, "a1"), *[(n, f"a{n - 1}") for n in (4, 5)], (7, "new"), *[(n, f"a{n - 1}") for n in range(8,
         13)],
                       (14, "one"), (15, "two")]  # fmt: skip
     working.edit_rows(store, id, change=[(14, row("better")), (7, row("newer"))], remove=[15])
-    third = said(store, id)
+    third = texts_of(store, id)
     assert dict(third) == dict(second[:-1]) | {14: "better", 7: "newer"}
-    assert [said(store, id, version) for version in (0, 1, 2)] == [at_first, second, third]
+    assert [texts_of(store, id, version) for version in (0, 1, 2)] == [at_first, second, third]
     assert store.get(id).version == 2 and store.get(id).good_rows == 10 == store.report(id).good_rows
     assert store.path(id).read_bytes() == source
     again = DatasetStore(store.root, tmp_path)
-    assert said(again, id) == third
+    assert texts_of(again, id) == third
     assert [str(change.what) for change in again.edits(id).history()] == [
         "2 rows removed, 1 row rewritten, 2 rows added", "1 row removed, 2 rows rewritten",
     ]  # fmt: skip
     with pytest.raises(DataError, match="no version 3: the newest is 2"):
-        said(store, id, 3)
+        texts_of(store, id, 3)
 
 
 def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store: DatasetStore, tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store
         with pytest.raises(DataError, match="no changes to undo"):
             edits.undo()
         assert edits.redo().version == 1
-    assert [number for number, _ in said(store, id)][:2] == [2, 3] and store.get(id).version == 1
+    assert [number for number, _ in texts_of(store, id)][:2] == [2, 3] and store.get(id).version == 1
     made = working.edit_rows(store, id, remove=[9])
     assert (made.version, made.parent) == (3, 1)
     with store.editing(id) as (edits, _), pytest.raises(DataError, match="no undone changes"):
         edits.redo()
-    assert [len(said(store, id, version)) for version in range(4)] == [11, 10, 9, 9]
+    assert [len(texts_of(store, id, version)) for version in range(4)] == [11, 10, 9, 9]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,9 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(store, tmp_path, asked
     id = added(store, tmp_path)
     with pytest.raises(DataError, match=told):
         working.edit_rows(store, id, **asked)
-    assert store.get(id).version == 0 and len(said(store, id)) == 11 and not list((store.root / id).glob("written-*"))
+    assert (
+        store.get(id).version == 0 and len(texts_of(store, id)) == 11 and not list((store.root / id).glob("written-*"))
+    )
 
 
 def test_the_report_of_a_version_is_of_its_rows_and_goes_with_the_set(store: DatasetStore, tmp_path: Path) -> None:
@@ -224,9 +226,9 @@ def test_half_a_line_of_a_crash_is_no_row_and_no_version(store: DatasetStore, tm
     (pool,), (log,) = (store.root / id).glob("written-*"), (store.root / id).glob("edits-*")
     for file in (pool, log):
         file.write_bytes(file.read_bytes() + b'{"row": 0, "exam')
-    assert said(store, id)[-1][1] == "kept"
+    assert texts_of(store, id)[-1][1] == "kept"
     working.edit_rows(store, id, add=[row("after")])
-    assert [words for _, words in said(store, id)][-2:] == ["kept", "after"]
+    assert [words for _, words in texts_of(store, id)][-2:] == ["kept", "after"]
 
 
 def test_a_change_costs_the_tokens_of_what_was_changed(
@@ -251,14 +253,14 @@ def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, 
     file.write_text("\n".join(map(json.dumps, [*rows, *rows[:2]])), "utf-8")
     id = store.import_file(file).id
     working.repair_rows(store, id, "placeholders", value="Ada")
-    assert said(store, id)[3] == (4, "I am Ada, number 3, and glad to help.")
+    assert texts_of(store, id)[3] == (4, "I am Ada, number 3, and glad to help.")
     working.repair_rows(store, id, "repeated")
-    assert [number for number, _ in said(store, id)] == list(range(1, 10))
+    assert [number for number, _ in texts_of(store, id)] == list(range(1, 10))
     with pytest.raises(DataError, match="Nothing of type “markup”"):
         working.repair_rows(store, id, "markup")
     with store.editing(id) as (edits, _):
         edits.undo()
-    assert len(said(store, id)) == 11
+    assert len(texts_of(store, id)) == 11
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_rows_that_could_be_rewritten_go_where_that_was_asked_for(
     finding = next(each for each in store.report(id).findings if each.id == kind)
     assert [each.action for each in finding.repairs][-1] == "remove" and len(finding.repairs) > 1
     change = working.repair_rows(store, id, kind, value="Ada", action="remove")
-    assert change.what == finding.repairs[-1].done and said(store, id) == [(4, "Nobody in particular.")]
+    assert change.what == finding.repairs[-1].done and texts_of(store, id) == [(4, "Nobody in particular.")]
 
 
 def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tmp_path: Path) -> None:
@@ -354,14 +356,16 @@ def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed
     mended = ([1, 4, 6, 8, 9, 10, 12, 13], [5, 7, 11], 11, 3, 3)
     assert state() == mended
     assert (
-        said(store, id)[0] == (1, "one") and said(store, id)[4] == (9, "nine") and said(store, id)[-1] == (13, "last")
+        texts_of(store, id)[0] == (1, "one")
+        and texts_of(store, id)[4] == (9, "nine")
+        and texts_of(store, id)[-1] == (13, "last")
     )
     for gone in (2, 3, 14):
         with pytest.raises(DataError, match=f"no row {gone}"):
             working.edit_rows(store, id, change=[(gone, row("x"))])
     working.edit_rows(store, id, change=[(9, row("better"))], remove=[1, 5], add=[row("new")])
     assert state() == ([4, 6, 8, 9, 10, 12, 13, 19], [7, 11], 10, 2, 2)
-    assert dict(said(store, id))[9] == "better" and dict(said(store, id))[19] == "new"
+    assert dict(texts_of(store, id))[9] == "better" and dict(texts_of(store, id))[19] == "new"
     with pytest.raises(DataError, match="No rows would be left"):
         working.edit_rows(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19])
     working.edit_rows(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19], change=[(7, row("seven"))])
@@ -442,7 +446,7 @@ def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_
     assert len(store.rows(id)) == 5
     store.choose(id, as_then)
     working.edit_rows(store, id, remove=[2])
-    at_then = said(store, id)
+    at_then = texts_of(store, id)
     store.choose(id, Choices())
     settled = store.resolved_choices(id, as_then)
     for there, then in zip(
@@ -453,7 +457,7 @@ def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_
         if there.exists():
             there.rename(then)
     store = DatasetStore(store.root, tmp_path)
-    assert said(store, id) == at_then and len(at_then) == 3 and store.version(id) == 1
+    assert texts_of(store, id) == at_then and len(at_then) == 3 and store.version(id) == 1
     working.edit_rows(store, id, remove=[3])
     assert len(store.rows(id)) == 2 and store.report(id).good_rows == 2 and len(list(folder.glob("edits-*"))) == 1
     assert len(store.rows(id, choices=Choices(header=False))) == 5  # whoever says so reads it anew
@@ -468,8 +472,8 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     assert both.good_rows == 22 and not list((tmp_path / "work").iterdir())
     kept, held = working.split(store, id, 0.25, 1, ("kept", "held"), tmp_path / "work")
     assert (kept.good_rows, held.good_rows) == (8, 3)
-    assert sorted(words for part in (kept, held) for _, words in said(store, part.id)) == sorted(
-        words for _, words in said(store, id)
+    assert sorted(words for part in (kept, held) for _, words in texts_of(store, part.id)) == sorted(
+        words for _, words in texts_of(store, id)
     )
     with pytest.raises(DataError, match="leaves one of the two datasets empty"):
         working.split(store, id, 0.01, 1, ("a", "b"), tmp_path / "work")
@@ -494,7 +498,7 @@ def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
     """The next change was written as the first one, and the versions before it were other rows."""
     id = added(store, tmp_path, 4)
     working.edit_rows(store, id, remove=[1])
-    before = said(store, id)
+    before = texts_of(store, id)
 
     def refused(path: Path, mode: str) -> Any:
         if path.name.startswith("edits-") and mode == "rb":
@@ -506,9 +510,9 @@ def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
         for act in (lambda: working.edit_rows(store, id, remove=[2]), lambda: store.rows(id)):
             with pytest.raises(DataError, match="held by a scanner"):
                 act()
-    assert said(store, id) == before
+    assert texts_of(store, id) == before
     working.edit_rows(store, id, remove=[2])
-    assert said(store, id, 1) == before and len(said(store, id, 2)) == len(before) - 1
+    assert texts_of(store, id, 1) == before and len(texts_of(store, id, 2)) == len(before) - 1
 
 
 def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tmp_path: Path, capsys) -> None:

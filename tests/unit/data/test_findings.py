@@ -61,7 +61,7 @@ def plain_rows(count: int = 40, seed: int = 1) -> list[Example]:
     return [pair(f"Tell me about {text(9)}?", f"{text(24).capitalize()}.") for _ in range(count)]
 
 
-def found(*examples: Example, among: int = 40) -> dict[str, Finding]:
+def findings_of(*examples: Example, among: int = 40) -> dict[str, Finding]:
     return {finding.id: finding for finding in findings(enumerate([*plain_rows(among), *examples], 1))}
 
 
@@ -70,7 +70,7 @@ def rows_of(finding: Finding) -> list[int]:
 
 
 def test_rows_with_which_nothing_is_wrong_have_no_findings() -> None:
-    assert found() == {}
+    assert findings_of() == {}
 
 
 @pytest.mark.parametrize("sample", sorted(path.stem for path in (PRESETS / "samples").glob("*.jsonl")))
@@ -114,7 +114,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_what_looks_like_it_is_no_false_alarm(kind: str) -> None:
-    assert found(*(pair("How is it written here?", answer) for answer in RIGHT[kind]), among=60) == {}
+    assert findings_of(*(pair("How is it written here?", answer) for answer in RIGHT[kind]), among=60) == {}
 
 
 def test_all_of_a_set_in_chinese_or_code_or_mathematics_is_none_either() -> None:
@@ -146,7 +146,7 @@ LONG = (
 
 
 def test_near_and_equal_repeats_are_told_apart_with_the_row_that_they_repeat() -> None:
-    found_ = found(
+    found_ = findings_of(
         pair("Who built the old harbour down there by the sea, and of what?", LONG),
         pair("Who built the old  harbour down there by the sea, and of WHAT?", LONG),
         pair("Who built the old harbour down there by the sea, and of what, please?", LONG.replace("grey", "gray")),
@@ -170,7 +170,7 @@ def test_other_figures_other_questions_and_facts_asked_in_several_ways_are_no_re
             "What does the long ferry cost on day 4 of the week, with two people and a dog?", LONG + " It is 15 euros."
         ),
     ]
-    assert found(*rows) == {}
+    assert findings_of(*rows) == {}
 
 
 def test_an_instruction_that_stands_in_every_row_makes_none_alike() -> None:
@@ -209,7 +209,7 @@ def test_most_repeats_with_a_word_changed_are_found_and_no_row_that_is_another()
     ],
 )
 def test_refusals_are_found_in_three_languages(answer: str) -> None:
-    assert rows_of(found(pair("What do you think?", answer))["refusals"]) == [41]
+    assert rows_of(findings_of(pair("What do you think?", answer))["refusals"]) == [41]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_refusals_are_found_in_three_languages(answer: str) -> None:
 )
 def test_a_persona_that_only_names_itself_refuses_nothing(answer: str) -> None:
     """153 of 500 rows of such a set were flagged: the persona is what is taught."""
-    assert "refusals" not in found(pair("Who are you?", answer))
+    assert "refusals" not in findings_of(pair("Who are you?", answer))
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,11 @@ def test_a_persona_that_only_names_itself_refuses_nothing(answer: str) -> None:
     ],
 )
 def test_a_persona_that_refuses_is_a_refusal(answer: str) -> None:
-    assert rows_of(found(pair("What do you think?", answer))["refusals"]) == [41]
+    assert rows_of(findings_of(pair("What do you think?", answer))["refusals"]) == [41]
 
 
 def test_answers_that_say_nothing_or_repeat_the_question_or_are_cut_off() -> None:
-    found_ = found(pair("And what of this?", "..."), pair("And that?", "N/A"), pair("Say it to me again now.",
+    found_ = findings_of(pair("And what of this?", "..."), pair("And that?", "N/A"), pair("Say it to me again now.",
         "say it to me again now. "), pair("Why?", "Because"))  # fmt: skip
     assert {id: rows_of(finding) for id, finding in found_.items()} == {
         "says_nothing": [41, 42],
@@ -299,8 +299,8 @@ def test_another_language_in_some_answers_is_found_and_two_that_are_meant_are_no
 
 def test_rows_that_are_far_longer_than_the_others() -> None:
     long = " ".join(random.Random(3).choice(WORDS) for _ in range(3000))
-    assert rows_of(found(pair("And this?", long))["far_longer"]) == [41]
-    assert found(pair("And this?", long[:4000])) == {}
+    assert rows_of(findings_of(pair("And this?", long))["far_longer"]) == [41]
+    assert findings_of(pair("And this?", long[:4000])) == {}
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_rows_that_are_far_longer_than_the_others() -> None:
 def test_each_placeholder_has_a_repair_of_its_own_that_fills_it() -> None:
     rows = [pair("Who are you?", "I am {{name}}."), pair("Who made you?", "{author} of <company>."), pair("End it.",
         "Yours, [YOUR NAME]"), pair("And?", "I am {{name}} again.")]  # fmt: skip
-    finding = found(*rows)["placeholders"]
+    finding = findings_of(*rows)["placeholders"]
     fills = {repair.argument: repair.rows for repair in finding.repairs if repair.action == "fill"}
     assert fills == {"{{name}}": (41, 44), "{author}": (42,), "<company>": (42,), "[YOUR NAME]": (43,)}
     filled = repaired(rows[0], finding.repairs[0], "Ada")
@@ -323,24 +323,24 @@ def test_what_stands_in_for_a_secret_that_was_taken_out_is_no_new_problem() -> N
     rows = [
         pair(f"How to reach {what}?", f"So: {before}{secret}, and so on.") for what, (before, secret) in SECRETS.items()
     ]
-    repairs = [repair for repair in found(*rows)["secrets"].repairs if repair.action == "replace"]
+    repairs = [repair for repair in findings_of(*rows)["secrets"].repairs if repair.action == "replace"]
     assert {repair.argument for repair in repairs} == set(SECRETS)
     for repair in repairs:
         rows = [repaired(row, repair) or row for row in rows]
-    assert all("[" in row.messages[1].content for row in rows) and found(*rows) == {}
+    assert all("[" in row.messages[1].content for row in rows) and findings_of(*rows) == {}
 
 
 def test_rests_of_pages_are_found_and_taken_out() -> None:
     row = pair("How was it?", "It was good.<br/>We&nbsp;saw <b>much</b> &amp; more.</p>")
-    finding = found(row)["markup"]
+    finding = findings_of(row)["markup"]
     clean = repaired(row, finding.repairs[0])
     assert clean is not None and clean.messages[1].content == "It was good.\nWe saw much & more.\n"
-    assert "markup" not in found(pair("How do I write a paragraph in HTML?", "With <p>words</p> and <br>."))
+    assert "markup" not in findings_of(pair("How do I write a paragraph in HTML?", "With <p>words</p> and <br>."))
 
 
 def test_wrong_encodings_are_found_and_mended_and_lost_letters_are_told_apart() -> None:
     row = pair("Wie heißt es?", "SchÃ¶ne GrÃ¼ÃŸe, itâ€™s good")
-    found_ = found(row, pair("And this?", "Sch\ufffdne Worte"))
+    found_ = findings_of(row, pair("And this?", "Sch\ufffdne Worte"))
     assert {id: rows_of(finding) for id, finding in found_.items()} == {"mojibake": [41], "lost_characters": [42]}
     mended = repaired(row, found_["mojibake"].repairs[0])
     assert mended is not None and mended.messages[1].content == "Schöne Grüße, it’s good"
@@ -364,7 +364,7 @@ SECRETS = {
 def test_a_secret_is_found_shown_masked_and_taken_out(what: str) -> None:
     before, secret = SECRETS[what]
     row = pair("What then?", f"Now {before}{secret}, and so on.")
-    finding = found(row)["secrets"]
+    finding = findings_of(row)["secrets"]
     assert [repair.argument for repair in finding.repairs] == [what, ""] and rows_of(finding) == [41]
     assert secret not in finding.model_dump_json() and secret[:3] + "•••" in finding.examples[0].quote
     clean = repaired(row, finding.repairs[0])
@@ -458,5 +458,5 @@ def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
 def test_a_mark_of_a_picture_that_is_nowhere_is_a_placeholder() -> None:
     """Seen: where no column says of pictures, <image> was learned without a word."""
     marked, tag = pair("<image>\nWhat is it?", "A cat."), pair("What does <image>x</image> do in RSS?", "It is a tag.")
-    finding = found(marked, tag)["placeholders"]
+    finding = findings_of(marked, tag)["placeholders"]
     assert [example.row for example in finding.examples] == [41]

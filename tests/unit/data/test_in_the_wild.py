@@ -17,7 +17,7 @@ from tests.kit.wild import SHAPES, written
 AS_IT_IS = Choices(pseudonyms=False)
 
 
-def said(example: Example) -> str:
+def text_of(example: Example) -> str:
     if example.prompt is not None:
         return f"{example.prompt} > {example.completion}"
     if example.text is not None:
@@ -42,6 +42,6 @@ def test_a_shape_that_people_have_is_learned_as_it_is_meant(name: str, tmp_path:
         with pytest.raises(DataError, match=re.escape(shape.becomes)):
             inspect_file(file)
         return
-    assert [said(example) for _, example in examples_of(file, choices=AS_IT_IS)] == shape.becomes
+    assert [text_of(example) for _, example in examples_of(file, choices=AS_IT_IS)] == shape.becomes
     left = {str(one.what.params["name"]) for one in inspect_file(file).left_out}
     assert left == set(shape.left)

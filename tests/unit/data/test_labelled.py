@@ -14,14 +14,14 @@ from core.errors import DataError
 from core.messages import Message
 
 
-def said(example: Example) -> list[tuple[str, str]]:
+def turns_of(example: Example) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in example.messages]
 
 
 def read(folder: Path, value: Any) -> list[list[tuple[str, str]]]:
     file = folder / "set.json"
     file.write_text(json.dumps(value), "utf-8")
-    return [said(example) for _, example in examples_of(file)]
+    return [turns_of(example) for _, example in examples_of(file)]
 
 
 def text_loss(folder: Path) -> dict[str, int]:
@@ -117,7 +117,7 @@ def test_what_can_be_said_for_one_intent_is_no_conversation(tmp_path: Path) -> N
     assert text_loss(tmp_path) == {"The column “answers”": 2, "The column “tag”": 2}
     line = tmp_path / "one.jsonl"
     line.write_text(json.dumps({"utterances": ["Hi", "Hello"]}), "utf-8")
-    assert [said(example) for _, example in examples_of(line)] == [[("user", "Hi"), ("assistant", "Hello")]]
+    assert [turns_of(example) for _, example in examples_of(line)] == [[("user", "Hi"), ("assistant", "Hello")]]
 
 
 def test_a_list_of_texts_is_a_set_of_texts(tmp_path: Path) -> None:
@@ -133,4 +133,4 @@ def test_results_that_are_no_list_are_no_labels(tmp_path: Path) -> None:
     odd = [{"data": {"text": "One."}, "annotations": [{"result": wrong}]} for wrong in (5, "x", None, {"a": 1})]
     good = {"data": {"text": "Two."}, "annotations": [{"result": [{"value": {"choices": ["good"]}}]}]}
     file.write_text(json.dumps([*odd, good]), "utf-8")
-    assert [said(example)[-1] for _, example in examples_of(file)] == [("assistant", "good")]
+    assert [turns_of(example)[-1] for _, example in examples_of(file)] == [("assistant", "good")]

@@ -22,7 +22,7 @@ PAIR = Example(messages=(ChatMessage("user", Q), ChatMessage("assistant", A)))
 SYSTEM = Example(messages=(ChatMessage("system", "Be brief."), *PAIR.messages))
 
 
-def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
+def read_values(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
     left = Tally()
     row = Row(1, values)
     example, problems = read_example(row, recognize_format([row]), left)
@@ -48,9 +48,9 @@ def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
 def test_of_a_preference_set_the_better_answer_is_learned_and_the_worse_one_is_named(values: dict[str, Any]) -> None:
     """Seen: of conversations with chosen and rejected the question alone was read."""
     worse = (ChatMessage("user", Q), ChatMessage("assistant", B))
-    assert said(values) == (replace(PAIR, rejected=worse), {"rejected"})
+    assert read_values(values) == (replace(PAIR, rejected=worse), {"rejected"})
     system = ChatMessage("system", "Be brief.")
-    assert said(values | {"system": "Be brief."}) == (replace(SYSTEM, rejected=(system, *worse)), {"rejected"})
+    assert read_values(values | {"system": "Be brief."}) == (replace(SYSTEM, rejected=(system, *worse)), {"rejected"})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_worse_answer_by_another_name_is_never_learned(better: str, worse: str
     """Seen: of accepted and rejected the rejected one was guessed to be the answer, and of two numbered ones the
     first."""
     row = {"prompt": Q, worse: B, better: A} | more
-    assert said(row) == (
+    assert read_values(row) == (
         replace(PAIR, rejected=(ChatMessage("user", Q), ChatMessage("assistant", B))),
         {worse, *more} - {"better_response_id"},
     )
@@ -103,22 +103,22 @@ def test_an_empty_better_answer_is_refused() -> None:
     ],
 )
 def test_other_columns_that_say_the_same_are_the_same_messages(values: dict[str, Any]) -> None:
-    assert said(values) == (PAIR, set())
+    assert read_values(values) == (PAIR, set())
 
 
 def test_a_context_stands_before_its_question_and_further_answers_are_named() -> None:
     """Seen: the context of a question was not read at all."""
-    example, left = said(
+    example, left = read_values(
         {"context": "Food.", "question": Q, "answers": {"text": [A, B], "answer_start": [3, 4]}, "id": "x"}
     )
     assert example and example.messages[0].content == f"Food.\n\n{Q}" and left == {"text", "answer_start", "id"}
 
 
 def test_earlier_turns_beside_an_instruction_are_turns() -> None:
-    example, left = said({"instruction": Q, "output": A, "history": [["Hi", "Hello."]]})
+    example, left = read_values({"instruction": Q, "output": A, "history": [["Hi", "Hello."]]})
     assert example and [m.content for m in example.messages] == ["Hi", "Hello.", Q, A] and not left
-    assert said({"instruction": Q, "output": A, "history": []}) == (PAIR, set())
-    assert said({"instruction": Q, "output": A, "history": "Hi"}) == (PAIR, {"history"})
+    assert read_values({"instruction": Q, "output": A, "history": []}) == (PAIR, set())
+    assert read_values({"instruction": Q, "output": A, "history": "Hi"}) == (PAIR, {"history"})
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_json_that_keeps_its_rows_in_another_way_is_rows(
 
 
 def test_what_stands_at_a_question_that_the_answer_repeats_is_named() -> None:
-    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {
+    assert read_values({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {
         "rejected",
         "name",
     }

@@ -44,7 +44,9 @@ TURN = (
     )
 )
 IN_TURN = st.lists(st.tuples(TOLD, TOLD), min_size=1, max_size=2).map(
-    lambda pairs: [{"role": ("user", "assistant")[i % 2], "content": said} for i, said in enumerate(sum(pairs, ()))]
+    lambda pairs: [
+        {"role": ("user", "assistant")[i % 2], "content": read_row} for i, read_row in enumerate(sum(pairs, ()))
+    ]
 )
 TURNS = (
     st.lists(TURN, max_size=4)
@@ -77,7 +79,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
+def read_row(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
     left = Tally()
     return *read_example(Row(7, row, 9), format, left), left.summary()
 
@@ -86,10 +88,10 @@ def said(row: dict[str, Any], format: Format) -> tuple[Any, ...]:
 @given(told=LIKELY | st.tuples(ROWS, st.sampled_from(FORMATS)))
 def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], Format]) -> None:
     row, format = told
-    short = said(row, format)
+    short = read_row(row, format)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "plain", lambda values, format: None)
-        assert said(row, format) == short
+        assert read_row(row, format) == short
 
 
 @pytest.mark.parametrize(
@@ -113,12 +115,12 @@ def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], F
 )
 def test_ordinary_rows_go_the_short_way(row: dict[str, Any], format: Format) -> None:
     turns = plain(row, format)
-    example = said(row, format)[0]
+    example = read_row(row, format)[0]
     assert turns and [message.content for message in example.messages] == [content for _, content in turns]
     assert as_json(turns) == example.as_json()
 
 
-def whole(file: Path) -> tuple[DataReport | str, list[ReadRow]]:
+def report_and_rows(file: Path) -> tuple[DataReport | str, list[ReadRow]]:
     """What is said of a file and of each of its rows."""
     reads: list[ReadRow] = []
     try:
@@ -140,12 +142,12 @@ def test_a_file_is_read_by_the_short_ways_as_by_the_long_ones(
 ) -> None:
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     file.write_text("\n".join(['{"question": "a", "answer": "b"}', *lines]), "utf-8")
-    short = whole(file)
+    short = report_and_rows(file)
     with pytest.MonkeyPatch.context() as patch:
         for room in (formats, inspection):
             patch.setattr(room, "plain", lambda values, format: None)
         patch.setattr(reading_rows, "is_plain", lambda value: False)
         patch.setattr(json_rows, "decode_line", json.loads)
-        assert whole(file) == short
+        assert report_and_rows(file) == short
     for read in short[1]:
         assert read.example is None or Example.from_dict(json.loads(read.example)).as_json() == read.example

@@ -286,7 +286,7 @@ def test_it_overrules_the_names_and_a_format(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "written, said",
+    "written, sentence",
     [
         ("question", "“question” does not describe a column"),
         ("person=b", "Expected role=column with one of the roles"),
@@ -296,12 +296,12 @@ def test_it_overrules_the_names_and_a_format(tmp_path) -> None:
         ("question=b,answer=a,answer=c", "cannot be used"),
     ],
 )
-def test_what_cannot_be_meant_of_columns_is_a_sentence(written: str, said: str, tmp_path) -> None:
+def test_what_cannot_be_meant_of_columns_is_a_sentence(written: str, sentence: str, tmp_path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(LINES, "utf-8")
     with pytest.raises(DataError) as caught:
         inspect_file(file, choices=Choices(columns=parse(written)))
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_training(tmp_path) -> None:

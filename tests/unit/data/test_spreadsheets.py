@@ -235,7 +235,7 @@ def test_a_cell_larger_than_a_row_is_a_problem_and_reading_goes_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, sentence",
     [
         (xlsx({"S": [[f"c{i}" for i in range(70)], ["a"] * 70]}), "has 70 columns; the limit is 50"),
         (xlsx({"S": [["text"], *[["a"]] * 30]}), "more than 20 rows"),
@@ -245,9 +245,9 @@ def test_a_cell_larger_than_a_row_is_a_problem_and_reading_goes_on(tmp_path: Pat
     ],
     ids=["columns", "rows", "empty", "cut", "ole"],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
     name = "a.xls" if content.startswith(b"\xd0\xcf") else "a.xlsx"
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=sentence):
         read(written(tmp_path, name, content), Limits(columns=50, rows=20))
 
 

@@ -53,12 +53,12 @@ TURNS = {
 }
 
 
-def said(turns: list[dict[str, str]] | None) -> str | None:
+def shorthand(turns: list[dict[str, str]] | None) -> str | None:
     return None if turns is None else " | ".join(f"{turn['role'][0]} {turn['content']}" for turn in turns)
 
 
 def talks(file: Path) -> list[str | None]:
-    return [said([message.as_dict() for message in example.messages]) for _, example in examples_of(file)]
+    return [shorthand([message.as_dict() for message in example.messages]) for _, example in examples_of(file)]
 
 
 def rows(folder: Path, texts: list[str], column: str = "text") -> Path:
@@ -71,7 +71,7 @@ def rows(folder: Path, texts: list[str], column: str = "text") -> Path:
 def test_a_text_with_markers_is_a_conversation(style: str, tmp_path: Path) -> None:
     text, unread = STYLES[style]
     expected = None if unread else TURNS.get(style, "u Why? | a So.")
-    assert said(turns_in(text)) == expected
+    assert shorthand(turns_in(text)) == expected
     if expected is None:
         return
     for column in ("text", "dialog_text", "conversation"):
@@ -122,7 +122,7 @@ def test_turns_that_a_table_holds_as_json_or_python_are_read(write: Callable[[ob
     ],
 )  # fmt: skip
 def test_markers_within_an_answer_unclosed_ones_and_empty_turns(text: str, expected: str | None) -> None:
-    assert said(turns_in(text)) == expected
+    assert shorthand(turns_in(text)) == expected
 
 
 def test_a_row_without_markers_among_many_is_named_and_a_row_without_answer_too(tmp_path: Path) -> None:

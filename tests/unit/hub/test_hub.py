@@ -29,7 +29,7 @@ REPO = "owner/model"
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch):
+def in_this_process(monkeypatch):
     fetch_here(monkeypatch)
 
 

@@ -47,7 +47,7 @@ def space(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """REPO in the hub's cache."""
     fetch_here(monkeypatch)
     with FakeHub({REPO: FILES}) as server:
@@ -62,18 +62,20 @@ def by_store(space: Workspace) -> dict[str, list[StoredModel]]:
     return rows_by_store
 
 
-def test_a_model_of_the_hub_is_counted_once_though_its_snapshots_point_to_it(space: Workspace, here: Path) -> None:
+def test_a_model_of_the_hub_is_counted_once_though_its_snapshots_point_to_it(
+    space: Workspace, hub_folder: Path
+) -> None:
     (row,) = by_store(space)["hub"]
     listing = sum(
-        path.stat().st_size for name in ("refs", "trees") for path in (here / name).rglob("*") if path.is_file()
+        path.stat().st_size for name in ("refs", "trees") for path in (hub_folder / name).rglob("*") if path.is_file()
     )
     assert (row.id, row.size, row.is_complete, row.can_delete) == (REPO, SIZE + listing, True, True)
-    assert row.last_used >= (here / "refs" / "main").stat().st_mtime
+    assert row.last_used >= (hub_folder / "refs" / "main").stat().st_mtime
 
 
-def test_half_a_model_is_a_row_that_says_so(space: Workspace, here: Path) -> None:
-    (here / "refs" / "main").unlink()
-    (here / "blobs" / "x.incomplete").write_bytes(bytes(1000))
+def test_half_a_model_is_a_row_that_says_so(space: Workspace, hub_folder: Path) -> None:
+    (hub_folder / "refs" / "main").unlink()
+    (hub_folder / "blobs" / "x.incomplete").write_bytes(bytes(1000))
     (row,) = by_store(space)["hub"]
     assert not row.is_complete and row.size > SIZE + 1000
 
@@ -92,12 +94,12 @@ def test_stores_that_are_not_there_and_links_to_nothing_are_no_rows_and_no_error
     assert [row.id for row in on_disk(space)] == ["library:mine"]
 
 
-def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Workspace, here: Path) -> None:
-    other = here.parent / "models--owner--other" / "blobs"
+def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Workspace, hub_folder: Path) -> None:
+    other = hub_folder.parent / "models--owner--other" / "blobs"
     other.mkdir(parents=True)
     size = by_store(space)["hub"][0].size
     assert delete(REPO, {}) == size
-    assert not here.exists() and other.is_dir() and cached.installed() == []
+    assert not hub_folder.exists() and other.is_dir() and cached.installed() == []
     with pytest.raises(ModelError) as caught:
         delete(REPO, {})
     assert caught.value.message.key == "on_disk.not_there"
@@ -114,7 +116,7 @@ def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Wo
     ],
 )
 def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
-    space: Workspace, here: Path, state: State, needed: bool
+    space: Workspace, hub_folder: Path, state: State, needed: bool
 ) -> None:
     runs = Runs(space)
     recipe = Recipe.parse({"name": "Pirate", "model": {"id": REPO}, "data": {"source": "sample:pirate_answers"}})
@@ -125,15 +127,15 @@ def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
     assert row.uses == (Use("Pirate", needed),) and row.can_delete is not needed
     if not needed:
         delete(REPO, runs.uses())
-        assert not here.exists()
+        assert not hub_folder.exists()
         return
     with pytest.raises(ModelError) as caught:
         delete(REPO, runs.uses())
     assert caught.value.message.key == "on_disk.used" and "Pirate" in str(caught.value) and cached.installed() == [REPO]
 
 
-def test_a_model_on_its_way_is_not_deleted(space: Workspace, here: Path) -> None:
-    lock = cached.CachedRepo(REPO, here.parent).lock
+def test_a_model_on_its_way_is_not_deleted(space: Workspace, hub_folder: Path) -> None:
+    lock = cached.CachedRepo(REPO, hub_folder.parent).lock
     with WeakFileLock(lock), pytest.raises(ModelError) as caught:
         delete(REPO, {})
     assert caught.value.message.key == "on_disk.downloading" and cached.installed() == [REPO]

@@ -32,7 +32,7 @@ CUDA, PROCESSOR = TorchBuild(version="2.15.0", cuda="13.0"), TorchBuild(version=
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch):
+def set_cards(monkeypatch: pytest.MonkeyPatch):
     def are(*cards: Card, build: TorchBuild | None = CUDA) -> None:
         monkeypatch.setattr(devices, "read_cards", lambda: Nvidia(driver="580", cards=cards))
         monkeypatch.setattr(devices, "torch_build", lambda: build)
@@ -54,10 +54,10 @@ def refused(run: RunFolder) -> tuple[str, str]:
     return refusal.value.message.key.removeprefix("device."), refusal.value.advice.key.removeprefix("device.")
 
 
-def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, here):
+def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, set_cards):
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"
-    here(B, A.model_copy(update={"lost": True}))
+    set_cards(B, A.model_copy(update={"lost": True}))
     assert process.environment(run) == {}  # its worker says that it is gone, and sees what there is instead
     assert process.environment_nearest("GPU-0")["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert process.environment(run_of(workspace, wanted_device="cpu")) == {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -106,10 +106,10 @@ def test_a_driver_that_does_not_answer_is_not_a_card_that_is_gone(
 
 
 def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
-    workspace: Workspace, here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, set_cards: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
     """Its base made the other card the one with more free memory, and was read again there at each load."""
-    here(A.model_copy(update={"free_bytes": 1 << 30}), B)
+    set_cards(A.model_copy(update={"free_bytes": 1 << 30}), B)
     client = ChatClient(workspace)
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     client._worker_environment = devices.environment_of("GPU-0", devices.read_cards())
@@ -120,10 +120,10 @@ def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
 
 
 def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
-    make_workspace: Callable[[], Workspace], here, tmp_path: Path
+    make_workspace: Callable[[], Workspace], set_cards, tmp_path: Path
 ):
     """It named none, so that it trained on CUDA's first."""
-    here(A, B.model_copy(update={"free_bytes": 8 << 30}))
+    set_cards(A, B.model_copy(update={"free_bytes": 8 << 30}))
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
     run = running.prepare_run(space, recipe, tmp_path, True, None, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
@@ -147,7 +147,7 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
 
 
 def test_a_command_that_continues_a_run_is_planned_so(
-    make_workspace: Callable[[], Workspace], here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_workspace: Callable[[], Workspace], set_cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It was told to train with sft first, which the run before had done."""
     planned, make, parent = [], running.plan.make, SimpleNamespace(name="before")
@@ -159,9 +159,9 @@ def test_a_command_that_continues_a_run_is_planned_so(
     assert planned[0].continues
 
 
-def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
+def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, set_cards):
     process.require_device(run_of(workspace, wanted_device="GPU-0", advice=PLAN))
-    here(build=PROCESSOR)
+    set_cards(build=PROCESSOR)
     process.require_device(run_of(workspace, wanted_device="cpu"))
     process.require_device(run_of(workspace))
     # of before: it went to the processor, and stays there
@@ -180,23 +180,23 @@ def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
     ],
 )
 def test_a_plan_for_a_card_that_cannot_be_had_says_so_before_anything_is_fetched(
-    workspace: Workspace, here, cards: tuple[Card, ...], build: TorchBuild, said: tuple[str, str]
+    workspace: Workspace, set_cards, cards: tuple[Card, ...], build: TorchBuild, said: tuple[str, str]
 ):
     """It trained on the processor, for weeks, or on another card."""
-    here(*cards, build=build)
+    set_cards(*cards, build=build)
     assert refused(run_of(workspace, wanted_device="GPU-0", advice=PLAN)) == said
 
 
-def test_a_plan_for_a_card_that_named_none_does_not_train_on_the_processor(workspace: Workspace, here):
+def test_a_plan_for_a_card_that_named_none_does_not_train_on_the_processor(workspace: Workspace, set_cards):
     run = run_of(workspace, advice=PLAN)
     with pytest.raises(RunError) as refusal:
         process.keep_device(run, None, False)
     assert refusal.value.message.key == "device.not_used" and "RTX 0" in str(refusal.value)
-    here(build=PROCESSOR)
+    set_cards(build=PROCESSOR)
     assert refused(run) == ("torch_without_cuda", "repair")
 
 
-def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, here):
+def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, set_cards):
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     process.keep_device(run, A, True)
     assert (run.facts().device_uuid, run.facts().device_name) == ("GPU-0", "RTX 0")
@@ -205,15 +205,15 @@ def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, here):
     assert run.facts().device_uuid == "GPU-0"
 
 
-def test_a_run_of_before_that_named_no_card_says_when_it_meets_another(workspace: Workspace, here):
+def test_a_run_of_before_that_named_no_card_says_when_it_meets_another(workspace: Workspace, set_cards):
     run = run_of(workspace, device="cuda:0", device_uuid="GPU-0", device_name="RTX 0")
     process.keep_device(run, B, True)
     (key,) = [event["message"]["key"] for event in run.events() if event["kind"] == "warning"]
     assert key == "device.another" and run.facts().device_uuid == "GPU-1"
 
 
-def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace, here):
-    here(B)
+def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace, set_cards):
+    set_cards(B)
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     assert refused(run) == ("gone", "offer")
     fail(run)
@@ -222,25 +222,25 @@ def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace,
     process.require_device(run)
 
 
-def test_a_card_that_was_taken_is_called_by_its_own_name(workspace: Workspace, here):
+def test_a_card_that_was_taken_is_called_by_its_own_name(workspace: Workspace, set_cards):
     run = run_of(workspace, wanted_device="GPU-1", advice=PLAN, device_uuid="GPU-1", device_name="RTX 1")
-    here(A)
+    set_cards(A)
     with pytest.raises(RunError, match="RTX 1, and that GPU is not available"):
         process.require_device(run)
 
 
-def test_the_planned_card_that_is_back_is_used_after_all(workspace: Workspace, here):
-    here(B)
+def test_the_planned_card_that_is_back_is_used_after_all(workspace: Workspace, set_cards):
+    set_cards(B)
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     refused(run)
     fail(run)
-    here(A, B)
+    set_cards(A, B)
     Runs(workspace).queue_again(run, "command")
     assert run.facts().wanted_device == "GPU-0" and run.facts().offered_device is None
 
 
-def test_nothing_is_taken_that_was_not_offered(workspace: Workspace, here):
-    here(B)
+def test_nothing_is_taken_that_was_not_offered(workspace: Workspace, set_cards):
+    set_cards(B)
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     fail(run)
     Runs(workspace).queue_again(run, "command")
@@ -286,10 +286,10 @@ def on_two(workspace: Workspace, **facts: object) -> RunFolder:
     return Runs(workspace).create(recipe, "command", RunFacts(**of_two, **facts))
 
 
-def test_a_run_of_several_cards_is_started_with_those_that_were_chosen(workspace: Workspace, here):
+def test_a_run_of_several_cards_is_started_with_those_that_were_chosen(workspace: Workspace, set_cards):
     """By uuid, whatever their numbers are, and however much memory another has."""
     more = C.model_copy(update={"free_bytes": 30 << 30})
-    here(more.model_copy(update={"index": 0}), B, A.model_copy(update={"index": 2}))
+    set_cards(more.model_copy(update={"index": 0}), B, A.model_copy(update={"index": 2}))
     run = on_two(workspace)
     assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
     process.require_device(run)
@@ -301,11 +301,11 @@ def test_a_run_of_several_cards_is_started_with_those_that_were_chosen(workspace
 
 @pytest.mark.parametrize(("left", "gone"), [(A, "RTX 1"), (B, "RTX 0")])
 def test_one_of_several_cards_that_is_gone_is_named_and_the_others_go_on_when_they_are_let(
-    workspace: Workspace, here, left: Card, gone: str
+    workspace: Workspace, set_cards, left: Card, gone: str
 ):
     """None that has more memory slips in."""
     more = C.model_copy(update={"free_bytes": 30 << 30})
-    here(left, more)
+    set_cards(left, more)
     run = on_two(workspace)
     assert process.environment(run) == {}
     with pytest.raises(RunError, match=f"{gone}, and that GPU is not available") as refusal:
@@ -318,21 +318,21 @@ def test_one_of_several_cards_that_is_gone_is_named_and_the_others_go_on_when_th
     assert process.recipe_of(run).train.ranks == 1 and run.recipe().train.ranks == 2
 
 
-def test_several_cards_that_are_back_are_all_used_and_none_left_is_offered_another(workspace: Workspace, here):
-    here(C)
+def test_several_cards_that_are_back_are_all_used_and_none_left_is_offered_another(workspace: Workspace, set_cards):
+    set_cards(C)
     run = on_two(workspace)
     assert refused(run) == ("gone", "offer")
     fail(run)
-    here(A, B, C)
+    set_cards(A, B, C)
     Runs(workspace).queue_again(run, "command")
     assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
-    here(C)
+    set_cards(C)
     assert refused(run) == ("gone", "offer")
     fail(run)
     Runs(workspace).queue_again(run, "command")
     assert (run.facts().wanted_device, run.facts().wanted_beside, run.facts().ranks) == ("GPU-2", {}, 1)
 
 
-def test_a_run_with_fewer_ranks_asks_for_no_card_beyond_them(workspace: Workspace, here):
-    here(A)
+def test_a_run_with_fewer_ranks_asks_for_no_card_beyond_them(workspace: Workspace, set_cards):
+    set_cards(A)
     process.require_device(on_two(workspace, ranks=1))

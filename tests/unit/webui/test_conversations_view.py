@@ -53,7 +53,7 @@ def views(shelf: ConversationShelf, *answers: str) -> Iterator[dict[Any, Any]]:
         yield {shelf._base: talked(answer), shelf._tuned: talked(answer and f"{answer} arr")}
 
 
-def asked(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str, again: bool = False) -> str:
+def keep_answers(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str, again: bool = False) -> str:
     *_, last = shelf.keeping(views(shelf, *answers), opened, f"run:{run.id}", "Pirate", [], again)
     return str(last[shelf.opened])
 
@@ -72,8 +72,8 @@ def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when
 
 
 def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: ConversationShelf, run: RunFolder) -> None:
-    id = asked(shelf, run, "", "", "Water")
-    assert asked(shelf, run, id, "", "Wet", again=True) == id
+    id = keep_answers(shelf, run, "", "", "Water")
+    assert keep_answers(shelf, run, id, "", "Wet", again=True) == id
     target = f"run:{run.id}"
     view = shelf.restore("base:starter", id)
     chosen = view[shelf._target]
@@ -85,13 +85,13 @@ def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: Conversation
     drawn = shelf.draw(id, "wet")
     assert drawn[shelf.list]["value"] == id and drawn[shelf.branches]["visible"]
     assert "Version 1 of 2" in drawn[shelf.which] and drawn[shelf.name] == "Rain?"
-    assert asked(shelf, run, "gone", "x") != id, "a conversation that was deleted elsewhere is begun anew"
+    assert keep_answers(shelf, run, "gone", "x") != id, "a conversation that was deleted elsewhere is begun anew"
 
 
 def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_exported(
     shelf: ConversationShelf, run: RunFolder
 ) -> None:
-    id = asked(shelf, run, "", "", "<b>Water</b>")
+    id = keep_answers(shelf, run, "", "", "<b>Water</b>")
     shutil.rmtree(run.path)
     view = shelf.open(id, "base:starter")
     assert view[shelf.opened] == id and shelf._target not in view

@@ -47,14 +47,14 @@ def added(services: Services, tmp_path: Path, rows: list[dict[str, Any]], name: 
     return services.datasets.import_file(tmp_path / f"{name}.jsonl", name).id
 
 
-def asked(number: int) -> list[dict[str, Any]]:
+def numbered_rows(number: int) -> list[dict[str, Any]]:
     return [
         {"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."}
         for i in range(1, number + 1)
     ]
 
 
-def said(update: Any) -> str:
+def value_of(update: Any) -> str:
     return update["value"]
 
 
@@ -91,7 +91,7 @@ def edit(page: DataPage, id: str, number: int, at: int, text: str, **given: Any)
 
 
 def test_rows_are_sent_by_their_place_and_never_all_of_them(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(450))
+    id = added(services, tmp_path, numbered_rows(450))
     part = rows(page, id, begin=400, count=100)
     assert part["total"] == 450 and [row["n"] for row in part["rows"]] == list(range(401, 451))
     assert len(rows(page, id, count=10_000)["rows"]) == 200
@@ -112,7 +112,7 @@ def test_a_long_text_is_sent_whole_only_when_it_is_edited(services: Services, pa
 def test_words_are_sought_in_all_rows_also_in_those_that_cannot_be_used(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
-    id = added(services, tmp_path, [*asked(12), {"question": "And this?", "answer": ""}])
+    id = added(services, tmp_path, [*numbered_rows(12), {"question": "And this?", "answer": ""}])
     assert numbers(page, id) == [*range(1, 14)]
     assert numbers(page, id, words="NUMBER 7?") == [7]
     assert numbers(page, id, words=" and THIS ") == [13]
@@ -132,7 +132,7 @@ def test_a_search_answers_with_what_it_has_and_goes_on(
 ) -> None:
     """Of a million rows the first answer would else come after seconds."""
     monkeypatch.setattr(data_view, "LOOKED_AT", 100)
-    id = added(services, tmp_path, asked(250))
+    id = added(services, tmp_path, numbered_rows(250))
     first = rows(page, id, words="number 24")
     assert [row["n"] for row in first["rows"]] == [24] and first["searching"]
     assert first["place"] == "1 found so far; 100 of 250 rows searched …"
@@ -146,7 +146,7 @@ def test_a_row_that_cannot_be_used_stands_at_its_place_among_the_others(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     flawed = [{"question": "Empty?", "answer": ""}]
-    id = added(services, tmp_path, [*asked(2), *flawed, *asked(2), *flawed])
+    id = added(services, tmp_path, [*numbered_rows(2), *flawed, *numbered_rows(2), *flawed])
     assert numbers(page, id) == [1, 2, 3, 4, 5, 6]
     ask(page, "remove", set=id, numbers=[2])
     edit(page, id, 3, 1, "No longer.")
@@ -177,7 +177,7 @@ def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
     services: Services, page: DataPage, tmp_path: Path, bad: dict[str, Any], question: str
 ) -> None:
     """It was opened as a new row, in JSON, and saving added a second one."""
-    given = asked(3)
+    given = numbered_rows(3)
     given.insert(1, bad)
     id = added(services, tmp_path, given)
     assert ask(page, "cell", set=id, n=2)["cells"][0] == question
@@ -185,7 +185,7 @@ def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
     assert "Row 2" in shown[page.row.title] and shown[page.row.first]["visible"]
     assert shown[page.row.first]["value"] == question and shown[page.row.delete]["visible"]
     saved = page.row.saved(shown[page.row.opened], "And this?", "This.")
-    assert "Saved as version 1: “1 row rewritten”" in said(saved[page.notice])
+    assert "Saved as version 1: “1 row rewritten”" in value_of(saved[page.notice])
     assert rows(page, id, show="problems")["show"] == "all" and numbers(page, id) == [1, 2, 3, 4]
     assert services.datasets.rows(id)[1][1].messages[-1].content == "This."
 
@@ -194,7 +194,7 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     """ "No problems were found" stood beside two of them."""
-    id = added(services, tmp_path, [*asked(3), {"question": "And this?", "answer": ""}])
+    id = added(services, tmp_path, [*numbered_rows(3), {"question": "And this?", "answer": ""}])
 
     def told() -> tuple[str, list[tuple[str, str, str]]]:
         looked = page.mending.look(id)
@@ -210,7 +210,7 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
 def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
-    id = added(services, tmp_path, asked(3))
+    id = added(services, tmp_path, numbered_rows(3))
     shown = opened(page, id, 2)
     assert shown[page.row.first]["value"] == "What is number 2?"
     page.row.saved(shown[page.row.opened], "Who?", "Me.")
@@ -232,7 +232,7 @@ def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(
 
 
 def test_a_cell_is_edited_where_it_stands(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(3))
+    id = added(services, tmp_path, numbered_rows(3))
     assert sentence(edit(page, id, 2, 0, "Who <b>is</b> it?")).startswith("Saved as version 1: “1 row rewritten”")
     edit(page, id, 2, 1, "Me.")
     assert rows(page, id)["rows"][1] | {"why": ""} == {
@@ -270,7 +270,7 @@ def test_a_row_that_the_table_cannot_edit_is_opened(services: Services, page: Da
 
 
 def test_several_rows_are_deleted_at_once(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(30))
+    id = added(services, tmp_path, numbered_rows(30))
     assert sentence(ask(page, "remove", set=id, numbers=[2, 4, 6])).startswith("Saved as version 1: “3 rows removed”")
     stamp = rows(page, id)["stamp"]
     selection = {"set": id, "all": True, "words": "number 1", "numbers": [10, 11]}
@@ -292,11 +292,11 @@ def test_a_set_that_is_deleted_while_its_rows_are_read_is_a_sentence(
         raise FileNotFoundError
 
     monkeypatch.setattr(page.table.views, "get", gone)
-    assert "no longer there" in ask(page, "rows", set=added(services, tmp_path, asked(2)))["error"]
+    assert "no longer there" in ask(page, "rows", set=added(services, tmp_path, numbered_rows(2)))["error"]
 
 
 def test_what_a_browser_should_not_send_is_a_sentence(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(3))
+    id = added(services, tmp_path, numbered_rows(3))
     for name in ("rows", "cell", "write", "remove", "travel"):
         for odd in (None, [], {}, {"set": 7}, {"set": "../x"}, {"set": id, "n": "x", "numbers": "y", "at": []}):
             answer = getattr(page.table.table, name)(odd)
@@ -310,7 +310,7 @@ def test_what_a_browser_should_not_send_is_a_sentence(services: Services, page: 
 def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
-    id, other = added(services, tmp_path, asked(8)), added(services, tmp_path, asked(4), "other")
+    id, other = added(services, tmp_path, numbered_rows(8)), added(services, tmp_path, numbered_rows(4), "other")
     drawn = page.draw(id)
     assert (
         drawn[page.parting.column]["visible"]
@@ -319,7 +319,7 @@ def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
     )
 
     def of(updates: Drawn) -> tuple[str, Any]:
-        return said(updates[page.notice]), updates.get(page.sets, {}).get("value")
+        return value_of(updates[page.notice]), updates.get(page.sets, {}).get("value")
 
     notice, chosen = of(page.parting.joined(id, [other]))
     assert "“mine + other”, 12 rows" in notice and len(services.datasets.rows(chosen)) == 12
@@ -355,44 +355,44 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
 
 
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(2))
+    id = added(services, tmp_path, numbered_rows(2))
     row = opened(page, id, 1)[page.row.opened]
-    assert "cannot be used" in said(page.row.saved(row, "Who?", "")[page.notice])
+    assert "cannot be used" in value_of(page.row.saved(row, "Who?", "")[page.notice])
     new = opened(page, id, 0)[page.row.opened]
-    assert "is not JSON" in said(page.row.saved(new | {"kind": "json"}, "", "{")[page.notice])
+    assert "is not JSON" in value_of(page.row.saved(new | {"kind": "json"}, "", "{")[page.notice])
     assert "no changes to undo" in sentence(ask(page, "travel", set=id, back=True))
     assert services.datasets.get(id).version == 0
 
 
 def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, asked(3))
+    id = added(services, tmp_path, numbered_rows(3))
     mine, other = (opened(page, id, 2)[page.row.opened] for _ in range(2))
     before = ask(page, "cell", set=id, n=2)["mark"]
     page.row.saved(other, "Theirs?", "Theirs.")
     updates = page.row.saved(mine, "Mine?", "Mine.")
-    assert "changed elsewhere" in said(updates[page.notice]) and updates[page.row.first]["value"] == "Theirs?"
+    assert "changed elsewhere" in value_of(updates[page.notice]) and updates[page.row.first]["value"] == "Theirs?"
     assert "changed elsewhere" in sentence(edit(page, id, 2, 1, "Mine.", mark=before))
     assert services.datasets.get(id).version == 1
     page.row.deleted(updates[page.row.opened])
-    assert "deleted elsewhere" in said(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
-    assert "There is no row 2" in said(opened(page, id, 2)[page.notice])
+    assert "deleted elsewhere" in value_of(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
+    assert "There is no row 2" in value_of(opened(page, id, 2)[page.notice])
     services.datasets.delete(id)
     assert "no longer there" in page.draw(id)[page.head] and "error" in ask(page, "rows", set=id)
-    assert said(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
+    assert value_of(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
     assert page.mending.look(id)[page.mending.filters] is None
 
 
 def test_a_row_that_is_opened_shows_what_the_model_reads(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, [*asked(2), {"question": "And this?", "answer": ""}])
-    assert "once the model is on this PC" in said(page.row.as_read({"set": id, "number": 2}, "starter"))
-    assert said(page.row.as_read({"set": id, "number": 3}, "starter")) == "", "it is not learned from"
+    id = added(services, tmp_path, [*numbered_rows(2), {"question": "And this?", "answer": ""}])
+    assert "once the model is on this PC" in value_of(page.row.as_read({"set": id, "number": 2}, "starter"))
+    assert value_of(page.row.as_read({"set": id, "number": 3}, "starter")) == "", "it is not learned from"
     for odd in (None, {"set": id, "number": 0}, {"set": 3, "number": "x"}):
         assert "value" not in page.row.as_read(odd, "starter")
     assert opened(page, id, 1)[page.row.tokens]["visible"] and not opened(page, id, 0)[page.row.tokens]["visible"]
 
 
 def mend_with(page: DataPage, id: str, kind: str, action: str, argument: str = "", value: str = "") -> str:
-    return said(page.mending.mend([kind, action, argument, id, value]))
+    return value_of(page.mending.mend([kind, action, argument, id, value]))
 
 
 def offered(page: DataPage, id: str) -> list[list[str]]:
@@ -402,7 +402,7 @@ def offered(page: DataPage, id: str) -> list[list[str]]:
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
-    id = added(services, tmp_path, [*asked(5), *asked(3)])
+    id = added(services, tmp_path, [*numbered_rows(5), *numbered_rows(3)])
     assert ["repeated", "remove", "", id] in offered(page, id)
     assert "Remove these rows (3)" in page.mending.look(id)[page.mending.problems]
     assert "“3 rows removed”" in mend_with(page, id, "repeated", "remove")
@@ -410,7 +410,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     assert ["repeated", "remove", "", id] not in offered(page, id)  # counted anew
     assert "can be fixed" in mend_with(page, id, "repeated", "remove")  # by a page that still shows the button
     for odd in (None, [], [None] * 5, ["repeated"], [[]] * 5):
-        assert "earlier version" in said(page.mending.mend(odd))
+        assert "earlier version" in value_of(page.mending.mend(odd))
 
 
 def test_what_a_row_says_stays_text_beside_its_problem(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_the_problems_of_a_small_set_come_with_it_and_move_no_rows(
     services: Services, page: DataPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They came above the rows a moment later, and a click met another row."""
-    id = added(services, tmp_path, [*asked(5), *asked(2)])
+    id = added(services, tmp_path, [*numbered_rows(5), *numbered_rows(2)])
     assert "repeat an earlier row" in page.draw(id)[page.mending.problems]
     monkeypatch.setattr(data, "FOUND_AT_ONCE", 6)
     assert page.mending.problems not in page.draw(id), "of a large one they take a while"
@@ -447,10 +447,10 @@ def test_the_problems_of_a_small_set_come_with_it_and_move_no_rows(
 
 def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, page: DataPage, tmp_path: Path) -> None:
     """Datasets were added in Train alone."""
-    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked(4)), "utf-8")
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbered_rows(4)), "utf-8")
     updates = drop(page, tmp_path / "faq.jsonl")
     id = updates[page.sets]["value"]
-    assert "“faq” was added" in said(updates[page.notice]) and len(services.datasets.rows(id)) == 4
+    assert "“faq” was added" in value_of(updates[page.notice]) and len(services.datasets.rows(id)) == 4
     assert updates[page.sets]["choices"][0][1] == id
     (tmp_path / "odd.csv").write_text("x,y\nshort,a far longer text than the other\nb,and another text\n", "utf-8")
     updates = drop(page, tmp_path / "odd.csv")
@@ -460,21 +460,21 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
     assert "how it is to be read" in shown and "No problems" not in shown
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     updates = drop(page, tmp_path / "empty.jsonl")
-    assert "lg-bad" in said(updates[page.notice]) and page.sets not in updates
+    assert "lg-bad" in value_of(updates[page.notice]) and page.sets not in updates
     (tmp_path / "recipe.yaml").write_text("train: {num_train_epochs: 1}\n", "utf-8")
-    assert "is a recipe" in said(drop(page, tmp_path / "recipe.yaml")[page.notice])
+    assert "is a recipe" in value_of(drop(page, tmp_path / "recipe.yaml")[page.notice])
     assert len([info for info in services.datasets.list() if info.origin == "imported"]) == 2
     assert list(tmp_path.glob("*.*")) == [], "gradio's copies"
 
 
 def test_a_set_is_deleted_here_and_another_is_opened(services: Services, page: DataPage, tmp_path: Path) -> None:
     """It was deleted under Settings."""
-    id, other = added(services, tmp_path, asked(2)), added(services, tmp_path, asked(3), "other")
+    id, other = added(services, tmp_path, numbered_rows(2)), added(services, tmp_path, numbered_rows(3), "other")
     updates = page.deleted(other)
-    assert "was deleted" in said(updates[page.notice]) and updates[page.sets]["value"] == id
+    assert "was deleted" in value_of(updates[page.notice]) and updates[page.sets]["value"] == id
     assert not services.datasets.knows(other)
     assert page.sets not in page.deleted(None), "the person thought better of it"
-    assert "lg-bad" in said(page.deleted("sample:pirate_answers")[page.notice])
+    assert "lg-bad" in value_of(page.deleted("sample:pirate_answers")[page.notice])
     assert services.datasets.knows("sample:pirate_answers")
 
 
@@ -482,7 +482,7 @@ def test_the_page_opens_with_the_newest_set_and_leaves_a_choice_alone(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     assert page.entered(None)["value"].startswith("sample:")
-    id = added(services, tmp_path, asked(2))
+    id = added(services, tmp_path, numbered_rows(2))
     assert page.entered(None)["value"] == id and "value" not in page.entered("sample:pirate_answers")
     row = opened(page, id, 1)[page.row.opened]
     assert page.row.column not in page.draw(id, row)
@@ -492,7 +492,7 @@ def test_the_page_opens_with_the_newest_set_and_leaves_a_choice_alone(
 def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
-    id = added(services, tmp_path, asked(450))
+    id = added(services, tmp_path, numbered_rows(450))
     delete(page, id, 1)
     layers = [
         Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
@@ -511,19 +511,19 @@ def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f"I am {{{{name}}}} of {i}."} for i in range(4)]
-    id = added(services, tmp_path, [*rows, *asked(30)])
+    id = added(services, tmp_path, [*rows, *numbered_rows(30)])
     assert ["placeholders", "remove", "", id] in offered(page, id)
     assert ["placeholders", "fill", "{{name}}", id] in offered(page, id)
     mend_with(page, id, "placeholders", "remove", value="Kim")
     assert "Kim" not in str([example.as_dict() for _, example in services.datasets.rows(id)])
     assert len(services.datasets.rows(id)) == 30
-    other = added(services, tmp_path, [*rows, *asked(31)], "other")
+    other = added(services, tmp_path, [*rows, *numbered_rows(31)], "other")
     mend_with(page, other, "placeholders", "fill", "{{name}}", "Kim")
     assert services.datasets.rows(other)[0][1].messages[-1].content == "I am Kim of 0."
 
 
 def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, page: DataPage, tmp_path: Path) -> None:
-    given = asked(30)
+    given = numbered_rows(30)
     id = added(services, tmp_path, [*given, *given[:25], {"question": "", "answer": "nothing asked"}])
     assert ("repeated", "Duplicates", "25") in page.mending.look(id)[page.mending.filters]["filters"]
     assert numbers(page, id, show="repeated") == [*range(31, 56)]
@@ -537,8 +537,8 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
 
 
 def test_a_view_of_many_rows_takes_eight_bytes_a_row(services: Services, page: DataPage, tmp_path: Path) -> None:
-    view = View(services.datasets.rows(added(services, tmp_path, asked(1000))))
+    view = View(services.datasets.rows(added(services, tmp_path, numbered_rows(1000))))
     assert view._numbers.nbytes + view._codes.nbytes == 8 * len(view)
     for number in range(10):
-        page.table.views.get(RowFilter(added(services, tmp_path, asked(2 + number), f"set {number}")))
+        page.table.views.get(RowFilter(added(services, tmp_path, numbered_rows(2 + number), f"set {number}")))
     assert len(page.table.views._kept) == data_view.KEPT

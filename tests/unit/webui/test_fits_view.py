@@ -27,12 +27,12 @@ def result(there: Budget, **train: int) -> FormResult:
     return FormResult(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
 
 
-@pytest.mark.parametrize(("language", "said"), [("en", "2 GPUs together"), ("zh", "2 张显卡一起训练")])
-def test_a_plan_for_several_cards_says_how_many_and_which_is_the_smallest(language: str, said: str) -> None:
+@pytest.mark.parametrize(("language", "sentence"), [("en", "2 GPUs together"), ("zh", "2 张显卡一起训练")])
+def test_a_plan_for_several_cards_says_how_many_and_which_is_the_smallest(language: str, sentence: str) -> None:
     both = Budget(kind="card", name="RTX 4090", sold_gb=12.0, free_gib=11.0, ranks=2, smallest="RTX 3060")
     drawn = plan_view.card(result(both), Wording(language))
-    assert said in drawn and "RTX 3060" in drawn and "RTX 4090" not in drawn
-    assert said not in plan_view.card(result(both.model_copy(update={"ranks": 1})), Wording(language))
+    assert sentence in drawn and "RTX 3060" in drawn and "RTX 4090" not in drawn
+    assert sentence not in plan_view.card(result(both.model_copy(update={"ranks": 1})), Wording(language))
 
 
 def test_a_plan_with_offloaded_layers_says_on_its_card_what_they_need_and_take() -> None:

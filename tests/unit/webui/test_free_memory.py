@@ -123,20 +123,20 @@ def view(state: State = State.RUNNING, seconds_total: float | None = None, **fac
 MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.0}
 
 
-def said(shown: RunView) -> str:
+def memory_text(shown: RunView) -> str:
     return "".join([*memory.now(shown, W), *memory.lines(shown, W)])
 
 
 def test_predicted_and_measured_stand_beside_each_other() -> None:
-    assert "estimated 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
-    assert "Adjusted by measurements of 2 runs on this PC: ×1.08." in said(
+    assert "estimated 1.31 GiB, measured 1.42 GiB" in memory_text(view(memory=MEASURED))
+    assert "Adjusted by measurements of 2 runs on this PC: ×1.08." in memory_text(
         view(memory=MEASURED | {"runs": 2, "factor": 1.08})
     )
-    assert "orrected" not in said(view(memory=MEASURED))
-    assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in said(
+    assert "orrected" not in memory_text(view(memory=MEASURED))
+    assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in memory_text(
         view(memory=MEASURED | {"peak_gib": 1.6})
     )
-    assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
+    assert memory_text(view(memory=MEASURED | {"measured_gib": None})) == "" == memory_text(view())
 
 
 def test_each_process_of_a_run_on_several_gpus_has_its_line_while_it_is_at_work() -> None:
@@ -148,7 +148,9 @@ def test_each_process_of_a_run_on_several_gpus_has_its_line_while_it_is_at_work(
 
     def of(state: State, *ranks: RankUse) -> str:
         shown = view(state)
-        return said(replace(shown, row=replace(shown.row, status=shown.row.status.model_copy(update={"ranks": ranks}))))
+        return memory_text(
+            replace(shown, row=replace(shown.row, status=shown.row.status.model_copy(update={"ranks": ranks})))
+        )
 
     lines = of(State.RUNNING, *used)
     assert "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load" in lines
@@ -157,30 +159,34 @@ def test_each_process_of_a_run_on_several_gpus_has_its_line_while_it_is_at_work(
 
 
 def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
-    assert "about 4 min estimated before the start, about 5 min in total" in said(
+    assert "about 4 min estimated before the start, about 5 min in total" in memory_text(
         view(seconds_total=300, predicted_seconds=240)
     )
-    assert "before" not in said(view(seconds_total=300))
+    assert "before" not in memory_text(view(seconds_total=300))
     over = view(
         State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310}
     )
-    assert "about 4 min estimated before the start, about 5 min estimated after 20 steps, took 5 min" in said(over)
+    assert "about 4 min estimated before the start, about 5 min estimated after 20 steps, took 5 min" in memory_text(
+        over
+    )
     for ended in (State.STOPPED, State.COMPLETED):  # completed: nothing had improved for long enough
         short = view(ended, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 61})
         early = replace(
             short, row=replace(short.row, status=short.row.status.model_copy(update={"step": 30, "total_steps": 90}))
         )
-        assert "Time: took 1 min" in said(early) and "estimated" not in said(early)
+        assert "Time: took 1 min" in memory_text(early) and "estimated" not in memory_text(early)
 
 
 def test_a_spill_is_on_the_card_while_it_lasts() -> None:
     spill = {"kind": "shared_memory", "over_gib": 1.5, "slower": 6.0, "step": 40}
-    assert "1.5 GiB more than the GPU has" in said(view(spill=spill)) and "6.0 times" in said(view(spill=spill))
+    assert "1.5 GiB more than the GPU has" in memory_text(view(spill=spill)) and "6.0 times" in memory_text(
+        view(spill=spill)
+    )
     assert (
-        said(view(State.COMPLETED, spill=spill))
+        memory_text(view(State.COMPLETED, spill=spill))
         == ""
-        == said(view(spill=None))
-        == said(view(spill={"of": "another version"}))
+        == memory_text(view(spill=None))
+        == memory_text(view(spill={"of": "another version"}))
     )
 
 

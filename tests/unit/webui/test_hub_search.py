@@ -47,7 +47,7 @@ def planner(tmp_path: Path) -> Planner:
     return Planner(Services.open(Workspace.open(tmp_path / "workspace")))
 
 
-def asked(planner: Planner, words: object = "big", language: str = "en") -> str:
+def search_markup(planner: Planner, words: object = "big", language: str = "en") -> str:
     update = HubSearch(planner.services, planner.budget_or_here, Wording(language)).search_hub(
         "size:8", words, "starter"
     )
@@ -59,7 +59,7 @@ def asked(planner: Planner, words: object = "big", language: str = "en") -> str:
 def test_what_trains_here_comes_first_and_what_can_be_no_base_last_and_is_no_button(
     hub, planner, language: str
 ) -> None:
-    markup = asked(planner, language=language)
+    markup = search_markup(planner, language=language)
     assert re.findall(r'data-model="([^"]+)"', markup) == ["o/big-1b", "o/big-gated", "o/big-70b"]
     assert markup.index("o/big-70b") < markup.index("o/big-GGUF")
     assert "{" not in markup and "None" not in markup and "<mit>" not in markup and "&lt;mit&gt;" in markup
@@ -70,29 +70,29 @@ def test_nothing_is_asked_of_the_hub_while_a_person_types(hub, planner) -> None:
     part = ModelShelf(planner.services, planner.budget_or_here, Wording("en"))
     part.draw("size:8", "big", True, False, "", "starter")
     assert hub.requests == []
-    asked(planner)
+    search_markup(planner)
     assert hub.requests == ["GET /api/models"]
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "sentence"),
     [(429, None, "limiting requests"), (500, None, "status 500"), (None, b"<html>Sign in</html>", "sign-in page")],
 )
 def test_a_hub_that_fails_is_a_sentence_and_no_row(
-    hub, planner, status: int | None, body: bytes | None, said: str
+    hub, planner, status: int | None, body: bytes | None, sentence: str
 ) -> None:
     hub.status, hub.body = status, body
-    markup = asked(planner)
-    assert said in markup and "lg-warn" in markup and "<li" not in markup and "<html>" not in markup
+    markup = search_markup(planner)
+    assert sentence in markup and "lg-warn" in markup and "<li" not in markup and "<html>" not in markup
 
 
 @pytest.mark.parametrize("words", ["", "  ", None, 7, "x" * 300])
 def test_words_that_cannot_be_searched_for_are_said(hub, planner, words: object) -> None:
-    assert "Enter at least one word" in asked(planner, words) and hub.requests == []
+    assert "Enter at least one word" in search_markup(planner, words) and hub.requests == []
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(hub, planner) -> None:
-    assert "has no model matching “small japanese”" in asked(planner, "small japanese")
+    assert "has no model matching “small japanese”" in search_markup(planner, "small japanese")
 
 
 def test_packed_numbers_are_no_size() -> None:

@@ -66,12 +66,12 @@ def test_what_was_not_counted_exactly_is_said_to_be_estimated(wording: Wording, 
     assert estimated not in plain(learned_view.counters(COUNTS, wording))
 
 
-@pytest.mark.parametrize(("wording", "said"), [(EN, "1 of 2 rows is skipped"), (ZH, "2 行中有 1 行已跳过")])
-def test_rows_that_the_template_refuses_are_told_of_beside_what_is_learned(wording: Wording, said: str) -> None:
+@pytest.mark.parametrize(("wording", "sentence"), [(EN, "1 of 2 rows is skipped"), (ZH, "2 行中有 1 行已跳过")])
+def test_rows_that_the_template_refuses_are_told_of_beside_what_is_learned(wording: Wording, sentence: str) -> None:
     step, counted = DataStep(None, wording), preview([40, 60])
-    assert said not in plain(step.counters_of(counted, 64, "cut"))
+    assert sentence not in plain(step.counters_of(counted, 64, "cut"))
     counted.refused.add(2, msg("template.no_tools"))
-    assert said in plain(step.counters_of(counted, 64, "cut")) and wording.t("template.no_tools") in plain(
+    assert sentence in plain(step.counters_of(counted, 64, "cut")) and wording.t("template.no_tools") in plain(
         step.counters_of(counted, 64, "cut")
     )
 

@@ -70,19 +70,19 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 
 
 @pytest.mark.parametrize(
-    ("which", "repo", "said"),
+    ("which", "repo", "sentence"),
     [(None, "anna/pirate", "First choose"), ("../..", "anna/pirate", "First choose"), ({}, 7, "First choose"), ("own",
         None, "owner/name"),
      ("own", "<img src=x>", "&lt;img")],
 )  # fmt: skip
 def test_what_cannot_be_is_a_sentence_and_no_button(
-    workspace: Workspace, result: ExportResult, which: object, repo: object, said: str
+    workspace: Workspace, result: ExportResult, which: object, repo: object, sentence: str
 ) -> None:
     shows = panel(workspace)
     drawn = shows.list(result.run, result.name if which == "own" else which, repo, [], {})
     notice = drawn[shows.notice]["value"]
     assert not drawn[shows.files]["visible"] and not drawn[shows.send]["visible"]
-    assert said in notice and "<img" not in notice
+    assert sentence in notice and "<img" not in notice
 
 
 def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(

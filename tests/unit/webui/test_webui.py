@@ -399,7 +399,7 @@ def webui(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (["--host", "198.51.100.7"], "--host 198.51.100.7 cannot be used"),
         (["--host", "no-such-pc.invalid"], "--host no-such-pc.invalid cannot be used"),
@@ -410,9 +410,9 @@ def webui(*arguments: str) -> subprocess.CompletedProcess:
         (["--what"], "--what"),
     ],
 )
-def test_a_bad_argument_gives_one_sentence_and_exit_2(arguments: list[str], said: str):
+def test_a_bad_argument_gives_one_sentence_and_exit_2(arguments: list[str], sentence: str):
     result = webui(*arguments)
-    assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert result.returncode == 2 and sentence in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path):

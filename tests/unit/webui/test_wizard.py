@@ -176,7 +176,7 @@ def test_cards_are_whatever_a_browser_sends(planner: Planner, cards: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("visible", "build", "said"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")]
+    ("visible", "build", "sentence"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")]
 )
 def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
     services: Services,
@@ -184,12 +184,12 @@ def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
     monkeypatch: pytest.MonkeyPatch,
     visible: str | None,
     build: str | None,
-    said: str,
+    sentence: str,
 ) -> None:
     """PyPI's torch for Windows has no +cpu in its version, so that nothing was said."""
     two_cards(services, monkeypatch, visible, build)
     result = planner.look(form(), EN)
-    assert said in EN.render(result.note) and "{" not in ZH.render(result.note)
+    assert sentence in EN.render(result.note) and "{" not in ZH.render(result.note)
     assert device(planner) == ("cpu" if visible else "GPU-0")
 
 
@@ -365,7 +365,7 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"model": "../../etc"}, "is not a model name"),
         ({"data": "../../etc/passwd"}, "no dataset"),
@@ -383,9 +383,9 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
         ({"settings": {"adapter.target_parameters": "experts"}}, "no routed experts"),
     ],
 )
-def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: str) -> None:
+def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, sentence: str) -> None:
     result = planner.look(form(**changes), EN)
-    assert said in EN.render(result.problem) and ZH.render(result.problem) != EN.render(result.problem)
+    assert sentence in EN.render(result.problem) and ZH.render(result.problem) != EN.render(result.problem)
 
 
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
