@@ -78,8 +78,9 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
 
 
 def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
-    """Return the secret that opens the door: that of USER:PASSWORD, else a new key if others can reach the page; None
-    for no door, which is for this PC only. Raises _Refusal for an unusable or short password."""
+    """Return the secret that opens the door, or None for no door. auth: USER:PASSWORD of --auth; without it a new key
+    is generated if others can reach the page. Raises _Refusal if user or password is missing, or the password is too
+    short for a page that others reach."""
     if auth is None:
         return None if reach.is_this_pc_only else DoorSecret.generate()
     user, colon, password = auth.partition(":")
@@ -91,8 +92,9 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """Open the page of the app that has the workspace, if there is one; else serve ours until it ends. Returns the exit
-    status. Raises _Refusal."""
+    """If another app has the workspace open, print its address, open its page in the browser and return 0; else serve
+    ours until it ends. Returns the exit status. Raises _Refusal if the workspace's folder, host or port cannot be
+    used."""
     ownership, url = Ownership(workspace), f"http://{options.reach.local}:{options.port}/"
     try:
         other = ownership.claim(url)
@@ -121,7 +123,7 @@ def check_port(reach: Reach, port: int, w: Wording) -> None:
 
 
 def refused(reach: Reach, port: int) -> OSError | None:
-    """Return the error that prevents listening on the port; None if there is none."""
+    """Return the error that prevents listening on the port at reach's host; None if there is none."""
     family = socket.AF_INET6 if ":" in reach.host else socket.AF_INET
     with socket.socket(family) as probe:
         if sys.platform != "win32":  # there it would allow two servers on one port
@@ -134,7 +136,8 @@ def refused(reach: Reach, port: int) -> OSError | None:
 
 
 def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
-    """Return a refusal that names the next free port."""
+    """Return the refusal for a taken port, with the next free port above it (else below it) as a suggestion. error: why
+    it could not be opened."""
     others = (*range(port + 1, min(port + 100, 65536)), *range(max(1024, port - 100), port))
     free = next((other for other in others if refused(reach, other) is None), 8080)
     return _Refusal(w.t("page.port_taken", port=port, reason=_reason(error), free=free))
@@ -145,8 +148,9 @@ def _reason(error: Exception) -> str:
 
 
 def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownership, url: str, w: Wording) -> int:
-    """Serve the page, open the browser and print its addresses; wait until Ctrl-C or SIGTERM, then pause the run that
-    trains, and wait for it; return 0. Raises _Refusal if the workspace or port cannot be used."""
+    """Serve the page, open the browser (except with --no-browser) and print its addresses; wait until Ctrl-C or
+    SIGTERM, then pause the run that trains, wait for it and return 0. url: of this PC, without the key. Raises _Refusal
+    if the log cannot be written, or the port is taken."""
     over = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):

@@ -89,7 +89,8 @@ HTML_LANG = (
 
 
 def build(services: Services) -> gr.Blocks:
-    """Build all pages. Their handlers hold services; the state of a visitor is only in gr.State."""
+    """Return the whole app: a page for each language, whose handlers hold services; the state of a visitor is only in
+    gr.State."""
     with without_intermediate_apps():
         return _build(services)
 

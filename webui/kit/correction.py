@@ -8,7 +8,8 @@ from webui.kit.wording import Wording
 
 
 def corrected_line(correction: Correction | None, w: Wording) -> Html | None:
-    """ "Corrected by 3 runs on this PC: ×1.04." """
+    """Return the sentence that an estimate was corrected by earlier runs: "Corrected by 3 runs on this PC: ×1.04.";
+    None without a correction."""
     if correction is None:
         return None
     return tag("p", factor_sentence(correction.factor, correction.runs, w), class_="lg-quiet lg-corrected")

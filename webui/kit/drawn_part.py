@@ -31,12 +31,14 @@ def drawn_part(
     act: Callable[[JsonObject], JsonObject],
     waiting: str = "",
 ) -> gr.HTML:
-    """Return a part of a page that `draw` draws, again after POLL_MS or IDLE_POLL_MS and only if it changed, and whose
-    buttons `act` answers; both get any JSON from a browser, and may raise GarageError, which is shown. `act` also gets
-    IS_LOCAL: whether the browser runs on this PC. waiting: shown until it is first drawn."""
+    """Return a part of a page that `draw` draws, again every POLL_MS or IDLE_POLL_MS and sent only if it changed, and
+    whose buttons `act` answers, with an answer for the script. Both get any JSON from a browser, and may raise
+    GarageError, which is shown. `act` also gets IS_LOCAL: whether the browser runs on this PC. value: initial value of
+    the component. waiting: HTML that is shown until it is first drawn."""
 
     def redraw(request: object) -> JsonObject:
-        """Return the HTML if it has changed since request["mark"]."""
+        """Return the mark of the HTML, the wait until the next request in ms ("wait_ms"), and the HTML itself if it has
+        changed since request["mark"]."""
         request = request if isinstance(request, dict) else {}
         try:
             html = draw(request)
@@ -68,7 +70,7 @@ def drawn_part(
 
 
 def fields_sent(request: JsonObject) -> JsonObject:
-    """Return the values of a part's fields, by name, of any JSON from a browser."""
+    """Return the values of a part's fields by name, from any JSON that a browser sent; {} if it has none."""
     fields = request.get("fields")
     return fields if isinstance(fields, dict) else {}
 
@@ -76,8 +78,9 @@ def fields_sent(request: JsonObject) -> JsonObject:
 def select(
     name: str, label: str, options: Sequence[tuple[str, str]], chosen: str, owner: str = "", **attributes: str | None
 ) -> Html:
-    """Return a labelled list of choices. owner: the value that its options depend on; another one makes another field.
-    attributes: such as data_act, which is pressed when it changes."""
+    """Return a labelled list of choices. options: (label, value). chosen: the selected value. owner: the value that the
+    options depend on; another one makes another field, which forgets what was chosen. attributes: of the select
+    element, such as data_act, the action when it changes."""
     listed = (tag("option", text, value=value, selected=value == chosen) for text, value in options)
     id = f"ep-{name}-{owner}" if owner else f"ep-{name}"
     return tag(

@@ -21,6 +21,6 @@ def finding_card(finding: Diagnosis, w: Wording) -> Html:
 
 
 def count_line(findings: Sequence[Diagnosis], ids: Sequence[str], w: Wording) -> str:
-    """Return the number of findings with these ids, for the line of a folded step; "" for none."""
+    """Return in words how many of the findings have one of these ids, for the line of a folded step; "" for none."""
     count = sum(finding.id in ids for finding in findings)
     return w.t("findings_view.count", count=count) if count else ""

@@ -69,8 +69,8 @@ def about(wording: Wording, seconds: float | None) -> str:
 def _roughly(
     wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str
 ) -> str:
-    """Return a time rounded to 5 s, minutes (below 90), hours and minutes (below 48 h) or days, by the key of that
-    unit; "" if unknown."""
+    """Return a time rounded to 5 s, minutes (from 50 s), hours and minutes (from 90 min) or days (from 48 h), in the
+    sentence units.<key> of that unit; "" if it is unknown."""
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
@@ -124,7 +124,7 @@ def clock(seconds_since_1970: float | None) -> str:
 
 
 def _local(seconds_since_1970: object) -> time.struct_time | None:
-    """Return the local time; None for a value from a file that is no time."""
+    """Return a number of seconds since 1970 as local time; None for 0 and for a value from a file that is no time."""
     try:
         return (
             time.localtime(seconds_since_1970)
@@ -199,6 +199,7 @@ def model_name(model_id: str, w: Wording) -> str:
 
 
 def data_name(row: RunRow, w: Wording) -> str:
+    """Return the name of a run's dataset: the title of a sample in the page's language, else its id."""
     sample = sample_of(row.data)
     if not sample or not sample.title or not row.data:
         return row.data

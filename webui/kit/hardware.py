@@ -80,8 +80,8 @@ def why_no_card(nvidia: Nvidia, w: Wording) -> str:
 
 
 def _card(card: Card, chosen: bool, w: Wording) -> Html:
-    """Return a GPU's name, whether it is the one that is used, why it is left out, and its numbers; or that it was
-    lost."""
+    """Return a GPU as HTML: its name, why it is left out (if so), and its numbers; of a lost one only that. chosen:
+    mark it as the one that is used."""
     badge = tag("span", w.t("hardware_view.chosen"), class_="lg-badge lg-plain") if chosen else None
     head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
     if card.lost:
@@ -170,12 +170,14 @@ def gib(w: Wording, count: int) -> str:
 
 
 def _ram(machine: Machine, key: str, w: Wording) -> str:
+    """Return this PC's free and total RAM by the sentence hardware_view.<key>; "unknown" if one of them is."""
     if machine.ram_free_bytes is None or machine.ram_total_bytes is None:
         return _unknown(w)
     return w.t(f"hardware_view.{key}", free=gib(w, machine.ram_free_bytes), total=gib(w, machine.ram_total_bytes))
 
 
 def _with_unit(value: float | None, unit: str, w: Wording) -> str:
+    """Return a number with its unit: "65 °C"; "unknown" for None."""
     return _unknown(w) if value is None else f"{number(w, value)} {unit}"
 
 

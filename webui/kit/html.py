@@ -33,6 +33,7 @@ def tag(name: str, *children: str | None, **attributes: str | int | float | bool
 
 
 def join(children: Iterable[str | None]) -> Html:
+    """Return texts as one piece of HTML: Html as it is, any other text escaped, None left out."""
     return Html(
         "".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None)
     )
@@ -53,7 +54,8 @@ def placeholder(sentence: str, title: str | None = None) -> Html:
 
 
 def notice(sentence: str, tone: str = "bad") -> Html:
-    """Return one sentence beside a button, read out when it appears. tone: bad, warn, ok or plain. Empty for ""."""
+    """Return a sentence as a notice, which screen readers read out when it appears; empty for "". tone: bad, warn, ok
+    or plain."""
     if not sentence:
         return Html("")
     return tag("p", sentence, class_=f"lg-notice lg-{tone}", role="alert" if tone == "bad" else "status")
@@ -68,7 +70,8 @@ def bar(label: str, percent: int | None) -> Html:
 
 
 def share_bar(share: float, interval: tuple[float, float] | None = None) -> Html:
-    """Return a share as a bar with its interval, all from 0 to 1. Words beside it say the same."""
+    """Return a share as a bar with its confidence interval, all from 0 to 1. Screen readers skip it: words beside it
+    say the same."""
     low, high = (round(100 * end) for end in interval or (0, 0))
     span = tag("b", style=f"left:{low}%;width:{high - low}%") if interval else None
     return tag("span", tag("i", style=f"width:{round(100 * share)}%"), span, class_="lg-win-bar", aria_hidden="true")

@@ -78,6 +78,8 @@ class Poller:
     """All live parts of one page behind one handler, so that a page costs one small request a second."""
 
     def __init__(self, services: Services, parts: Sequence[LivePart], opened: Component, planning: gr.State):
+        """opened: the hidden field with the id of the run that the page has open. planning: the state of
+        ViewContext.planning."""
         self.services, self._parts, self.opened, self.planning = services, parts, opened, planning
         self._sent = gr.State([])
 
@@ -90,8 +92,8 @@ class Poller:
         return [self._sent, *(part.component for part in self._parts)]
 
     def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> Updates:
-        """Return the live parts that have changed. sent: marks of the updates this page was last sent. opened: the run
-        that it has open."""
+        """Return the updates of those live parts that have changed, with the new marks. sent: the marks of the updates
+        that this page was sent last. opened: id of the run that it has open."""
         self.services.standby.note_page()
         return self._beat(sent, ViewContext(self.services.snapshots.now(), opened, bool(planning)))
 
@@ -101,7 +103,8 @@ class Poller:
         return self._beat(sent, ViewContext(self.services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, sent: list[str] | None, context: ViewContext) -> Updates:
-        """Return the new marks, and the updates of parts whose mark is not that of `sent`."""
+        """Return the updates of parts whose mark is not that in `sent`, and the new marks; {} if none has changed. All
+        parts are updated if `sent` has another number of marks."""
         updates = [part.show(context) for part in self._parts]
         marks = [mark(update) for update in updates]
         if marks == sent:
@@ -111,7 +114,7 @@ class Poller:
         return {self._sent: marks, **{part.component: update for part, was, mark, update in each if was != mark}}
 
     def wire(self, page: gr.Blocks, timer: gr.Timer) -> Dependency:
-        """Connect the timer, and return the page's first update."""
+        """Connect the timer and the loading of the page to updates; return the event of loading."""
         timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
         return self.wire_first(page)
 
@@ -126,16 +129,18 @@ class Poller:
         )
 
     def after(self, event: Dependency) -> Dependency:
-        """Show the effect of an event at once."""
+        """Update the live parts as soon as an event has ended; return the event of that update."""
         return event.then(self.now, self.inputs, self.outputs, **AT_ONCE)
 
 
 def mark(update: object) -> str:
+    """Return a short hash of an update, by which two are compared."""
     return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "bad") -> Update:
-    """Run a button's action and return its notice: `done`, or in that tone the error."""
+    """Run a button's action and return an update of its notice: with `done` (hidden if ""), or with the message of a
+    GarageError in this tone."""
     try:
         act()
     except GarageError as error:

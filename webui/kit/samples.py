@@ -9,13 +9,15 @@ from webui.kit.wording import Wording
 
 
 def title(info: DatasetInfo, wording: Wording) -> str:
+    """Return a dataset's title: of a sample in the page's language, else its name, else its id."""
     sample = sample_of(info.id)
     name = info.id.removeprefix("sample:")
     return wording.preset(sample.title, f"sample_{name}_title") if sample and sample.title else info.name or info.id
 
 
 def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:
-    """(label, id) for a list of choices: title, origin, and the number of rows, or of bytes if it was not read yet."""
+    """Return (label, id) of a dataset for a list of choices. The label has its title, origin, and number of rows, or of
+    bytes if it was not read yet."""
     size = (
         format.rows(wording, info.good_rows) if info.good_rows is not None else format.bytes_used(wording, info.bytes)
     )

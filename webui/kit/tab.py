@@ -36,6 +36,7 @@ def when_opened(tab: gr.Tab, draw: Callable[[], None]) -> None:
 
 
 def _drawn_blocks() -> list[Block]:
+    """Return the blocks that the render function at work has drawn so far; [] outside of one."""
     config, renderable = LocalContext.blocks_config.get(), LocalContext.renderable.get()
     return [block for block in config.blocks.values() if block.rendered_in is renderable] if config else []
 
@@ -44,15 +45,19 @@ class TabPoller(Poller):
     """The live parts of a tab, which are updated with the clock while the tab is open."""
 
     def __init__(self, page: Poller, parts: Sequence[LivePart]):
+        """page: the poller of the parts outside of the tabs."""
         super().__init__(page.services, parts, page.opened, page.planning)
         self._page = page
 
     def wire_tab(self, page: gr.Blocks, tab: gr.Tab) -> None:
+        """Update the tab's live parts at each tick of the page's clock while the tab is open, when it is opened, and
+        when the page is loaded."""
         beat = gr.Button("", visible="hidden", elem_id=f"beat-{tab.id}", elem_classes="lg-beat")  # pressed by BEAT
         beat.click(self.beat, self.inputs, self.outputs, **AT_ONCE)
         tab.select(self.now, self.inputs, self.outputs, **AT_ONCE)
         self.wire_first(page)
 
     def after(self, event: Dependency) -> Dependency:
-        """Show the effect of an event at once, in the tab and in the page around it."""
+        """Update the live parts of the tab, then those of the page around it, as soon as an event has ended; return the
+        event of the latter."""
         return self._page.after(super().after(event))

@@ -10,7 +10,7 @@ IS_LOCAL = "is_here"  # in values from a page: true if its browser runs on this 
 
 
 def is_local(request: gr.Request) -> bool:
-    """Return whether the browser runs on the PC that serves the page."""
+    """Return whether the browser runs on the PC that serves the page; False if its address is unknown."""
     try:
         return ip_address(request.client.host).is_loopback
     except (AttributeError, ValueError):

@@ -41,7 +41,7 @@ class Wording:
         )
 
     def text(self, *sentences: str) -> str:
-        """Join sentences, those that are empty left out."""
+        """Join sentences to one text as the language does (with or without a blank); empty ones are left out."""
         return as_text(sentences, self.language)
 
     def knows(self, key: str) -> bool:
@@ -57,8 +57,8 @@ class Wording:
         return {"label": self.t(key), **info, "elem_id": elem_id}
 
     def preset(self, texts: Mapping[str, str], key: str = "") -> str:
-        """Return a text of presets/. English and Chinese stand in presets/; other languages have `presets.<key>` in
-        their catalogue."""
+        """Return the text of presets/ in the page's language. texts: the English and Chinese one, from the file in
+        presets/. key: of the other languages, which have `presets.<key>` in their catalogue."""
         if self.knows(f"presets.{key}"):
             return self.t(f"presets.{key}")
         return in_language(texts, self.language)

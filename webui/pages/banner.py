@@ -90,10 +90,10 @@ class LeftRuns(Panel):
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
     def dismiss(self, run_id: object) -> Update:
-        """Leave an interrupted run for good, and return the notice."""
+        """Ask no more about an interrupted run, and return the notice: only an error has one."""
         return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: object) -> str:
-        """Return the only offered run, or the chosen one of several; "" for any other id."""
+        """Return the id of the only interrupted run, or the chosen one of several; "" for any other id."""
         ids = [run.id for run in self.services.snapshots.now(fresh=True).left]
         return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

@@ -260,8 +260,8 @@ class ChatPage:
             event(self.take, [self.talk_to, self.target], [self.talk_to, self.target], **AT_ONCE)
 
     def take(self, talk_to: object, target: object) -> Updates:
-        """Choose the model of a press elsewhere on the page, or another one in place of a run that was deleted there;
-        talk_to is emptied."""
+        """Choose the model that was pressed elsewhere on the page, or the starter model in place of a run that was
+        deleted there; talk_to (its id) is emptied."""
         exists, is_selected = is_there(self.services, self.w, talk_to), talk_to == target
         if not talk_to or exists == is_selected:
             return {self.talk_to: ""}
@@ -281,11 +281,12 @@ class ChatPage:
         return {id: name for name, id in self._targets()}.get(target, str(target)[:100])
 
     def _targets(self) -> list[tuple[str, str]]:
+        """Return (label, id) of all models that can answer now."""
         return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: object) -> Iterator[Updates]:
-        """Load the model if needed, ask it, and yield the answer while it grows. Inputs: message, both histories,
-        target, sampling.
+        """Load the model if needed, ask it, and yield views of the answer while it grows, or the error. Inputs:
+        message, both histories, target (model, checkpoint, precision), sampling.
 
         Closing the page closes this generator, which stops the generation.
         """
@@ -329,7 +330,8 @@ class ChatPage:
             yield {**view, **self.corrections.offered(attempt, view[self.tuned] or view[self.base])}
 
     def _load(self, target: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[Updates]:
-        """Yield views until target is loaded. Raises ChatError if it fails, or while a run trains."""
+        """Yield views until target is loaded, none if it is already. both: there is a tuned column. Raises ChatError if
+        it fails, or while a run trains."""
         chat = self.services.chat
         state = chat.state()
         if state.phase in ("ready", "answering") and state.target == target:
@@ -351,7 +353,8 @@ class ChatPage:
     def _write(
         self, answer: Answer, base: list[Message], tuned: list[Message], both: bool, sent: str
     ) -> Iterator[Updates]:
-        """Yield the view whenever new text arrives, and at the end; an error becomes its sentence."""
+        """Yield a view whenever new text arrives, and at the end; an error becomes its sentence. both: there is a tuned
+        column. sent: the text to remove from the message box."""
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
@@ -375,7 +378,8 @@ class ChatPage:
     def _so_far(
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
-        """Return both histories with the text so far; of an endless answer only its beginning, and a note."""
+        """Return both histories with the texts so far: of one above MAX_SHOWN only its beginning and a note. The tuned
+        one is [] unless both."""
         cut = self.w.t("chat_page.cut", most=grouped(self.w, MAX_SHOWN))
         shown_texts = {
             column: text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n\n{cut}" for column, text in texts.items()
@@ -383,6 +387,7 @@ class ChatPage:
         return self._answered(base, shown_texts["base"]), self._answered(tuned, shown_texts["tuned"]) if both else []
 
     def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
+        """Return the history with an answer, whose thoughts and tool calls are folded."""
         return answered(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
 
     def _view(
@@ -396,9 +401,9 @@ class ChatPage:
         sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> Updates:
-        """Return the updates that show a conversation. both None leaves the columns, sent None the message box
-        unchanged. sent: the text to remove from the box. The next question may be sent as soon as the tuned answer is
-        complete."""
+        """Return the updates that show a conversation. both: the tuned column is shown; None leaves the columns
+        unchanged. sent: the text to remove from the message box; None leaves the box. done: ended answers by column.
+        The next question may be sent as soon as the tuned answer is complete."""
         talked = bool(base or tuned)
         view: Updates = {
             self.empty: gr.update(visible=not talked),
@@ -415,7 +420,8 @@ class ChatPage:
         return view if sent is None else {**view, self.sent: sent}
 
     def _settled(self, base: list[Message], tuned: list[Message], sentence: str = "", tone: str = "warn") -> Updates:
-        """Return the updates that show a conversation in which no answer is being written."""
+        """Return the updates that show a conversation in which no answer is being written. sentence, tone: its
+        notice."""
         return self._view(base, tuned, bool(tuned) or not base, sentence, tone, done={})
 
     def _note(self, done: Done | None, writing: Column | None) -> Html:
@@ -438,7 +444,7 @@ class ChatPage:
             chat.unload()
 
     def take_back(self, base: list[Message], tuned: list[Message]) -> Updates:
-        """Take back the last question, which is in the box again."""
+        """Take back the last question with its answers, and put it in the message box again."""
         left_base, question = without_last(base)
         left_tuned, _ = without_last(tuned)
         return {**self._settled(left_base, left_tuned), **({self.message: question} if question else {})}
@@ -474,7 +480,7 @@ class ChatPage:
         return {self.target: gr.update(choices=choices), self.offered: offered}
 
     def choose(self, target: object, opened: object) -> Updates:
-        """Show a model's checkpoints; another model than the conversation's starts an empty one."""
+        """Show a model's checkpoints, and the open conversation if it is this model's, else an empty one."""
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         talk = self.shelf.of_target(target, opened) or {self.shelf.opened: "", **self.start_over()}

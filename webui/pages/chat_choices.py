@@ -40,7 +40,8 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
 
 
 def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> str:
-    """Return the newest run that has ended, else the first choice; a paused run may have made only one step."""
+    """Return the id of the newest run with a final adapter, else of the first choice: a paused run may have made only
+    one step."""
     offered = [value for _, value in choices]
     ended = (f"run:{row.id}" for row in rows if row.status.has_adapter)
     return next((value for value in ended if value in offered), offered[0])

@@ -54,7 +54,7 @@ def _is_said(turn: dict[str, str]) -> bool:
 
 
 def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
-    """Return the history before its last question, and that question; ("" if there is none)."""
+    """Return the history before its last question, and that question; all of it and "" if there is none."""
     messages = list(history or [])
     for i in range(len(messages) - 1, -1, -1):
         if messages[i].get("role") == "user":
@@ -63,7 +63,8 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 
 
 def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
-    """Return the history with an answer. Thinking and tool calls are folded under these titles, as plain text."""
+    """Return the history with an answer. Its thinking and tool calls are folded, as plain text, under the titles
+    `thought` and `call`."""
     parts: list[str] = []
     if match := _THOUGHT.match(answer):
         thinking, answer = match[1].strip(), (match[2] or "").strip()
@@ -77,15 +78,15 @@ def answered(history: list[Message] | None, answer: str, thought: str, call: str
 
 
 def _folded(kind: str, title: str, content: str) -> str:
-    """Return a fold on one line, as an empty line would end it in Markdown."""
+    """Return a fold as HTML on one line, as an empty line would end it in Markdown; open for the kind "call"."""
     text = escape(content).replace("\n", "&#10;")
     is_open = " open" if kind == "call" else ""
     return f'<details class="lg-{kind}"{is_open}><summary>{escape(title)}</summary><pre>{text}</pre></details>'
 
 
 def last_answer(history: list[Message] | None) -> tuple[list[dict[str, str]], str]:
-    """Return the turns up to the last question, and its answer as the model wrote it, thinking first; "" if there is
-    none."""
+    """Return the turns up to the last question, and the answer as the model wrote it, thinking first; all turns and ""
+    if there is none."""
     turns = turns_of(history)
     if not turns or turns[-1]["role"] != "assistant":
         return turns, ""
@@ -93,5 +94,6 @@ def last_answer(history: list[Message] | None) -> tuple[list[dict[str, str]], st
 
 
 def as_written(turn: dict[str, str]) -> str:
+    """Return an answer as the model wrote it: its reasoning in <think>, then its text."""
     thought = turn.get("reasoning", "").strip()
     return f"<think>\n{thought}\n</think>\n\n{turn['content'].strip()}" if thought else turn["content"].strip()

@@ -34,7 +34,7 @@ def loading(state: ChatState, label: str, w: Wording) -> str:
 
 
 def _in_turn(state: ChatState, w: Wording) -> str:
-    """Return why base and tuned model answer one after the other, not together as usual."""
+    """Return why base and tuned model answer one after the other; "" if they answer together, as usual."""
     if state.adapter is None or state.mixed:
         return ""
     reason = w.t("chat_page.in_turn_dora" if state.adapter.get("use_dora") else "chat_page.in_turn_other")

@@ -77,6 +77,7 @@ class ConversationShelf:
 
     @property
     def listed(self) -> list[Component]:
+        """The components that `draw` updates."""
         return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
 
     def wire(
@@ -119,10 +120,11 @@ class ConversationShelf:
         is_another: bool,
     ) -> Iterator[Updates]:
         """Yield the views of an answer, each with the id of its conversation, which is saved with the question before
-        the first word, and again at the end.
+        the first word, and again at the end; then a notice if that failed.
 
-        before: the base's history without the question. opened: the open conversation; a new one begins if it belongs
-        to another model or is None.
+        opened: the open conversation; a new one begins if it belongs to another model (target, whose name is label) or
+        is None. before: the base's history without the question. is_another: another answer to the last question, as a
+        new branch.
         """
         saved: Conversation | None = None
         last: dict[Component, Any] = {}
@@ -142,8 +144,8 @@ class ConversationShelf:
             yield {self._notice: shown(notice(self.w.render(failed.message)))}
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
-        """Save a conversation, and return the error if it fails. Keeps a name that was changed meanwhile, and does not
-        restore a deleted one."""
+        """Save a conversation under the name that it now has; return the error if that fails. One that was deleted
+        meanwhile stays so."""
         try:
             name = self.store.get(conversation.id).name
         except ChatError:
@@ -214,11 +216,11 @@ class ConversationShelf:
         }
 
     def restore(self, target: object, opened: object) -> Updates:
-        """Show the conversation that this browser had open."""
+        """Return the updates that show the conversation that this browser had open; {} without one."""
         return self.open(opened, target) if opened else {}
 
     def open(self, id: object, target: object) -> Updates:
-        """Show a conversation and select its model, with a notice if that is gone."""
+        """Return the updates that show a conversation and select its model; a notice if one of them is gone."""
         try:
             return self._shown(self.store.get(id), target)
         except GarageError as error:
@@ -252,6 +254,7 @@ class ConversationShelf:
         return self._histories(conversation) if conversation.target == target else {}
 
     def _histories(self, conversation: Conversation, sentence: str = "") -> Updates:
+        """Return the updates that show a conversation's current branch, with a sentence as notice."""
         branch = conversation.branch
         view = self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
         return {self.opened: conversation.id, **view}
@@ -280,6 +283,7 @@ class ConversationShelf:
 
 
 def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
+    """Return both histories as one branch: a question that was asked more than once has several."""
     return Branch(base=_turns(base), tuned=_turns(tuned))
 
 

@@ -85,7 +85,8 @@ class CorrectionsPanel(Panel):
 
     # ---- drawing ---------------------------------------------------------------------------------------------------
     def closed(self, message: Html | str = "", may_train: bool = False) -> Updates:
-        """Close everything. The earlier attempt stays known: the next one uses the next seed."""
+        """Return the updates that close the correction and the choice, and show message. may_train: also the button
+        that trains. The earlier attempt stays known: the next one uses the next seed."""
         hidden, train = gr.update(visible=False), gr.update(visible=may_train)
         return {self.panel: hidden, self.choice: hidden, self.notice: shown(message), self.train: train}
 
@@ -98,15 +99,16 @@ class CorrectionsPanel(Panel):
         return {**self.closed(), self.panel: gr.update(visible=True), self.text: answer}
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
-        """Return the state of the answer that is about to be repeated."""
+        """Return the question and answer that are about to be repeated, and the number of tries. earlier: the same of
+        the last time."""
         turns, answer = last_answer(history)
         question = turns[-1]["content"] if turns else ""
         same = isinstance(earlier, dict) and earlier.get("asked") == question
         return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
     def offered(self, earlier: JsonObject, history: list[Message] | None) -> Updates:
-        """Return the updates that show both answers to one question, of which the person picks the better one; a notice
-        if they are equal."""
+        """Return the updates that let a person choose between the earlier and the new answer to a question (the last in
+        history); a notice if they are equal."""
         w, answer = self.w, last_answer(history)[1]
         if not answer or not earlier["answer"]:
             return self.closed()
@@ -145,7 +147,8 @@ class CorrectionsPanel(Panel):
         target: str,
         system: object,
     ) -> Updates:
-        """Keep the preferred of the two answers as better than the other, and put it in place."""
+        """Keep the preferred of the two answers as better than the other, and put it into the conversation. is_now: the
+        newer one is preferred. earlier: state of `begin_again`."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
@@ -200,14 +203,14 @@ class CorrectionsPanel(Panel):
         return [*([{"role": "system", "content": prompt}] if prompt else []), *turns], answer
 
     def _expect(self, target: str, turns: list[dict[str, str]], better: str) -> None:
-        """Let a test that was kept of this question expect the corrected answer."""
+        """Where a test of this base was kept with the same turns, make the better answer its expected one."""
         base = self._base(target)
         tests = (prompt for one in every_set(self.services.workspace) if one.base == base for prompt in one.prompts)
         if any([dict(turn) for turn in prompt.turns] == turns for prompt in tests):
             sets.add_failure(self.services.workspace, base, turns, expected=better)
 
     def _base(self, target: str) -> str:
-        """Return the base of an answering model. Raises GarageError if it is gone."""
+        """Return the id of an answering model's base. Raises GarageError if it is gone."""
         if target.startswith("run:"):
             return self.services.runs.get(target.removeprefix("run:")).recipe().model.id
         folder = self.services.models.adapters().get(target)

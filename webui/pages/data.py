@@ -168,7 +168,7 @@ class DataPage:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def entered(self, id: object) -> Update:
-        """Choose the person's newest dataset, else the first sample, if none was chosen yet."""
+        """Choose the first dataset of the list (the person's newest, else a sample) unless one is chosen (id)."""
         return gr.skip() if id else self._first()
 
     def _first(self) -> Update:
@@ -176,7 +176,7 @@ class DataPage:
         return gr.update(choices=choices, value=choices[0][1] if choices else None)
 
     def another(self) -> Updates:
-        """Return the updates after another dataset was chosen."""
+        """Return the updates that clear what belongs to the dataset before."""
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: object) -> Updates:
@@ -191,7 +191,8 @@ class DataPage:
         return {self.notice: shown(""), **updates}
 
     def _fill(self, values: FieldValues, check: Check = go_on) -> Filled:
-        """Make one dataset of the dropped files, choose it, and say so or why not; a recipe is refused."""
+        """Make one dataset of the dropped files, choose it, and say so, or why not; a recipe is refused. check: called
+        during the work, raises to cancel it. The form's filling is None."""
         paths = values[self.file]
         if not paths:
             return None, {}
@@ -280,6 +281,7 @@ class DataPage:
         return about if own else join([about, muted(w.t("data_page.read_only"))])
 
     def _used_by(self, id: str) -> str:
+        """Return the names of the runs that were trained on a dataset, up to RUNS_NAMED and the number of others."""
         names = [run.name for run in self.services.runs.list() if (data := run.facts().data) and data.id == id]
         listed = self.w.t("data_page.comma").join(names[:RUNS_NAMED])
         more = len(names) - RUNS_NAMED
@@ -289,6 +291,7 @@ class DataPage:
         return [(self._set_line(info), info.id) for info in self.services.datasets.list()]
 
     def _set_line(self, info: DatasetInfo) -> str:
+        """Return a dataset's two lines in the list: title; rows, size and origin."""
         w = self.w
         rows = format.rows(w, info.good_rows) if info.good_rows is not None else w.t("data_page.rows_unknown")
         parts = [rows, format.bytes_used(w, info.bytes), w.t(f"data_page.origin_{info.origin}")]

@@ -48,6 +48,7 @@ class Mending(Panel):
         return [self.column, self.problems, self.filters]
 
     def wire(self, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
+        """Connect the buttons of repairs. notice_: shows the result. redraw: draws the dataset anew after an event."""
         mended = self.problems.select(self.mend, [self.pressed], [notice_], js=PRESSED, **SET_WORK)
         mended.then(None, None, None, js=DONE, **QUIET)
         redraw(mended)
@@ -58,8 +59,8 @@ class Mending(Panel):
         findings.then(None, [self.filters], None, js=FOUND, **QUIET)
 
     def look(self, id: str) -> Updates:
-        """Return the updates with a dataset's problems and the table's filters. Inputs: sets. The report of a version
-        is computed once, at its first request."""
+        """Return the updates with a dataset's problems and the table's filters; nothing of either if it cannot be read.
+        A version's report is computed once, at its first request."""
         try:
             report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
@@ -83,19 +84,22 @@ class Mending(Panel):
         }
 
     def _filters(self, findings: Sequence[Finding], unusable: int, rows: int) -> list[tuple[str, str, str]]:
-        """Return (kind, label, count): all rows, the unusable ones, and those of each finding."""
+        """Return (kind, label, count) of the table's filters: all rows, the unusable ones, and those of each finding.
+        unusable, rows: their numbers."""
         w = self.w
         kinds = [(each.id, w.t(f"data_page.kind_{each.id}"), grouped(w, each.count)) for each in findings if each.rows]
         problems = [(UNUSABLE, w.t("data_page.problems"), grouped(w, unusable))] if unusable else []
         return [(ALL, w.t("data_page.show_all"), grouped(w, rows)), *problems, *kinds]
 
     def _unusable(self, rows: int) -> Html:
+        """Return the line about this number of rows that cannot be used, with a button that shows them."""
         show = tag("button", self.w.t("data_page.show_these"), type="button", data_show=UNUSABLE)
         text = tag("p", self.w.t("data_page.unusable", rows=rows))
         return tag("li", text, tag("span", show, class_="lg-problem-buttons"))
 
     def _line(self, finding: Finding, id: str, may: bool) -> Html:
-        """Return a finding with its examples and at most BUTTONS repairs. may: the dataset can be changed."""
+        """Return a finding with its examples and at most BUTTONS repairs. id: of the dataset. may: it can be changed,
+        else there are no repairs."""
         w = self.w
         fold = tag(
             "details",
@@ -114,6 +118,7 @@ class Mending(Panel):
         return tag("li", fold, tag("span", field, *buttons, class_="lg-problem-buttons"))
 
     def _button(self, repair: Repair, id: str) -> Html:
+        """Return the button that repairs the rows of the dataset `id`."""
         label = self.w.render(repair.label)
         mend = json.dumps([repair.kind, repair.action, repair.argument, id])
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)

@@ -37,6 +37,8 @@ class Parting(Panel):
             self.split = gr.Button(w.t("data_page.split"), size="sm", elem_id="data-split")
 
     def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Dependency], None]) -> None:
+        """Connect both buttons. chosen: the list of datasets, which gets the new one. redraw: draws it after an
+        event."""
         self.chosen, self.notice = chosen, notice_
         done = [notice_, chosen, self.others]
         redraw(self.join.click(self.joined, [chosen, self.others], done, **SET_WORK))
@@ -47,12 +49,12 @@ class Parting(Panel):
         return [self.column, self.others]
 
     def draw(self, id: str, sets: Sequence[tuple[str, str]]) -> Updates:
-        """sets: (label, id) of all datasets."""
+        """Return the updates that offer all datasets but this one for joining. sets: (label, id) of all."""
         others = [(title.split("\n")[0], other) for title, other in sets if other != id]
         return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
     def joined(self, id: str, others: object) -> Updates:
-        """Join the chosen dataset with others into a new one."""
+        """Join the dataset with others (ids), in this order, into a new one, and choose that."""
         if not isinstance(others, list) or not others:
             return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
 
@@ -64,7 +66,8 @@ class Parting(Panel):
         return self._made(make)
 
     def parted(self, id: str, validation: float | None, unit: object, seed: float | None) -> Updates:
-        """Split the chosen dataset into two new ones, `held` per cent or rows in the second."""
+        """Split the dataset into two new ones. validation: the second one's per cent or rows, by unit. seed: of the
+        random choice."""
 
         def make() -> list[DatasetInfo]:
             store = self.services.datasets

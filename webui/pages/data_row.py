@@ -56,8 +56,8 @@ def fields_of(row: JsonObject, kind: Kind) -> tuple[str, str]:
 
 
 def row_from_fields(row: JsonObject, kind: Kind, first: str, second: str) -> object:
-    """Return the row with the fields' texts in place of its own; a preference row's rejected answer stays. Raises
-    DataError for invalid JSON."""
+    """Return what the fields `first` and `second` make of a row: their texts in place of its own. A preference row's
+    rejected answer stays. Raises DataError for invalid JSON."""
     if kind == "chat":
         question, answer = row["messages"][-2:]
         return row | {"messages": [*row["messages"][:-2], question | {"content": first}, answer | {"content": second}]}
@@ -90,8 +90,8 @@ class ChangedMeanwhileError(DataError):
 def rewrite(
     store: DatasetStore, id: str, number: int, expected_mark: object, new: Callable[[JsonObject, Kind], object]
 ) -> Change:
-    """Make a new version with the row replaced by `new`'s result. expected_mark: the mark of the row on the screen; a
-    row that was changed since is not overwritten. Raises DataError."""
+    """Make a new version with the row replaced by the result of new(row, kind). expected_mark: the mark of the row on
+    the screen; a row that was changed since is not overwritten. Raises DataError."""
     row, kind = current_row(store, id, number, expected_mark)
     return working.edit_rows(store, id, change=[(number, new(row, kind))])
 
@@ -111,7 +111,8 @@ def current_row(store: DatasetStore, id: str, number: int, expected_mark: object
 
 
 def opened(row: ShownRow, rows: Rows) -> tuple[JsonObject, Kind]:
-    """Return the row as its fields show it."""
+    """Return the row as the editor shows it, and its kind: as JSON with all its values if it cannot be edited as
+    text."""
     editable = editable_row(row, rows)
     return (editable, kind_of(editable)) if editable is not None else (row.values or {}, "json")
 
@@ -179,7 +180,7 @@ class RowEditor(Panel):
         }
 
     def open_row(self, id: str, number: int) -> Updates:
-        """Raises DataError if the dataset or the row is gone."""
+        """Return the updates that show a row in the editor. Raises DataError if the dataset or the row is gone."""
         rows = self.services.datasets.rows(id)
         row = working.row_of(rows, number)
         why = None if row.example else row.problem or msg("data_page.bad_answer")
@@ -191,7 +192,8 @@ class RowEditor(Panel):
         return self.show(id, 0, row, kind_of(row))
 
     def as_read(self, sent: object, model: object) -> Update:
-        """Return the opened row as tokens, marked as it would be trained. model: chosen in Train."""
+        """Return the opened row as tokens, marked as it would be trained; no change for a new row. sent: the value of
+        `opened`. model: chosen in Train."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number = row.get("set"), row.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
@@ -210,7 +212,8 @@ class RowEditor(Panel):
 
     # ---- what is done ---------------------------------------------------------------------------------------------
     def saved(self, sent: object, first: object, second: object) -> Updates:
-        """Save the row, or add a new one. A row that another page has changed is shown instead of overwritten."""
+        """Save the fields' texts in the row, or as a new one. A row that another page has changed is shown instead.
+        sent: the value of `opened`."""
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
@@ -221,6 +224,8 @@ class RowEditor(Panel):
         return self._done(sent, act)
 
     def deleted(self, sent: object) -> Updates:
+        """Delete the row. One that another page has changed is shown instead. sent: the value of `opened`."""
+
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
             current_row(self.services.datasets, id, number, expected_mark)
             return working.edit_rows(self.services.datasets, id, remove=[number])

@@ -101,7 +101,7 @@ class RowsTable(Panel):
         return served
 
     def draw(self, id: str, may_edit: bool) -> Updates:
-        """Raises DataError."""
+        """Return the table's new value. Raises DataError."""
         return {self.table: {"set": id, "stamp": self.views.stamp(id), "may_edit": may_edit}}
 
     # ---- requests of the script ------------------------------------------------------------------------------------
@@ -123,6 +123,7 @@ class RowsTable(Panel):
         }
 
     def _place(self, row_filter: RowFilter, view: View) -> str:
+        """Return in words how many rows are shown of how many, or how far the search is."""
         rows = format.rows(self.w, view.row_count)
         if view.looked_at < view.row_count:
             looked_at = format.grouped(self.w, view.looked_at)
@@ -130,6 +131,7 @@ class RowsTable(Panel):
         return self.w.t("data_table.place", shown=len(view), rows=rows) if row_filter.words else rows
 
     def _undo_and_redo(self, id: str) -> JsonObject:
+        """Return {undo: what the newest change was, "" for none; redo: whether an undone one can be redone}."""
         edits = self.services.datasets.edits(id)
         story = edits.history()
         may_redo = any(change.parent == edits.head for change in edits.changes.values())
@@ -147,15 +149,16 @@ class RowsTable(Panel):
         return {"n": row.number, "a": _short(cells[0]), "b": _short(cells[1]), "why": why, "may": may}
 
     def cell(self, request: Mapping[str, object]) -> JsonObject:
-        """request: set, n. Returns the complete texts of a row to edit, and its mark. Raises DataError."""
+        """Return the complete texts of a row to edit, and its mark. request: set, n (the row's number). Raises
+        DataError."""
         id = RowFilter.from_request(request).id
         rows = self.services.datasets.rows(id)
         row = editable_row(working.row_of(rows, _int(request, "n")), rows) or {}
         return {"cells": _cells(row), "mark": mark(row), "set": id}
 
     def write(self, request: Mapping[str, object]) -> JsonObject:
-        """Write a new text into a cell as a new version, if the row still has this mark. request: set, n, at (0 or 1:
-        the cell), text, mark. Raises DataError."""
+        """Write a text into a cell as a new version, if the row still has this mark. request: set, n (the row's
+        number), at (0 or 1: the cell), text, mark. Raises DataError."""
         at, text = _int(request, "at"), str(request.get("text") or "")
         change = rewrite(
             self.services.datasets,
@@ -167,8 +170,8 @@ class RowsTable(Panel):
         return self._done(change)
 
     def remove(self, request: Mapping[str, object]) -> JsonObject:
-        """Delete rows as a new version. request: numbers of the rows to delete; all: delete all other rows of the view,
-        as of stamp. Raises DataError."""
+        """Delete rows as a new version. request: numbers of the rows to delete, or with `all`, of those that stay in
+        the view that has this `stamp`. Raises DataError."""
         listed = request.get("numbers")
         numbers = {each for each in listed if isinstance(each, int)} if isinstance(listed, list) else set()
         id = RowFilter.from_request(request).id
@@ -182,13 +185,14 @@ class RowsTable(Panel):
         return self._done(working.edit_rows(self.services.datasets, id, remove=sorted(numbers)))
 
     def travel(self, request: Mapping[str, object]) -> JsonObject:
-        """request: set, back: true to undo the newest change, false to redo. Raises DataError."""
+        """Undo the newest change, or redo an undone one. request: set, back (true: undo). Raises DataError."""
         back = bool(request.get("back"))
         with self.services.datasets.editing(RowFilter.from_request(request).id) as (edits, _):
             change = edits.undo() if back else edits.redo()
         return self._done(change, "undone" if back else "done")
 
     def _done(self, change: Change, key: str = "done") -> JsonObject:
+        """Return the sentence about a change, for the script. key: "done" or "undone"."""
         return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
 
 
@@ -198,6 +202,7 @@ def _int(request: Mapping[str, object], name: str) -> int:
 
 
 def _short(text: str | None) -> str | None:
+    """Return a text on one line, of at most A_CELL characters."""
     if text is None:
         return None
     line = " ".join(text[: 4 * A_CELL].split())
@@ -205,8 +210,8 @@ def _short(text: str | None) -> str | None:
 
 
 def _cells(row: JsonObject) -> tuple[str, str | None] | None:
-    """Return the texts that can be edited in the table: the last question and its answer, or a text; None for other
-    rows."""
+    """Return the texts that can be edited in the table: last question and answer, also of a preference row, or (text,
+    None); None for other rows."""
     if set(row) == {"text"}:
         return row["text"], None
     if set(row) == {"prompt", "completion"}:
@@ -231,6 +236,7 @@ def with_cell(row: JsonObject, at: int, text: str) -> JsonObject:
 
 
 def _with_turn(turns: Sequence[JsonObject], at: int, text: str) -> list[JsonObject]:
+    """Return the turns with another content at index `at`."""
     changed = list(turns)
     changed[at] = changed[at] | {"content": text}
     return changed

@@ -64,6 +64,8 @@ class View:
             self.looked_at = end
 
     def _has_words(self, code: int) -> bool:
+        """Return whether the words occur as one phrase, in any case, in the row of a code; negative: an unusable
+        row."""
         if code >= 0:
             return bool(working.with_words(self.words, self.rows, code))
         raw = self.rows.entry(-1 - code)["values"] or ""
@@ -75,10 +77,12 @@ class View:
         return self._numbers[places].tolist()
 
     def part(self, begin: int, count: int) -> list[ShownRow]:
+        """Return the shown rows from place begin on, at most count."""
         places = self._matches[begin : begin + count] if self.words else range(begin, min(begin + count, len(self)))
         return [self._row(int(self._codes[at])) for at in places]
 
     def _row(self, code: int) -> ShownRow:
+        """Return the row of a code; negative: an unusable row."""
         if code < 0:
             return working.unusable(self.rows, -1 - code)
         number, example = self.rows[code]
@@ -86,6 +90,7 @@ class View:
 
 
 def _texts(values: object) -> list[str]:
+    """Return all values of a JSON value as texts, without keys."""
     if isinstance(values, dict | list):
         return [text for part in (values.values() if isinstance(values, dict) else values) for text in _texts(part)]
     return [str(values)]

@@ -119,8 +119,8 @@ class EvaluatePlace:
             yield tag("div", send)
 
     def _newest(self, choice: Choice, title: str) -> SetEvaluation | None:
-        """Return the newest evaluation of a choice. That of what a run has kept out of training is any whose questions
-        are no test set's: the run may have had another name."""
+        """Return the newest evaluation of a choice, on questions with this title; without chosen questions (a run's
+        own) any that is on no test set, as the run may have had another name."""
         space, is_own = self.services.workspace, bool(choice.run_id and not choice.questions)
         titles = frozenset(one.title for one in every_set(space)) if is_own else frozenset([title])
         return newest_of(space, choice, titles, files.stamp(space.root / SetEvaluation.FOLDER), is_own)
@@ -145,6 +145,7 @@ class EvaluatePlace:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
+        """Start the evaluation that the fields describe. Raises ChatError while a run trains."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         self.services.snapshots.refuse_while_training()
         self.services.evaluating.start(choice)
@@ -222,6 +223,7 @@ class EvaluatePlace:
         return {"said": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
 
     def _import(self, request: JsonObject) -> JsonObject:
+        """Keep a file as a test set, open it, and return the notice."""
         made = imported(self.services.workspace, request)
         return self._notice("evaluate_page.brought", name=set_name(made, self.w)) | {"chosen": {"set": made.name}}
 
@@ -236,7 +238,7 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _base(self, request: JsonObject) -> JsonObject:
-        """Choose the model whose finished runs get the questions of a set."""
+        """Choose the base model whose finished runs are asked a set's questions; nothing for an unknown one."""
         test_set, base = (
             sets.open_set(self.services.workspace, _text(request, "name")),
             _text(fields_sent(request), "base", 200),
@@ -250,6 +252,6 @@ class EvaluatePlace:
 
 
 def _text(values: JsonObject, name: str, most: int = 80) -> str:
-    """Return a text of a browser; "" for anything else."""
+    """Return a browser's text, of at most `most` characters; "" for anything else."""
     value = values.get(name)
     return value[:most] if isinstance(value, str) else ""

@@ -42,6 +42,7 @@ class HelpPage(Panel):
         self.chapter.change(self.read, [self.chapter], [self.text], **AT_ONCE)
 
     def read(self, chapter: str) -> str:
+        """Return the text of a chapter; of the first for an unknown one."""
         return text_of(chapter if chapter in CHAPTERS else CHAPTERS[0], self.w.language)
 
 
@@ -58,5 +59,6 @@ def title_of(chapter: str, language: str) -> str:
 
 
 def _file(chapter: str, language: str) -> Path:
+    """Return the chapter's file in a language, else the English one."""
     translated = GUIDE / f"{chapter}.{language}.md"
     return translated if translated.exists() else GUIDE / f"{chapter}.md"

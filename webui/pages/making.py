@@ -83,7 +83,8 @@ class DocumentQuestions:
         yield tag("button", w.t("chat_page.stop"), type="button", class_="lg-small", data_act="stop", id="mk-stop")
 
     def _choosing(self, dataset: str, fields: JsonObject, making: Making | None) -> Iterator[Html]:
-        """Yield the fields, as in the newest making, what there is to do, and Start; folded once there is a making."""
+        """Yield the fields with the values of the browser, else of the newest making, what there is to do, and Start;
+        folded once there is a making."""
         w, models = self.w, self._models()
         writers = [*models, (w.t("making_view.server"), SERVER)]
         kept = _fields_of(making.order) if making else {}
@@ -275,12 +276,14 @@ class DocumentQuestions:
         return {"said": ""}
 
     def _making(self, request: JsonObject) -> Making:
+        """Return the newest making of the dataset `run`. Raises ChatError without one."""
         making = self.services.makings.newest(str(request.get("run")))
         if making is None:
             raise ChatError("making.unknown", id=str(request.get("run"))[:100])
         return making
 
     def _mark(self, request: JsonObject) -> JsonObject:
+        """Keep a person's decision on a row; nothing for one that is none of KEYS."""
         decision = request.get("decision")
         if decision in KEYS:
             self._making(request).mark(Mark(row=str(request.get("row"))[:40], decision=decision))
@@ -303,6 +306,7 @@ class DocumentQuestions:
         return {"said": "", "chosen": {"edit": ""}}
 
     def _add(self, request: JsonObject) -> JsonObject:
+        """Make a dataset of the rows, and return the notice."""
         info = self._making(request).dataset(self.services.workspace, self.services.datasets)
         sentence = self.w.t("making_view.added", name=info.name, count=info.good_rows or 0)
         return {"said": notice(sentence, "ok"), "click": "#data-draw"}
@@ -332,7 +336,7 @@ def _read_as(path: Path, order: MakingOrder, *_stamps: object) -> _Read:
 
 
 def _fields_of(order: MakingOrder) -> dict[str, str]:
-    """Return the fields that gave an order."""
+    """Return the values of the fields that give this order, by name."""
     share = next((share for share in ABSENT if float(share) == order.absent), "0")
     fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share,
               "language": order.language}  # fmt: skip
@@ -344,7 +348,7 @@ def _fields_of(order: MakingOrder) -> dict[str, str]:
 
 
 def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
-    """Return a passage with its quotes marked, overlapping ones once."""
+    """Return a passage with its quotes marked. spans: (start, end) of each; one that overlaps the last is left out."""
     parts, at = list[str](), 0
     for start, end in sorted(spans):
         if start >= at:
@@ -368,5 +372,6 @@ def _input(name: str, label: str, value: str, hint: str = "") -> Html:
 
 
 def _button(label: str, act: str, row: str, decision: str | None = None, key: str | None = None) -> Html:
+    """Return a button that does `act` with a row. key: its key on the keyboard."""
     return tag("button", label, type="button", class_="lg-small", data_act=act, data_row=row, data_decision=decision,
                data_key=key)  # fmt: skip

@@ -133,6 +133,7 @@ class ModelsPage:
         )  # fmt: skip
 
     def _search(self, wish: Wish) -> Html:
+        """Return the field for words, the filters as in wish, and the button that asks the Hub."""
         w = self.w
         words = tag("input", type="search", name_="words", id="models-words", maxlength=LONGEST, autocomplete="off",
             placeholder=w.t("shelf_view.words_info"), aria_label=w.t("shelf_view.words"))  # fmt: skip

@@ -112,6 +112,7 @@ class ManageRun:
         return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
 
     def ask_delete(self, run_id: str | None) -> Updates:
+        """Ask before deleting a run, with what that deletes."""
         view = self.services.snapshots.view(run_id)
         return self._confirmation(" ".join(self._lost(view)), self.really) if view else {}
 
@@ -144,6 +145,7 @@ class ManageRun:
         return sentences
 
     def _is_in_chat(self, folder: Path) -> bool:
+        """Return whether the adapter that Chat has loaded is in this folder."""
         target = self.services.chat.state().target
         return target is not None and target.adapter is not None and target.adapter.is_relative_to(folder)
 
@@ -164,7 +166,7 @@ class ManageRun:
         return {self.sure: gr.update(visible=False), self.notice: shown(message)}
 
     def remove(self, run_id: str | None, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> Updates:
-        """Delete the run, unloading it from Chat first, which must not keep it."""
+        """Delete the run, after unloading it from Chat; talk_to gets its id, so that Chat chooses another model."""
         hidden: Updates = {self.sure: gr.update(visible=False)}
         try:
             run = self.services.runs.get(run_id or "")

@@ -152,10 +152,12 @@ class RunsPage:
         ]
 
     def _about(self, context: ViewContext, show: Callable[[RunView, Wording], Html]) -> Update:
+        """Return the update of what `show` draws of the opened run; hidden without one."""
         view = self._view(context)
         return shown(show(view, self.w) if view else "")
 
     def _view(self, context: ViewContext) -> RunView | None:
+        """Return the contents of the opened run; None if there is no such run."""
         return self.services.snapshots.view(context.opened) if context.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ class RunsPage:
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
     def pick(self, run_id: object, opened: str | None) -> Updates:
-        """Open the chosen run; if none is chosen (""), the newest."""
+        """Open the chosen run; if none is chosen (""), that which is opened, else the newest that is not archived."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
             run_id = (
@@ -206,7 +208,7 @@ class RunsPage:
         return {**updates, self.way_out.notice: shown(""), self.run_notice: shown("")}
 
     def follow(self, opened: str | None, listed: object) -> Updates:
-        """Show a run that was opened from elsewhere."""
+        """Show a run that was opened from elsewhere; nothing if the table shows it already (listed)."""
         return {} if not opened or opened == listed else {self.list: gr.update(value=opened), **self.open(opened)}
 
 
@@ -220,7 +222,7 @@ def resumed(services: Services, w: Wording, message: gr.HTML, tabs: gr.Tabs, run
 
 
 def to_chat(services: Services, tabs: gr.Tabs, talk_to: gr.Textbox, run_id: str | None) -> Updates:
-    """Open Chat with a run's model, if it has one."""
+    """Open Chat with a run's model; nothing if it has none."""
     row = next((row for row in services.snapshots.now(fresh=True).rows if row.id == run_id), None)
     return {tabs: gr.update(selected="chat"), talk_to: f"run:{row.id}"} if row and row.can_chat else {}
 
@@ -231,7 +233,7 @@ def recipe_file(run: RunFolder, w: Wording) -> JsonObject:
 
 
 def picture_of(run: RunFolder, w: Wording) -> JsonObject:
-    """Return a run's picture like recipe_file. The browser converts it to PNG, which every messenger accepts."""
+    """Return a run's picture as {name, text}, an SVG that the browser converts to PNG for messengers."""
     return {"name": f"{slug(run.name)}.png", "text": picture.of_run(run, w.render)}
 
 

@@ -133,8 +133,8 @@ class SettingsPage:
         return {**self._list(), self.places: self._places()}
 
     def _list(self, **chosen: None) -> Updates:
-        """Return the current presets with their button, or the sentence in their place. chosen: value=None to clear the
-        choice."""
+        """Return the updates of the list of presets and its button, or the sentence in their place. chosen: value=None
+        to clear the choice."""
         choices = self._preset_choices()
         has_presets = bool(choices)
         return {

@@ -116,7 +116,7 @@ class KeptSetting(Panel):
     notice: gr.HTML
 
     def parts(self) -> list[LivePart]:
-        """Sent when it was changed elsewhere; sending it on each visit would undo a choice that was just made."""
+        """The choice is sent when it was changed elsewhere: on each visit would undo one that was just made."""
         return [LivePart(self.choice, lambda context: self.fresh())]
 
     def wire(self) -> None:
@@ -217,6 +217,7 @@ class HubTokenCard(Panel):
         return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
 
     def drop(self, request: gr.Request) -> Updates:
+        """Forget the given token, for a browser on this PC only, and return the card."""
         if not is_local(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
@@ -228,6 +229,7 @@ class HubTokenCard(Panel):
         return {self.token: "", self.source: self._source(), self.forget: forget, self.notice: shown(message)}
 
     def _is_given(self) -> bool:
+        """Return whether the token was given on this page, not found elsewhere."""
         return self.services.hub_token.source() == "given"
 
     def _source(self) -> Html:

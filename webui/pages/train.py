@@ -82,6 +82,7 @@ class TrainPage:
         ]
 
     def _plan_says(self, context: ViewContext) -> Update:
+        """Return the line that the next run is planned while one trains."""
         busy = context.snapshot.busy
         return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
@@ -116,5 +117,6 @@ class TrainPage:
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)
 
     def _shown(self) -> str | None:
+        """Return the id of the run that the page shows."""
         view = self.services.snapshots.now().shown
         return view.row.id if view else None

@@ -78,8 +78,8 @@ class FailedAttempts:
     _turns: OrderedDict[str, asyncio.Lock] = field(default_factory=OrderedDict)
 
     def turn(self, address: str) -> asyncio.Lock:
-        """Return the lock that lets one attempt of the address wait at a time; addresses beyond MAX_REMEMBERED are
-        forgotten, the oldest first."""
+        """Return the address's lock, held by its one attempt that waits. The longest unused of more than MAX_REMEMBERED
+        addresses are forgotten."""
         lock = self._turns.setdefault(address, asyncio.Lock())
         self._turns.move_to_end(address)
         while len(self._turns) > MAX_REMEMBERED:
@@ -87,10 +87,11 @@ class FailedAttempts:
         return lock
 
     def wait_s(self, address: str) -> float:
-        """Delay before the answer to another wrong attempt: 0.5 s, 1 s, 2 s, ... 30 s."""
+        """Return the delay before the address's next wrong attempt is answered: 0.5 s, 1 s, 2 s, ... 30 s."""
         return min(LONGEST_WAIT_S, self.first_s * 2 ** min(16, self._counts.get(address, 0)))
 
     def failed(self, address: str) -> None:
+        """Count a failed attempt of the address; the longest unused beyond MAX_REMEMBERED are forgotten."""
         self._counts[address] = self._counts.get(address, 0) + 1
         self._counts.move_to_end(address)
         while len(self._counts) > MAX_REMEMBERED:
@@ -104,6 +105,7 @@ class Doorkeeper:
     """The secret, the value of a visitor's cookie, and the failed attempts. One per app, created by its starter."""
 
     def __init__(self, secret: DoorSecret, port: int, attempts: FailedAttempts | None = None):
+        """port: the app's, part of the cookie's name."""
         self.secret, self.cookie = secret, f"lora_garage_{port}"
         self.inside = secrets.token_urlsafe(32)
         self.attempts = attempts or FailedAttempts()
@@ -114,14 +116,14 @@ class Doorkeeper:
         return url if self.secret.user is not None else f"{url.rstrip('/')}/?{KEY}={self.secret.word}"
 
     def ticket(self, url: str) -> str:
-        """Return the url for the browser that we open ourselves. It is valid once, because other programs can see a
-        browser's command line."""
+        """Return the url with a new key that is valid once, for the browser that we open ourselves: other programs can
+        see a browser's command line."""
         word = secrets.token_urlsafe(24)
         self._tickets.add(word)
         return f"{url.rstrip('/')}/?{KEY}={word}"
 
     def secrets(self) -> tuple[str, ...]:
-        """Everything that opens the door, so that the log can leave it out."""
+        """Return every text that opens the door (password or key, cookie, unused tickets), for the log to leave out."""
         return (self.secret.word, self.inside, *tuple(self._tickets))
 
     def is_inside(self, headers: Mapping[str, str]) -> bool:
@@ -134,8 +136,8 @@ class Doorkeeper:
         return self.cookie in jar and _same(jar[self.cookie].value, self.inside)
 
     async def try_(self, user: str, word: str, address: str) -> KeyVerdict:
-        """Return the verdict on a secret: right (also a ticket, once), wrong, which is answered late, or too_soon while
-        another wrong one of the same address waits."""
+        """Return the verdict on user and password or key (`word`): "right" (also for a ticket, once), "wrong", which is
+        answered late, or "too_soon" while another attempt of the same address waits."""
         if word in self._tickets:
             self._tickets.discard(word)
             return "right"
@@ -180,6 +182,8 @@ class Door:
         await self._refuse(receive, send, headers, method, w)
 
     async def _refuse(self, receive: Receive, send: Send, headers: dict[str, str], method: str, w: Wording) -> None:
+        """Answer a visitor who is not inside with 401: a request for a page with the form, any other with a
+        sentence."""
         if method == "GET" and "text/html" in headers.get("accept", ""):
             return await _page(send, 401, _form(self.keeper, w, ""))
         await respond(receive, send, 401, [*PLAIN_TEXT, *NO_STORE], w.t("door.closed").encode())
@@ -266,6 +270,7 @@ def _form(keeper: Doorkeeper, w: Wording, message: str) -> str:
 
 
 def _onward(where: str, w: Wording) -> str:
+    """Return a page that leads on to the address `where` by itself, with a link to it."""
     link = tag("p", tag("a", w.t("door.onward"), href=where))
     return _document(
         join([tag("h1", "LoRA Garage"), link]), w, tag("meta", http_equiv="refresh", content=f"0;url={where}")
@@ -284,6 +289,7 @@ NO_STORE = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]
 
 
 async def _page(send: Send, status: int, document: str, cookie: str | None = None) -> None:
+    """Send one of the door's pages, not to be stored. cookie: value of its Set-Cookie header."""
     headers = [(b"content-type", b"text/html; charset=utf-8"), *NO_STORE]
     if cookie:
         headers.append((b"set-cookie", cookie.encode()))

@@ -66,8 +66,7 @@ def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
 
 @contextmanager
 def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
-    """Context manager: replace gradio's App.create_app. how: called in its place, with the original as its first
-    argument."""
+    """Context manager: `how` is called in place of gradio's App.create_app, with the original as its first argument."""
     from gradio.routes import App
 
     real = App.__dict__["create_app"]
@@ -129,7 +128,7 @@ def replace_surrogates() -> None:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Return the value with lone surrogates replaced in all its texts, which UTF-8 cannot encode."""
+    """Return any JSON value with each lone surrogate in its texts, which UTF-8 cannot encode, replaced by U+FFFD."""
     if isinstance(value, str):
         # two adjacent halves are a character
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -156,6 +155,8 @@ class _NoStubs(MetaPathFinder):
 
 
 class _WithoutStubs(Loader):
+    """Loads gradio.component_meta as `loader` does, then turns its writing of stub files off."""
+
     def __init__(self, loader: Loader):
         self._loader = loader
 

@@ -68,6 +68,8 @@ class Guard:
     """ASGI middleware around the whole app."""
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK, most_bytes: int = MAX_BYTES):
+        """hosts: the names that the Host header may have. most_bytes: of a request's body; uploads have gradio's
+        limit."""
         self.app, self.hosts, self.most_bytes = app, frozenset(host.lower() for host in hosts), most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,8 +125,8 @@ class Guard:
         return None
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return a receive that ends a body of unknown length at the limit. The rest is no JSON, and is answered as
-        such."""
+        """Return a `receive` that ends a body of unknown length once it is above the limit. The route then gets broken
+        JSON, and answers with its error."""
         received = 0
 
         async def counted() -> Message:

@@ -85,7 +85,8 @@ class _WithoutSecrets(logging.Formatter):
         return TOKENS.sub("***", text)
 
     def formatException(self, ei: Any) -> str:
-        """Return the places and types of an exception and its causes, the innermost last."""
+        """Return the places and types of an exception and its causes, as Python prints them: the first cause first, the
+        exception itself last."""
         chain: list[BaseException] = []
         error: BaseException | None = ei[1]
         while error is not None and error not in chain:
@@ -95,6 +96,7 @@ class _WithoutSecrets(logging.Formatter):
 
     @staticmethod
     def _one(error: BaseException) -> str:
+        """Return the places of one exception, then its type, with its message only for MESSAGES_KEPT."""
         places = [
             f"  {place.filename}:{place.lineno} in {place.name}" for place in traceback.extract_tb(error.__traceback__)
         ]
@@ -117,7 +119,7 @@ class _File(RotatingFileHandler):
         return size > 0 and size + more > self.maxBytes
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Report once on the terminal that the log cannot be written; other errors as logging does."""
+        """Print an OSError of writing the log on the terminal, once; treat other errors as logging does."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)

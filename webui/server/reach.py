@@ -87,7 +87,8 @@ def _is_reachable(address: str) -> bool:
 
 
 def _default_address() -> str:
-    """Return the address of the card that a packet to another network would leave by; connecting UDP sends none."""
+    """Return the address of the network card that a packet to another network would leave by (connecting UDP sends
+    none); "" without a network."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # a block reserved for documentation
         return probe.getsockname()[0]

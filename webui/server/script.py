@@ -43,7 +43,7 @@ def with_fixes(script: str) -> str:
 
 
 def serve_fixed_script() -> None:
-    """Make gradio serve its script with the fixes, not to be cached; other files as they are."""
+    """Make gradio serve its script with the fixes of `with_fixes`, not to be cached; other files as they are."""
     from gradio import route_utils, routes
 
     def send(folder: Any, path: Any) -> Response:

@@ -40,6 +40,8 @@ class Sets(Protocol):
 
 
 def address(id: str, language: str, path: str = PATH) -> str:
+    """Return the address of a download. id: of the dataset or of what the path (one of FILES) stands for. language: of
+    the reason if it fails."""
     return f"{path}?id={quote(id, safe='')}&in={language}"
 
 
@@ -55,7 +57,9 @@ class SetFile:
         await (await run_in_threadpool(self._answer, Request(scope)))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
-        """Answer with the file of the requested kind as .jsonl; 404 with the reason."""
+        """Answer with the JSON lines of what the path stands for, or 404 with the reason in the language `in`. The
+        paths are those of FILES: a dataset, made rows, conversations (all of them without an id), a blind test's
+        questions, a test set; `id` says which one."""
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
             if request.url.path == TALKS:  # without an id: all
@@ -78,6 +82,8 @@ class SetFile:
 
 
 def _sent(content: Iterator[bytes], name: str) -> Response:
+    """Return a response that downloads the lines as `<name>.jsonl`; characters of the name that a file may not have are
+    replaced."""
     headers = {
         "content-disposition": f'attachment; filename="{slug(name, fallback="set")}.jsonl"',
         "cache-control": "no-store",
@@ -90,7 +96,8 @@ def _bytes(lines: Iterator[str]) -> Iterator[bytes]:
 
 
 def lines(rows: Rows) -> Iterator[bytes]:
-    """Yield rows in the format of core.data.sets.working.write."""
+    """Yield the rows as JSON lines in UTF-8, in chunks of ROWS_A_CHUNK, in the format of
+    core.data.sets.working.write."""
     for begin in range(0, len(rows), ROWS_A_CHUNK):
         some = (rows[position][1].as_dict() for position in range(begin, min(begin + ROWS_A_CHUNK, len(rows))))
         yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some).encode("utf-8", "replace")

@@ -63,6 +63,7 @@ def train(id: str, w: Wording) -> Html:
 
 
 def deletion(each: StoredModel, w: Wording) -> Html:
+    """Return the button that deletes a model of this PC, after a question."""
     label = w.t("disk_view.delete_one", model=each.id)
     return tag("button", icon("trash"), type="button", data_act="delete", data_kept=each.id, aria_label=label,
         title=label, data_sure=w.t("disk_view.sure", model=each.id), class_="ep-icon")  # fmt: skip

@@ -61,7 +61,8 @@ class DownloadButton(Panel):
         )
 
     def begin(self, model_id: object, revision: str | None) -> Update:
-        """Start the download of a hub model, and return the notice beside the button."""
+        """Start the download of a hub model, of its newest revision if that is None; return the notice beside the
+        button."""
         try:
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)
         except GarageError as error:

@@ -85,7 +85,8 @@ class DownloadsCard(Panel):
 
 
 def act_on(services: Services, button: JsonObject) -> None:
-    """Carry out a button (act, repo, revision, of any JSON from a browser) on its download. Raises GarageError."""
+    """Carry out a button (act, repo, revision, of any JSON from a browser) on its download; nothing without repo and
+    revision. Raises ModelError for an unknown act or download."""
     act, repo, revision = (button.get(name) for name in ("act", "repo", "revision"))
     if not isinstance(repo, str) or not isinstance(revision, str):
         return
@@ -121,6 +122,7 @@ def row(each: Download, w: Wording) -> Html:
 
 
 def how_far(each: Download) -> Html | None:
+    """Return a progress bar; None for a finished download, or one of unknown size."""
     if each.state == "done" or not each.total:
         return None
     return bar(each.name, min(100, int(100 * each.done / each.total)))

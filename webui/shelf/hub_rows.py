@@ -57,6 +57,7 @@ def instead(base: str | None, marks: Marks, w: Wording) -> Html | None:
 
 
 def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
+    """Return `rows.minutes` of a found model; "" if its shape is unknown."""
     return minutes(each, each.shape, marks, w) if each.shape is not None else ""
 
 

@@ -24,6 +24,7 @@ GONE = "() => ({ __type__: 'update', value: '', visible: false })"
 
 class HubSearch:
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
+        """budget_of: returns the memory for values of the fields memory and cards."""
         self.services, self.budget_of, self.w = services, budget_of, wording
 
     def build(self) -> None:
@@ -42,7 +43,8 @@ class HubSearch:
         return self.results.select(None, None, [model], js=CHOSEN, **QUIET)
 
     def search_hub(self, memory: object, words: object, model: object, cards: object = ()) -> Update:
-        """Search the Hub for models, and return them as rows, or the error."""
+        """Search the Hub for words, and return the models as rows, or the error. memory, cards: the hardware that is
+        planned for. model: the chosen one."""
         text = words if isinstance(words, str) else ""
         try:
             models = search(text)

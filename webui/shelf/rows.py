@@ -74,7 +74,8 @@ def minutes_note(w: Wording) -> Html:
 
 
 def minutes(each: ShelfRow | HubRow, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """ "about 25 min", as computed; "" if the model does not fit, or where only a measurement tells (a GPU here)."""
+    """Return how long training EXAMPLES examples takes, "about 25 min", as computed; "" if the model does not fit, or
+    where only a measurement tells (a GPU here)."""
     if each.verdict == "no" or marks.budget is None:
         return ""
     computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
@@ -134,7 +135,8 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
 
 
 def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording, size: int | None = None) -> Html:
-    """Return a row's name, verdict and button. size: bytes of a download."""
+    """Return a row's name, verdict and button: it chooses the model, unless marks have another. hub: the model's id.
+    size: bytes of its download."""
     if marks.button is not None:
         return tag("div", tag("strong", title), badge, marks.button(hub, size), class_="lg-shelf-head")
     chosen = "true" if hub == marks.chosen else "false"

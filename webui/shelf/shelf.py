@@ -88,7 +88,8 @@ class ModelShelf:
         model: object,
         cards: object = (),
     ) -> Html:
-        """Return the models that fit these wishes, as rows."""
+        """Return the models that fit these wishes, as rows. All values come from a browser. memory, cards: the hardware
+        that is planned for. model: the chosen one."""
         wish = Wish(
             fits=fitting is True,
             sell=sell is True,

@@ -159,7 +159,8 @@ class Curve:
             columns.add(step, *(_number(record.get(before + name)) for name in PAIR_NUMBERS.values()))
 
     def _seconds_trained(self, attempt: int, now: float) -> float:
-        """Return the seconds from the first step until now, without the pauses between two attempts."""
+        """Return the seconds from the first step until `now`, without the pauses between two attempts; keeps them for
+        the next call."""
         last_attempt, last, seconds = self.clock
         if attempt == last_attempt and now > last:
             seconds += now - last
@@ -196,6 +197,7 @@ def _number(value: object) -> float:
 
 
 def _five_digits(value: float) -> float | None:
+    """Return the value with five significant digits; None for nan."""
     return None if math.isnan(value) else float(f"{value:.5g}")
 
 
@@ -235,6 +237,7 @@ class Curves:
         return self.whole_curves.submit(self._all_points, run, curve).result()
 
     def _all_points(self, run: RunFolder, curve: Curve) -> JsonObject:
+        """Return the reply of `since` with the whole curve."""
         with curve.reading:
             curve.catch_up(run)
             return {"run": run.id, "cursor": [run.id, *curve.position()], "reset": True, **_reply(curve, None)}
@@ -249,8 +252,8 @@ class Curves:
             return (curve.version, len(curve.train), len(curve.evals))
 
     def series(self, run_id: str, measured_rows: int) -> Series:
-        """Return a copy of all numbers of a run, for core/advice/run_doctor. Call it in `whole_curves`. Raises RunError
-        for an unknown run."""
+        """Return a copy of all numbers of a run, for core/advice/run_doctor. measured_rows: of each evaluation. Call it
+        in `whole_curves`. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
@@ -293,7 +296,8 @@ class Curves:
 
 
 def _matching_position(cursor: object, run_id: str, current: list[int]) -> list[int] | None:
-    """Return the numbers of a cursor that fits this curve and is not too far behind, else None."""
+    """Return the numbers of a page's cursor; None unless it fits this curve and is at most MAX_POINTS behind. current:
+    the curve's position."""
     if not isinstance(cursor, list) or len(cursor) != 1 + len(current) or cursor[0] != run_id:
         return None
     numbers = cursor[1:]
@@ -305,8 +309,8 @@ def _matching_position(cursor: object, run_id: str, current: list[int]) -> list[
 
 
 def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Return the points from number `start` on, or all of them, thinned so that the spikes of the columns thinned_by
-    stay."""
+    """Return the points by column, null where unknown: from number `start` on, or if thinned_by is given all of them,
+    thinned so that the spikes of these columns stay."""
     if thinned_by:
         chosen = thin(*(columns.column(name) for name in thinned_by))
         values_of = {name: columns.column(name)[chosen].tolist() for name in columns.names}
@@ -317,7 +321,7 @@ def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> d
 
 
 def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
-    """Return the points after a page's position, or all of them, thinned, if it has none."""
+    """Return the points after a page's position, or all of them, thinned, if it is None; keys as of `Curves.since`."""
     sends_all = position is None
     _, trained, evaluated, measured, bad, compared, eval_compared = position or (0,) * 7
     train = _points(curve.train, trained, ("loss", "norm") if sends_all else ())
@@ -335,6 +339,7 @@ def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
 
 
 def _pair_points(columns: CurveColumns, start: int, sends_all: bool, letter: str) -> dict[str, list[object]]:
+    """Return the points of preference pairs, with keys such as px and p_margin for letter "p"."""
     points = _points(columns, start, ("margin",) if sends_all else ())
     return {f"{letter}x": points.pop("step")} | {f"{letter}_{name}": values for name, values in points.items()}
 

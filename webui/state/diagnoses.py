@@ -34,6 +34,7 @@ class Diagnoses:
         return cached[1]
 
     def _stamp(self, view: RunView) -> tuple[tuple[int, int, int], bool]:
+        """Return a value that changes when the finding may."""
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
 
     def _compute(self, view: RunView, recipe: Recipe) -> Diagnosis | None:

@@ -66,7 +66,8 @@ class Choice:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The contestants that it can have."""
+        """The contestants that can be chosen: those of a run, or of a base, which gets examples only from a test
+        set."""
         examples = [] if self.run_id or self.questions.startswith(DATA) else ["base+examples"]
         return tuple(word for word in (OF_RUN if self.run_id else OF_BASE) if word not in examples)
 
@@ -75,7 +76,8 @@ class Choice:
         return (self.model, self.questions) == (other.model, other.questions)
 
     def is_of(self, evaluation: SetEvaluation) -> bool:
-        """Return whether an evaluation is of this model; that of a run compares this one, not another."""
+        """Return whether an evaluation is of this choice's model: of its run, or for a base, with that as a
+        contestant."""
         if self.run_id:
             return evaluation.run == self.run_id
         return any(one.other == self.model for one in evaluation.lineup.contestants)
@@ -113,8 +115,8 @@ class Evaluating:
         return self._progress
 
     def start(self, choice: Choice, to_judge: SetEvaluation | None = None) -> None:
-        """Answer what is missing of a choice, in a thread. to_judge: an evaluation of it whose answers are sent to its
-        judge, a model, instead. Raises ChatError while another one is at work."""
+        """Answer a choice's unanswered questions, in a thread. to_judge: an evaluation of it whose answers are sent to
+        its judge, a model, instead. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
@@ -123,7 +125,7 @@ class Evaluating:
         threading.Thread(target=self._work, args=(choice, to_judge), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
-        """End it after the answers that are being written. Without one, an answer in Chat goes on."""
+        """End the evaluation after the answers that are being written. Without one, an answer in Chat goes on."""
         if self._progress.at_work:
             self._stopped.set()
             self._chat.stop()
@@ -145,6 +147,7 @@ class Evaluating:
         return choice.questions.removeprefix(DATA) if choice.questions.startswith(DATA) else ""
 
     def _files(self, choice: Choice, source: str) -> Iterator[Path]:
+        """Yield the files that the ground of a choice is read from."""
         if choice.questions.startswith(SET):
             yield self._workspace.root / sets.FOLDER / f"{choice.questions.removeprefix(SET)}.jsonl"
         if self._datasets.knows(source):
@@ -246,7 +249,8 @@ class Evaluating:
         return None
 
     def _verdicts(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
-        """Send what the judge has not seen; yield (verdicts done, requests in all). Raises ChatError."""
+        """Send the answers that a judge, if it is a model, has not seen; yield (verdicts done, requests in all). Raises
+        ChatError."""
         table = table_of(evaluation)
         if table and isinstance(spec := table.judge, ModelJudge):
             endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
@@ -255,7 +259,8 @@ class Evaluating:
     def _answers_of_export(
         self, export: str, conversations: Sequence[Sequence[Turn]], most: int, thinks: bool | None
     ) -> Sequence[GgufAnswer]:
-        """Return the answers of a GGUF file. Raises GarageError, also if it is stopped."""
+        """Return the answers of an export's GGUF file. most: tokens of one. thinks: None as its template has it. Raises
+        GarageError, also if it is stopped."""
 
         def check() -> None:
             if self._stopped.is_set():
@@ -264,7 +269,8 @@ class Evaluating:
         return gguf_answers(self._workspace, export, conversations, most, thinks, check)
 
     def keep_result(self, choice: Choice, evaluation: SetEvaluation) -> None:
-        """Keep the result in short with a run, if it is that of the questions that the run has kept out of training."""
+        """Keep the result in short with the run, if the choice is of a run on the questions that it kept out of
+        training, and all are answered."""
         if choice.run_id and not choice.questions and not evaluation.missing() and (table := table_of(evaluation)):
             keep_result(self._run(choice), table)
 
@@ -293,8 +299,8 @@ def tried(workspace: Workspace, choice: Choice) -> Message | None:
 
 
 def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
-    """Yield the contestants of a choice; those with a prompt only if there is one. Raises ModelError for an invalid
-    base."""
+    """Yield the contestants of a choice; those with a prompt only if there is one (system). Raises ModelError for an
+    invalid base."""
     ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
     for word in choice.offered:
         column, _, extra = word.partition("+")

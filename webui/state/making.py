@@ -40,6 +40,8 @@ class MakingProgress:
 
 
 class Makings:
+    """Writes rows from documents, in a thread; MakingProgress tells how far."""
+
     def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient, queue: Queue):
         self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
         self._guard, self._stopped, self._uses_chat = threading.Lock(), threading.Event(), False
@@ -50,7 +52,7 @@ class Makings:
         return self._progress
 
     def newest(self, dataset: str) -> Making | None:
-        """Return the newest making of a dataset's documents; None without one."""
+        """Return the newest making with this dataset among its documents; None without one."""
         makings = (
             one
             for one in Making.all_of(self._workspace)
@@ -69,8 +71,8 @@ class Makings:
         return self._divided[1]
 
     def start(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
-        """Write the missing rows of an order, in a thread. endpoint: None for a model of this PC. Raises ChatError
-        while another one is at work."""
+        """Write the missing rows of an order, in a thread. endpoint: the server whose model writes; None for a model of
+        this PC. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
@@ -80,14 +82,14 @@ class Makings:
         threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
 
     def stop(self) -> None:
-        """End it before the next row. An answer in Chat goes on, unless it is this one's."""
+        """End the making before its next row. An answer in Chat goes on, unless it is the making's."""
         if self._progress.at_work:
             self._stopped.set()
             if self._uses_chat:
                 self._chat.stop()
 
     def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
-        """Write in the thread, and end the progress with the error, if any; a stop is none."""
+        """Write rows in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("making_view.broken")
         try:
             self._write(order, endpoint)
@@ -119,7 +121,8 @@ class Makings:
                 self._wait_for_game(writer)
 
     def _wait_for_game(self, writer: LocalWriter) -> None:
-        """Unload the model while game mode holds the queue, wait, and load it again. Raises GarageError."""
+        """While game mode holds the queue, unload the model and wait, then load it again; a stop ends the wait. Raises
+        GarageError."""
         if self._queue.read().game is None:
             return
         self._chat.unload(msg("making_view.paused"))

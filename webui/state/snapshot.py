@@ -103,6 +103,7 @@ class QueueView:
     waiting: tuple[tuple[RunRow, QueuedRun], ...] = ()
 
     def name_of(self, rows: Sequence[RunRow], run_id: str | None) -> str:
+        """Return the run's name; "?" if it is not among rows."""
         return next((row.name for row in rows if row.id == run_id), "?")
 
 
@@ -154,7 +155,7 @@ class Snapshots:
             return self._moment
 
     def refuse_while_training(self) -> None:
-        """Raise ChatError while a run trains or is about to start: it needs the device."""
+        """Raise ChatError while a run trains or is about to start, which needs the device."""
         if busy := self.now(fresh=True).busy:
             raise ChatError("chat_page.training", name=busy.name)
 
@@ -204,6 +205,7 @@ class Snapshots:
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), downloads, left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
+        """Return the run as one to ask about; None if it did not end unexpectedly, or was deleted."""
         try:
             return left_run(run, row.status)
         except OSError:
@@ -292,7 +294,8 @@ def _evaluated(run: RunFolder, facts: RunFacts, newest: Sequence[JsonObject]) ->
 
 
 def course(run: RunFolder) -> tuple[float, ...]:
-    """Return the measure at up to COURSE_POINTS places spread evenly over metrics.jsonl, however long the file is."""
+    """Return the loss (or reward) at up to COURSE_POINTS places spread evenly over metrics.jsonl, however long the file
+    is; () without one."""
     values: dict[int, float] = {}
     try:
         with open(run.path / "metrics.jsonl", "rb") as file:
@@ -310,7 +313,8 @@ def course(run: RunFolder) -> tuple[float, ...]:
 
 
 def _step_and_measure(line: bytes) -> tuple[int, float | None]:
-    """Return the step and measure of a complete line of a training step; (0, None) for anything else."""
+    """Return the step and its loss (or reward) from a line of metrics.jsonl; (0, None) unless it is a complete line of
+    a training step."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # RecursionError: ten thousand brackets
@@ -320,6 +324,7 @@ def _step_and_measure(line: bytes) -> tuple[int, float | None]:
 
 
 def _bytes(count: Callable[[], int]) -> int:
+    """Return count(); 0 if a file is deleted meanwhile."""
     try:
         return count()
     except OSError:  # a file was deleted while it was counted

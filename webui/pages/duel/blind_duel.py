@@ -105,7 +105,8 @@ class BlindDuel:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def recall(self, own: object) -> str:
-        """Return own questions, followed by the first questions of earlier conversations, the newest first."""
+        """Return the questions in `own` (one a line), followed by the first ones of earlier conversations, newest
+        first, up to COUNTS[-1] in all; long ones are left out."""
         own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
         questions = first_questions(Conversations(self.services.workspace).find())
         more = [question for question in questions if len(question) <= MAX_CHARACTERS and question not in own_questions]
@@ -156,7 +157,8 @@ class BlindDuel:
         yield self._next(comparison, _voter(voter))
 
     def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> Updates:
-        """Store a verdict on the prompt that is due for this voter, and show the next prompt, or the result."""
+        """Store a verdict on prompt number `at`, if it is the one due for this voter, and show the next, or the result.
+        opened: the comparison's id."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
             if comparison.missing():
@@ -182,8 +184,9 @@ class BlindDuel:
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[object, object], prompts: list[Prompt], voter: str
     ) -> PromptComparison:
-        """Return the newest comparison of the same contestants that this voter has not finished, or a new one. prompts:
-        [] for questions of the data. Raises GarageError."""
+        """Return the newest comparison of the same contestants, questions and length that this voter has not finished,
+        or a new one. numbers: count of questions, tokens of an answer. prompts: [] for questions of the data. Raises
+        GarageError."""
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
@@ -256,7 +259,8 @@ class BlindDuel:
         )
 
     def _share(self, score: Score, first: str, second: str) -> Iterator[str]:
-        """Yield the share of wins with its interval, and whether that is clear."""
+        """Yield the sentence on the share of wins with its interval, then whether that is clear, or how many votes are
+        missing; nothing without an interval."""
         if score.interval is None:
             return
         low, high = (round(100 * end) for end in score.interval)
@@ -334,6 +338,7 @@ class BlindDuel:
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
+    """Return (name, text) pairs as columns side by side."""
     sections = (tag("div", tag("h3", name), tag("p", text if text.strip() else "…")) for name, text in parts)
     return tag("div", *sections, class_="lg-duel")
 
@@ -348,6 +353,7 @@ def _own_prompts(file: object, own: object) -> list[Prompt]:
 
 
 def _voter(value: object) -> str:
+    """Return a browser's name of its voter; "" for no text."""
     return value[:MAX_VOTER] if isinstance(value, str) else ""
 
 

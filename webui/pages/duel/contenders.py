@@ -78,7 +78,8 @@ def two_of(
     services: Services, w: Wording, above: tuple[object, object], first: tuple[object, ...], second: tuple[object, ...]
 ) -> tuple[Contestant, Contestant]:
     """Return the two contestants: by default the chat's model second and its base first. above: target and checkpoint
-    of the chat. first, second: values of a Contender's fields. Raises GarageError."""
+    of the chat. first, second: values of a Contender's fields. Raises GarageError if a model is gone, or a base has no
+    adapter beside it."""
     if [one for one, *_ in (first, second) if one not in (AS_USUAL, None) and not is_there(services, w, one)]:
         raise ChatError("contenders.gone")
     model, checkpoint, *how = second
@@ -119,8 +120,8 @@ def _contestant(
 def _named(
     w: Wording, name: str, checkpoint: str | None, strength: float, precision: object, **whose: object
 ) -> Contestant:
-    """Return a contestant whose label contains its distinguishing settings. Raises ChatError for an unknown
-    precision."""
+    """Return a contestant whose label contains its distinguishing settings. whose: further fields. Raises ChatError for
+    an unknown precision."""
     if precision not in PRECISIONS:
         raise ChatError("wizard.bad_number", field="precision", found=str(precision)[:40], low=4, high=16)
     how = [w.t("chat_page.checkpoint_step", step=int(checkpoint.rsplit("-", 1)[-1]))] if checkpoint else []

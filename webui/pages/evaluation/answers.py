@@ -45,8 +45,8 @@ def answers(table: Table, chosen: dict[str, str], w: Wording) -> Iterator[Html]:
 
 
 def confusions(table: Table, w: Wording) -> Html | None:
-    """Return which labels the fine-tuned model, or without one the first contestant, gave for which; None where the
-    judge has no labels, or too many for a table."""
+    """Return a table of which labels the fine-tuned model, or without one the first contestant, gave for which; None
+    where the judge has no labels, or more than MAX_LABELS."""
     spec, place = table.judge, table.tuned or 0
     if not isinstance(spec, LabelJudge) or len(spec.labels) > MAX_LABELS:
         return None
@@ -73,6 +73,7 @@ def confusions(table: Table, w: Wording) -> Html | None:
 
 
 def _count(count: int, is_right: bool) -> Html:
+    """Return a cell with a count, coloured by is_right unless it is 0."""
     kind = "" if not count else "ev-right" if is_right else "ev-wrong"
     return tag("td", str(count), class_=f"ev-cell {kind}".strip())
 
@@ -87,7 +88,7 @@ def _filters(kinds: dict[int, set[str]], chosen: str, w: Wording) -> Iterator[Ht
 
 
 def _kinds(table: Table, number: int) -> set[str]:
-    """Return the filters that show a row; only that for all while an answer is not judged."""
+    """Return the FILTERS that show row `number`; only "all" while an answer is not judged."""
     verdicts = [table.verdicts.get((number, place)) for place in range(len(table.contestants))]
     outcomes = [verdict.outcome if verdict else None for verdict in verdicts]
     if None in outcomes:
@@ -103,7 +104,7 @@ def _kinds(table: Table, number: int) -> set[str]:
 
 
 def _row(table: Table, number: int, is_open: bool, w: Wording) -> Iterator[Html]:
-    """Yield a table row with the outcome and text of each contestant, and if it is open a second one with its
+    """Yield a table row with the outcome and text of each contestant, and if is_open a second one with all of its
     answers."""
     prompt = table.evaluation.lineup.prompts[number]
     cells = []

@@ -30,8 +30,8 @@ UNTRIED = ("person", "model")  # judges that cannot be shown at work
 
 
 def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choice, Options, Options]:
-    """Return a choice from any JSON of a browser, what is not offered replaced, with the offered models and
-    questions."""
+    """Return the choice from any JSON of a browser, with the offered models and questions. What is not offered is
+    replaced by the first, or left out."""
     models = model_options(services, w)
     model = str(fields.get("model"))
     if model not in [value for _, value in models]:
@@ -65,7 +65,7 @@ def further_options(services: Services, model: str, w: Wording) -> Options:
 
 
 def _unlisted(model: str) -> str:
-    """Return base:<model> if it could be one; "" otherwise."""
+    """Return base:<model> for a model that is not in the list; "" if its name cannot be one."""
     try:
         return f"{BASE}{ModelRef.parse(model.removeprefix(BASE)).id}" if model.startswith(BASE) else ""
     except GarageError:
@@ -93,7 +93,7 @@ def question_options(services: Services, model: str, w: Wording) -> Options:
 
 
 def fields_of(choice: Choice, models: Options, questions: Options, w: Wording) -> Html:
-    """Return the fields of model and questions."""
+    """Return the lists of models and questions, with those of the choice selected."""
     model = select("model", w.t("evaluate_page.model"), models, choice.model)
     return join([model, select("questions", w.t("evaluate_page.questions"), questions, choice.questions, choice.model)])
 
@@ -133,7 +133,7 @@ def details(
 
 def _judge_fields(choice: Choice, ground: Ground, spec: JudgeSpec | None, key: str, w: Wording) -> Iterator[Html]:
     """Yield the list of judges, and the fields of what the chosen one needs: a pattern, a tolerance, a schema, or a
-    server with its model."""
+    server with its model. spec: None while that is missing. key: part of the fields' ids."""
     proposed, chosen = ground.judge.kind, choice.judge or (spec or ground.judge).kind
     kinds = [(kind, w.t(f"evaluation_view.judge_{kind}")) for kind in dict.fromkeys([proposed, *KINDS])]
     options = [(w.t("evaluate_page.proposed", how=how) if kind == proposed else how, kind) for kind, how in kinds]
@@ -150,8 +150,8 @@ def _judge_fields(choice: Choice, ground: Ground, spec: JudgeSpec | None, key: s
 
 
 def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
-    """Yield a table of the judge's verdicts on five rows: on the expected answer, and on that to another question.
-    Nothing without expected answers."""
+    """Yield a table of the judge's verdicts on up to SHOWN questions: on the expected answer, and on that to another
+    question. Nothing without expected answers."""
     expected = [one for one in ground.test_set.prompts if one.expected]
     if not expected:
         return

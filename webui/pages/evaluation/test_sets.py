@@ -38,7 +38,7 @@ def _every_set(workspace: Workspace, stamp: object) -> tuple[TestSet, ...]:
 
 
 def set_name(one: TestSet, w: Wording) -> str:
-    """Return the title with the number of questions; of a base's failures that of the base."""
+    """Return the title with the number of questions; for a base's failures the title has that base."""
     is_failures = one.base and one.title.startswith("failures-")
     title = w.t("evaluate_page.failures", name=format.model_name(one.base, w)) if is_failures else one.title
     return w.t("evaluate_page.set", name=title, count=len(one.prompts))
@@ -94,6 +94,7 @@ def _listed(one: TestSet, bases: Options, is_open: bool, w: Wording) -> Html:
 
 
 def _question(one: TestSet, place: int, prompt: Prompt, w: Wording) -> Html:
+    """Return a set's question number `place` with its expected answer and the button that removes it."""
     expected = tag("span", prompt.expected, class_="ev-why", dir="auto") if prompt.expected else None
     remove = tag("button", icon("trash"), type="button", class_="ep-icon", data_act="remove", data_name=one.name,
                  data_at=place, aria_label=w.t("evaluate_page.remove", number=place + 1),
@@ -102,8 +103,8 @@ def _question(one: TestSet, place: int, prompt: Prompt, w: Wording) -> Html:
 
 
 def imported(workspace: Workspace, request: JsonObject) -> TestSet:
-    """Keep the set that a file of the browser has: name, size and text, which is None if the file is too large or is
-    not UTF-8. Raises ChatError with one sentence."""
+    """Keep the set in a file of the browser under a title that no other has, and return it. request: name, size and
+    text, which is None if the file is too large or not UTF-8. Raises ChatError."""
     name, size, text = (request.get(key) for key in ("name", "size", "text"))
     name = names.display_name(Path(str(name).replace("\\", "/")).name) or "set.jsonl"
     if isinstance(size, int) and size > MAX_BYTES:
