@@ -92,9 +92,8 @@ def secret_of(auth: str | None, reach: Reach, w: Wording) -> DoorSecret | None:
 
 
 def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording) -> int:
-    """If another app has the workspace open, print its address, open its page in the browser and return 0; else serve
-    ours until it ends. Returns the exit status. Raises _Refusal if the workspace's folder, host or port cannot be
-    used."""
+    """Serve the page until it ends, or in the browser open that of another app which has the workspace; return the exit
+    status. Raises _Refusal."""
     ownership, url = Ownership(workspace), f"http://{options.reach.local}:{options.port}/"
     try:
         other = ownership.claim(url)

@@ -203,7 +203,7 @@ class CorrectionsPanel(Panel):
         return [*([{"role": "system", "content": prompt}] if prompt else []), *turns], answer
 
     def _expect(self, target: str, turns: list[dict[str, str]], better: str) -> None:
-        """Where a test of this base was kept with the same turns, make the better answer its expected one."""
+        """Make the better answer the expected one of tests that were kept with the same turns."""
         base = self._base(target)
         tests = (prompt for one in every_set(self.services.workspace) if one.base == base for prompt in one.prompts)
         if any([dict(turn) for turn in prompt.turns] == turns for prompt in tests):

@@ -14,8 +14,8 @@ from webui.state.services import Services
 
 @dataclass(frozen=True)
 class PageAround:
-    """What a tab needs of the page around it. page: all of the app. poller: of the parts outside of the tabs. opened:
-    the id of the run that Runs shows. talk_to: the model that Chat is to choose next, "" for none."""
+    """The page around a tab. page: all of the app. poller: of the parts outside of the tabs. opened: the id of the run
+    that Runs shows. talk_to: the model that Chat is to choose next, "" for none."""
 
     services: Services
     w: Wording

@@ -121,7 +121,7 @@ class Makings:
                 self._wait_for_game(writer)
 
     def _wait_for_game(self, writer: LocalWriter) -> None:
-        """While game mode holds the queue, unload the model and wait, then load it again; a stop ends the wait. Raises
+        """Unload the model while game mode holds the queue, then load it again; a stop ends the wait. Raises
         GarageError."""
         if self._queue.read().game is None:
             return

@@ -57,8 +57,8 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
 
 
 def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield the messages of the branch that was open last; other branches with text are noted as an omission, and what
-    is no text."""
+    """Yield the messages of the branch that was open last; other branches with text, and what is no text, are noted as
+    omissions."""
     nodes = conversation.get("mapping")
     notes.add_unread("column", conversation, ("mapping", "current_node"))
     if not isinstance(nodes, dict):
@@ -118,8 +118,8 @@ def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
 
 
 def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
-    """Return the ids from the first message to the one that was open; where last names none, to the newest without an
-    answer."""
+    """Return the ids from the first message to `last`, the one that was open; if it names none, to the newest message
+    without an answer."""
     if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)

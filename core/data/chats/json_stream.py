@@ -45,8 +45,8 @@ def keys_in(head: str, is_lines: bool) -> set[str]:
 
 
 def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str, JsonObject]]:
-    """Yield (the last value at `thread` as text, object) for each object at `place`. Raises DataError if the file ends
-    early or is damaged."""
+    """Yield (the last value at `thread` as text, object) for each object at `place`, both paths like "messages.item".
+    Raises DataError if the file ends early or is damaged."""
     count, current_thread = 0, ""
     with source.path.open(encoding=source.encoding) as file:
         try:
@@ -61,6 +61,6 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
 
 
 def text_at(value: object, *names: str) -> str:
-    """Return the first text in these fields; "" if there is none."""
+    """Return the first text in these fields of a value; "" if there is none, or the value is no object."""
     values = (value.get(name) for name in names) if isinstance(value, dict) else ()
     return next((text.strip() for text in values if isinstance(text, str) and text.strip()), "")

@@ -152,6 +152,7 @@ class _FirstRows:
         return [value for value in self.values[name] if has_value(value)]
 
     def is_filled(self, name: str) -> bool:
+        """Return whether nearly all rows have a value."""
         return len(self.filled(name)) >= _NEARLY_ALL * len(self.rows)
 
     def is_scalar(self, name: str, most: int) -> bool:
@@ -367,7 +368,7 @@ def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "syste
 
 
 def _alternates(table: _FirstRows, columns: MessageColumns, least: float = 0.7) -> bool:
-    """Return True if the speaker mostly changes from one row of a conversation to the next."""
+    """Return True if the speaker changes in at least this share of the steps from row to row in a conversation."""
     speakers = [str(value).strip().lower() for value in table.values[columns.speaker]]
     groups = table.conversations(columns.conversation) if columns.conversation else [[*range(len(speakers))]]
     changes = [speakers[one] != speakers[other] for group in groups for one, other in pairwise(group)]

@@ -104,8 +104,8 @@ class Overview:
         return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.by_silence else 0)
 
     def default_voice(self) -> str:
-        """Return a character or an assistant, else anyone: the person with the most messages; "" for an empty chat. Of
-        two with as many, it is the one who wrote first later: that one was asked."""
+        """Return the person with the most messages, of models if there are any; "" for an empty chat. Of equals it is
+        the one whose first message is later: that one was asked."""
         order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
         return max(order, key=lambda person: (self.people[person], order[person]), default="")
 

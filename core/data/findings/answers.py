@@ -93,8 +93,8 @@ _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 class Refusals:
     """Answers that refuse to help, or in which the model speaks of itself as an AI."""
 
-    def __init__(self, most: int | None):
-        self._most, self._marked = most, Marked()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         """Mark the row if its first answer begins with a refusal, or with the model as an AI; a plain text, or an
@@ -126,8 +126,8 @@ class Answers:
     Which answers are too short depends on the others, so all lengths are kept: 4 bytes a row.
     """
 
-    def __init__(self, most: int | None):
-        self._most, self._lengths = most, array("i")
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._lengths = max_repair_rows, array("i")
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
@@ -165,8 +165,8 @@ class Answers:
 class SamePairs:
     """Pairs whose answers differ in case, spaces and marks alone, so that there is nothing to prefer."""
 
-    def __init__(self, most: int | None):
-        self._most, self._marked = most, Marked()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         if words.worse_answer and normalized(words.worse_answer) == normalized(words.last_answer):
@@ -183,8 +183,8 @@ class Openings:
     openings.
     """
 
-    def __init__(self, most: int | None):
-        self._most, self._answers = most, 0
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._answers = max_repair_rows, 0
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[tuple[int, str]]] = {}
 

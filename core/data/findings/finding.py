@@ -121,6 +121,7 @@ class Marked:
         return len(self.examples) < SHOWN
 
     def repair(self, action: Action, kind: Kind, most: int | None, argument: str = "") -> Repair:
+        """Return the repair of the marked rows; it names the first `most`, None for all."""
         return Repair(action=action, kind=kind, argument=argument, count=len(self), rows=tuple(self.rows[:most]))
 
     def finding(

@@ -16,8 +16,8 @@ MEANT = 0.2  # share of the judged answers from which a second language is inten
 class Languages:
     """Answers in another language than most."""
 
-    def __init__(self, most: int | None):
-        self._most = most
+    def __init__(self, max_repair_rows: int | None):
+        self._most = max_repair_rows
         self._by_language: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:

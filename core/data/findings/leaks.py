@@ -11,8 +11,8 @@ from core.messages import msg
 class Leaks:
     """Rows with secrets (core/data/findings/secrets)."""
 
-    def __init__(self, most: int | None):
-        self._most, self._any = most, Marked()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._any = max_repair_rows, Marked()
         self._by_kind = {kind: Marked() for kind in STAND_IN}
 
     def add(self, words: RowWords) -> None:

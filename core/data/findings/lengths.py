@@ -15,8 +15,8 @@ FAR, LONG = 30, 8_000  # far longer: so many times the median, and so many chara
 class Lengths:
     """Conversations that are far longer than the median."""
 
-    def __init__(self, most: int | None):
-        self._most, self._lengths = most, array("i")
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._lengths = max_repair_rows, array("i")
         self._long: list[tuple[int, int, str]] = []
 
     def add(self, words: RowWords) -> None:

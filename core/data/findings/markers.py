@@ -24,8 +24,8 @@ def _first_of_talk(text: str) -> re.Match[str] | None:
 class Markers:
     """Rows with turn markers in their texts, outside of code."""
 
-    def __init__(self, most: int | None):
-        self._most, self._marked = most, Marked()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         """Mark the row if its text outside code holds marks of a chat template, or begins a turn as a written talk

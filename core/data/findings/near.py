@@ -131,8 +131,8 @@ class Near:
 class Repeated:
     """Equal rows and near ones, as two findings."""
 
-    def __init__(self, most: int | None):
-        self._most, self._near = most, Near()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._near = max_repair_rows, Near()
         self._quotes: dict[int, str] = {}
 
     def add(self, words: RowWords) -> None:

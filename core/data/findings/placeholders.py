@@ -66,8 +66,8 @@ def _is_open(name: str) -> bool:
 class Placeholders:
     """Rows with unfilled placeholders."""
 
-    def __init__(self, most: int | None):
-        self._most, self._any = most, Marked()
+    def __init__(self, max_repair_rows: int | None):
+        self._most, self._any = max_repair_rows, Marked()
         self._by_name: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:

@@ -61,8 +61,8 @@ def _find_mojibake(text: str) -> re.Match[str] | None:
 class Writing:
     """Rows with markup, wrong encodings or lost characters."""
 
-    def __init__(self, most: int | None):
-        self._most = most
+    def __init__(self, max_repair_rows: int | None):
+        self._most = max_repair_rows
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:

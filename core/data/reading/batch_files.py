@@ -55,7 +55,8 @@ def _field(source: Source, limits: Limits) -> str:
 
 
 def with_request(row: object, source: Source) -> object:
-    """Return a result with the question of its request beside it; any other row as it is."""
+    """Return a result with the question of the request that has its custom_id as one more key, unless it has that key
+    itself; any other row as it is."""
     if not isinstance(row, dict) or not (request := source.requests.get(str(row.get("custom_id")))):
         return row
     return {name: request[name] for name in BATCHES.values() if name in request} | row

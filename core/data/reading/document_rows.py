@@ -65,6 +65,7 @@ def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:
 
 
 def _command() -> str:
+    """Return the command that installs the packages of the extra `documents`."""
     with open(PROJECT / "pyproject.toml", "rb") as file:
         needs = tomllib.load(file)["project"]["optional-dependencies"]["documents"]
     return shlex.join([sys.executable, "-m", "pip", "install", *needs])

@@ -169,6 +169,7 @@ def _page(content: bytes) -> Iterator[object]:
 
 
 def _is_beside(element: lxml.html.HtmlElement) -> bool:
+    """Return True for an element beside a page's own text: hidden, navigation, notices, footers."""
     names = f"{element.get('class') or ''} {element.get('id') or ''}"
     is_hidden = element.get("hidden") is not None or element.get("aria-hidden") == "true"
     return (

@@ -212,6 +212,7 @@ def _letters_at_numbers(text: str) -> float:
 
 
 def _note(name: str, others: list[str]) -> Message:
+    """Return the note on an assumed encoding. others: equally plausible ones."""
     label = msg(f"data.encoding_{name}")
     if not others:
         return msg("data.note_assumed_encoding", encoding=label)
