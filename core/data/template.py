@@ -66,6 +66,7 @@ class _RenderedAnswer:
     marks: tuple[Mark, ...]
 
     def is_in(self, other: _RenderedAnswer) -> bool:
+        """Return True if another answer's text begins with this one's, to the end of the answer."""
         return other.text.startswith(self.text[: self.end])
 
 

@@ -184,6 +184,7 @@ def _are_alike(value: dict[str, Any]) -> bool:
 
 
 def _is_pair(item: dict[str, Any]) -> bool:
+    """Return True for an object with a question and its answer, a text and its class, or a conversation."""
     names = {name.lower() for name, part in item.items() if has_value(part)}
     has_text, has_class = (not names.isdisjoint(each) for each in (("text", "content"), ("intent", "label", "role")))
     return _holds_talk(item) or {"question", "answer"} <= {*map(meaning_of, names)} or has_text and has_class
@@ -274,6 +275,7 @@ def _conversations_in(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_talk(value: object) -> bool:
+    """Return True for a filled list whose items have one type."""
     return isinstance(value, list) and bool(value) and all(isinstance(turn, type(value[0])) for turn in value)
 
 

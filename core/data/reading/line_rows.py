@@ -79,6 +79,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
 
 
 def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], object]) -> bool:
+    """Return True if nearly all lines (of one at least) have the shape."""
     return bool(lines) and sum(map(bool, map(has_shape, lines))) >= _NEARLY_ALL * len(lines)
 
 
@@ -114,7 +115,9 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def separator_of(lines: Sequence[str]) -> str:
-    """Return the separator of term and definition that stands earliest in nearly every line; "" if none does."""
+    """Return the separator of flash cards: of _SEPARATORS in nearly every line, the one that stands furthest left. A
+    line counts if a term of at most _LONGEST_TERM characters stands before it and a definition after it. "" without
+    one, or in fewer than _MIN_CARDS lines."""
     filled = [line for line in lines if line.strip()]
     if len(filled) < _MIN_CARDS:
         return ""

@@ -233,7 +233,7 @@ def _notes(source: Source) -> tuple[Message, ...]:
 
 
 def _header_choice(choices: Choices, holds_names: bool | None) -> bool | None:
-    """Return Source.header for a choice and the result of `header.holds_names`."""
+    """Return Source.header: the choice, else by `header.holds_names` None for True, True in doubt (None), or False."""
     return choices.header if choices.header is not None else None if holds_names else holds_names is None
 
 

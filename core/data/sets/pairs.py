@@ -53,6 +53,7 @@ class Pairs(Pieces):
 
     @property
     def is_kept(self) -> np.ndarray:
+        """False (E,) for the better example of a pair that is left out, else True."""
         return (self.per_example > 0) | ~_is_better(self.tokens)
 
 

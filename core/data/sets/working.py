@@ -57,8 +57,8 @@ class Page:
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Return at most `count` trainable rows from position `begin` on, only those that contain `words` if any are given,
-    and where the next page begins (None at the end). At most LOOKED_AT rows are searched."""
+    """Return at most `count` trainable rows from position `begin` on, and where the next page begins (None at the end).
+    words: only rows with this phrase in a text, in any case. At most LOOKED_AT rows are searched."""
     shown: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
         if len(shown) == count or position - begin >= LOOKED_AT:
@@ -68,8 +68,8 @@ def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
 
 
 def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
-    """Return [the row at `position`], or [] if it lacks the words, in any case. Most rows without them are rejected by
-    their JSON text, in which the words are only escaped, not split."""
+    """Return [the row at `position`], or [] if it lacks the words as one phrase, in any case. Most rows without them
+    are rejected by their JSON text, in which the words are only escaped, not split."""
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []

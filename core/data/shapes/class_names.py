@@ -79,6 +79,7 @@ def _are_numbers(values: Sequence[object]) -> bool:
 
 
 def _numbers(value: object) -> list[int | None]:
+    """Return the whole numbers in a cell, of a list all; None for each value that is none, [None] for a long list."""
     if isinstance(value, list):
         return [number_of(one) for one in value] if len(value) <= _MAX_LABELS else [None]
     return [number_of(value)] if has_value(value) else []
@@ -90,6 +91,7 @@ def with_names(values: Mapping[str, object], names: Names) -> JsonObject:
 
 
 def _name(value: object, names: Mapping[int, str]) -> object:
+    """Return the class of a number (in a list, of each): None for a hidden one, below 0; any other value as it is."""
     if isinstance(value, list):
         return [_name(one, names) for one in value]
     number = number_of(value)
@@ -170,6 +172,7 @@ def classified(sample: Sequence[Row], names: Names) -> Classified | None:
 
 
 def _is_text(values: Sequence[Any]) -> bool:
+    """Return True for texts, most of which have several words."""
     texts = [value for value in values if has_value(value)]
     if not texts or not all(isinstance(text, str) for text in texts):
         return False

@@ -105,6 +105,7 @@ class MultipleChoice:
         return "\n".join(options.line(place) for place in places), None
 
     def _places(self, key: Any, options: Options) -> list[int]:
+        """Return the places (from 0) of the options that a key means; [] if one means nothing."""
         places = _places(key, options, self.scheme)
         return [place - self.base for place in places] if self.scheme == "number" else places
 

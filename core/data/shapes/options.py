@@ -276,7 +276,8 @@ def columns_of_options(names: Sequence[str]) -> list[str]:
 
 
 def in_columns(names: Sequence[str], cells: Sequence[Any]) -> Options | None:
-    """Return the options in the cells of a row. A key may name a column: "option_b"."""
+    """Return a row's options from the cells of its option columns, one each; None if fewer than two are filled or one
+    is no text or number. names: of these columns, as labels, because a key may name one: "option_b"."""
     if not all(cell is None or isinstance(cell, str | int | float) for cell in cells):
         return None
     return _options(("" if cell is None else str(cell) for cell in cells), names)

@@ -337,6 +337,7 @@ def _alone(text: str) -> dict[str, Role]:
 
 
 def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
+    """Return the decision that a person has to choose one of these readings."""
     return Decision(tuple(itertools.islice(readings, MAX_READINGS)), "none")
 
 

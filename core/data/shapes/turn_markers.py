@@ -233,6 +233,7 @@ class _Named:
         return _Named(self.pattern, frozenset([asks, answers, *_MORE.split(), *_SYSTEM.split()]))
 
     def _marks(self, text: str) -> Iterator[tuple[re.Match[str], str]]:
+        """Yield the matches of names that count, each with its name in small letters."""
         for mark in self.pattern.finditer(text):
             name = (mark["name"] or mark.groupdict().get("heading") or "").lower()
             if not self.names or name in self.names:
