@@ -77,7 +77,7 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
         if name == PACKED_TOO:
-            kept[name + PACKED] = bz2.compress(content)
+            kept[name + PACKED] = packed(content)
         elif file in LAUNCHERS or "/locales" not in folder:
             kept[name] = content
         elif folder.endswith("/locales"):
@@ -89,11 +89,18 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
             language = folder.rpartition("/")[2]
             languages[language] = languages.get(language, b"") + under(file.removesuffix(".yaml"), content)
     together = b"".join(under(language, sections) for language, sections in languages.items())
-    return kept | {f"core/locales/{TOGETHER}": bz2.compress(together)}
+    return kept | {f"core/locales/{TOGETHER}": packed(together)}
 
 
-def under(key: str, yaml: bytes) -> bytes:
-    return f"{key}:\n".encode() + b"".join(b"  " + line for line in yaml.splitlines(keepends=True)) + b"\n"
+def packed(text: bytes) -> bytes:
+    """Return YAML compressed, without its lines of comment. No text of several lines may have a line that begins so."""
+    lines = (line for line in text.splitlines(keepends=True) if not line.lstrip().startswith(b"#"))
+    return bz2.compress(b"".join(lines))
+
+
+def under(key: str, section: bytes) -> bytes:
+    """Return YAML as the value of a key, one blank further in."""
+    return f"{key}:\n".encode() + b"".join(b" " + line for line in section.splitlines(keepends=True)) + b"\n"
 
 
 def description(archive: Path) -> dict[str, str | int]:

@@ -30,7 +30,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from core import __version__
-from core.messages import CORE_LOCALES, LANGUAGES, Catalogue
+from core.messages import CORE_LOCALES, LANGUAGES, Catalogue, unpacked_yaml
 from core.presets import PROJECT
 from launcher import main as launcher
 from launcher import torch_build
@@ -234,7 +234,9 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
         Catalogue(*(place / part / "locales" for part in ("core", "webui")))
         for place in (PROJECT, tmp_path / release.TOP)
     )
-    for language in ("en", "zh"):
+    packed, path = tmp_path / release.TOP, release.PACKED_TOO
+    assert unpacked_yaml(packed / f"{path}{release.PACKED}") == unpacked_yaml(PROJECT / path)
+    for language in LANGUAGES:
         assert ours.keys(language) and {key: ours.raw(key, language) for key in ours.keys(language)} == {
             key: theirs.raw(key, language) for key in theirs.keys(language)
         }
