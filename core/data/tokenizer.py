@@ -216,7 +216,7 @@ def _template_source(folder: Path, config: Mapping[str, object]) -> str:
 
 
 def _token_text(token: object) -> str | None:
-    """Return the text of a special token, stored as a string or as {"content": string, ...}."""
+    """Return the text of a special token, stored as a string or as {"content": string, ...}; None for anything else."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

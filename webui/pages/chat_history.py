@@ -19,7 +19,7 @@ _FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</s
 
 
 def content_of(message: Message) -> str:
-    """Return a message's text; gradio hands messages back with their content as a list of parts."""
+    """Return a message's text, which gradio hands back as a list of parts; "" without any."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -50,6 +50,7 @@ def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, 
 
 
 def _is_said(turn: dict[str, str]) -> bool:
+    """Return True for a turn with any text or reasoning."""
     return bool(turn["content"].strip() or turn.get("reasoning", "").strip())
 
 

@@ -119,8 +119,8 @@ class EvaluatePlace:
             yield tag("div", send)
 
     def _newest(self, choice: Choice, title: str) -> SetEvaluation | None:
-        """Return the newest evaluation of a choice, on questions with this title; without chosen questions (a run's
-        own) any that is on no test set, as the run may have had another name."""
+        """Return the newest evaluation of a choice on questions with this title, None without one; for a run's own
+        questions any that is on no test set, as the run may have had another name."""
         space, is_own = self.services.workspace, bool(choice.run_id and not choice.questions)
         titles = frozenset(one.title for one in every_set(space)) if is_own else frozenset([title])
         return newest_of(space, choice, titles, files.stamp(space.root / SetEvaluation.FOLDER), is_own)

@@ -173,7 +173,7 @@ def language_names(languages: Sequence[str], requested: str | None, w: Wording) 
 
 
 def gate(address: str | None, w: Wording) -> Html | None:
-    """Return a note that the licence has to be accepted first, with a link."""
+    """Return a note that the licence has to be accepted first, with a link to address; None without one."""
     if address is None:
         return None
     link = tag("a", w.t("shelf_view.gate_page"), href=address, target="_blank", rel="noopener noreferrer")

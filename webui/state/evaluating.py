@@ -173,8 +173,8 @@ class Evaluating:
         return Ground(test_set, learned, judge, system_prompt.proposed(pairs, judge))
 
     def _learned(self, choice: Choice, source: str) -> LearnedRows | None:
-        """Return the rows that the run learned, or would be trained on; None if they are unknown and the questions are
-        a test set."""
+        """Return the rows that the run learned, or that of `source` ("": none) would be trained on; None without a
+        source, or if they are unknown and the questions are a test set. Else raises DataError."""
         try:
             if choice.run_id:
                 return LearnedRows.of_run(self._run(choice), self._datasets, Runs(self._workspace))

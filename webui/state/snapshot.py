@@ -285,7 +285,7 @@ def _last(values: Sequence[float]) -> float | None:
 
 def _evaluated(run: RunFolder, facts: RunFacts, newest: Sequence[JsonObject]) -> float | None:
     """Return the best validation loss, or the held-out reward of the adapter that was kept; of a run at work the newest
-    one."""
+    one; None without any."""
     if facts.best_eval_loss is not None:
         return facts.best_eval_loss
     if facts.best_reward is not None:

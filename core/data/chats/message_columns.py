@@ -100,7 +100,7 @@ class MessageColumns(Frozen):
         return bool(self.conversation or self.parent or self.begins)
 
     def role(self, value: object) -> Role | None:
-        """Return the role that a cell names, None if it names none."""
+        """Return the role that a speaker's cell names, "assistant" for a system that answers; None if it names none."""
         role = role_of(value)
         return "assistant" if role == "system" and self.system_answers else role
 

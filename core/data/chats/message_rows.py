@@ -73,7 +73,8 @@ def conversation_rows(source: Source, limits: Limits) -> Iterator[RawRow | Probl
 
 def _turns(messages: list[_Message], columns: MessageColumns) -> tuple[list[JsonObject], list[Omission], int | None]:
     """Return the turns of a conversation from its first question to its last answer, after a system message, with the
-    omissions and its first line. Successive texts of one role become one turn; no turns without an answer."""
+    omissions and its first line in the file. Successive texts of one role become one turn; no turns without an
+    answer."""
     turns: list[JsonObject] = []
     omissions = [
         Omission("column", name) for name in dict.fromkeys(chain.from_iterable(each.unread for each in messages))

@@ -16,7 +16,8 @@ _ASKS, _ANSWERS = (re.compile(rf"^(?:{names}) ?:", re.MULTILINE) for names in ("
 
 
 def _first_of_talk(text: str) -> re.Match[str] | None:
-    """Return the name of the side that asks, if that of the side that answers follows on a later line."""
+    """Return the first name of the side that asks before a colon, if one of the side that answers follows on a later
+    line; else None."""
     asks = _ASKS.search(text)
     return asks if asks and _ANSWERS.search(text, asks.end()) else None
 

@@ -14,7 +14,7 @@ from core.errors import DataError
 
 def repaired(example: Example, repair: Repair, value: str = "") -> Example | None:
     """Return the repaired row: a placeholder filled with value, secrets replaced, encoding fixed or markup removed;
-    None if the repair removes it. Raises DataError if value is empty."""
+    None if the repair removes it. Raises DataError for an empty value to fill in."""
     if repair.action == "remove":
         return None
     if repair.action == "fill" and not value.strip():

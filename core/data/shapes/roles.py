@@ -88,8 +88,8 @@ def column_named(names: Iterable[str], role: Role) -> str | None:
 
 
 def meaning_of(name: str, exact: bool = False) -> Role | None:
-    """Return the role that a column's name means: by its full name, else by its last meaningful word ("Customer
-    answer": an answer). exact: by its full name alone."""
+    """Return the role that a column's name means: by its full name, else (unless exact) by its last meaningful word
+    ("Customer answer": an answer). None without a meaning."""
     full = next((role for role, words in _NAMES.items() if name.strip().lower() in words), None)
     return full if exact or full else _last_meaning(name)
 

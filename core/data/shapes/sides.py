@@ -352,7 +352,8 @@ def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
 
 
 def _lettered(table: _Table) -> Decision | None:
-    """Columns such as q_en and a_en: a question and its answer, of each language or number."""
+    """Return columns such as q_en and a_en as question and answer, of several pairs as a question to the person; None
+    without them."""
     names = {name.strip().lower(): name for name in table.texts}
     parts = [(name, match[1]) for name in names if (match := re.fullmatch(r"q([\s_-]\w{1,5})", name))]
     pairs = [_pair(names[name], names[f"a{rest}"]) for name, rest in parts if f"a{rest}" in names]
@@ -442,7 +443,8 @@ def _is_never_answer(name: str) -> bool:
 
 
 def _correction(table: _Table) -> Decision | None:
-    """Two columns of which one is named as the wrong one: what is to be corrected is the question."""
+    """Return what is to be corrected as the question: of two columns the one that is named as the wrong one. None for
+    other tables."""
     worse = [name for name in table.sentences if is_worse(name)]
     others = [name for name in table.sentences if not is_worse(name)]
     return Decision((_pair(worse[0], others[0]),)) if len(worse) == len(others) == 1 else None

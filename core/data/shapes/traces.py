@@ -173,7 +173,7 @@ def _is_turn(value: dict[str, Any]) -> bool:
 
 
 def _kind(value: dict[str, Any]) -> str | None:
-    """Return the speaker of a message that LangChain wrote with the name of its class."""
+    """Return the speaker of a message that LangChain wrote with the name of its class; None for any other."""
     names = value.get("id")
     return _SPEAKERS.get(str(names[-1])) if isinstance(names, list) and names else None
 

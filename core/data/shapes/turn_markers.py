@@ -275,7 +275,8 @@ class _Named:
         return turns if turns[0]["role"] != "assistant" or is_greeting else []
 
     def _end_turn(self, turns: list[Turn], text: str, before: str, joint: str) -> str:
-        """Write a turn's text into it, and join it with one of the same side. Return the text before all turns."""
+        """Write a turn's text into the last of turns, marking a lost call of a tool, and join that with one of the same
+        side by joint. Return the text before all turns: text if there are none yet, else before."""
         if not turns:
             return _clean(text)
         turns[-1]["content"] = _clean(text)
