@@ -210,8 +210,8 @@ def _first(turn: Turn, *names: str) -> str:
 
 
 def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
-    """Return the text of a turn, and thinking stored as a separate part. An object becomes JSON, None "". Raises Flaw
-    for parts that are no text."""
+    """Return the text of turn `number`, and thinking stored as a separate part. An object becomes JSON, None "". Raises
+    Flaw for parts that are no text."""
     if isinstance(content, str):
         return content, ""
     if content is None:

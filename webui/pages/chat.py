@@ -80,6 +80,8 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 
 class ChatPage:
+    """base, tuned: the histories of both columns. target: id of the model. opened: id of the open conversation."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.duel = BlindDuel(services, wording)

@@ -30,6 +30,8 @@ KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 
 class ConversationShelf:
+    """opened: a conversation's id. target: id of the model chosen in Chat. base, tuned: both histories."""
+
     def __init__(
         self,
         services: Services,

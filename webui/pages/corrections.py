@@ -32,6 +32,8 @@ CLOSES = (
 
 
 class CorrectionsPanel(Panel):
+    """base, tuned: both histories. target: id of the model that answers. system: the system prompt."""
+
     def build_button(self) -> None:
         self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
         self.bad = gr.Button(self.w.t("corrections_view.bad"), min_width=100, elem_id="chat-bad")

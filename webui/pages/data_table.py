@@ -224,7 +224,8 @@ def _cells(row: JsonObject) -> tuple[str, str | None] | None:
 
 
 def with_cell(row: JsonObject, at: int, text: str) -> JsonObject:
-    """Return the row with another text in one of its cells. Raises DataError if it has no such cell."""
+    """Return the row with another text in a cell: at 0 its question or text, at 1 its answer. Raises DataError if it
+    has no such cell."""
     if (cells := _cells(row)) is None or at not in (0, 1) or cells[at] is None:
         raise DataError("data_page.no_cell")
     if "text" in row:

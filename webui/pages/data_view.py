@@ -27,7 +27,8 @@ class View:
     """Rows of one version of a dataset. Threads may share it."""
 
     def __init__(self, rows: Rows, only: Collection[int] | None = None, unusable: bool = False, words: str = ""):
-        """Select rows. only: their numbers, None for all. unusable: select only rows that cannot be used."""
+        """Select rows. only: their numbers, None for all. unusable: select only rows that cannot be used. words: for
+        `look` to search."""
         self.rows, self.words = rows, words
         good, flawed = rows.numbers(), rows.flawed_numbers()
         numbers = np.concatenate((good, flawed))

@@ -317,8 +317,8 @@ def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
 
 
 def _tree(table: _FirstRows, names: Sequence[str], least: float) -> tuple[str | None, str | None]:
-    """Return the columns of a message's id and of the id that it answers: a column named as parent or reply, most of
-    whose ids are in another one. (None, None) if there are none."""
+    """Return the columns of a message's id and of the id that it answers: a column named as parent or reply, filled in
+    the share `least` of rows, most of whose ids are in another one. (None, None) if there are none."""
     for parent in names:
         if not {"parent", "reply", "replied"} & {*_words(parent)}:
             continue

@@ -18,7 +18,8 @@ ANSWERS = ("label", "answer", "output", "completion")
 def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     """Return the text that a cell of an answer or context stands for: of a list its only value, all labels or texts, or
     the first of several acceptable answers; of an object its text, or of one of scores the classes above a half. Any
-    other value as it is. Notes what is left out. Raises Flaw if it holds only positions in another text."""
+    other value, and that of another column, as it is. name: the column's in the file; column: ours. Notes what is left
+    out. Raises Flaw if it holds only positions in another text."""
     if column != "context" and column not in ANSWERS:
         return value
     if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value

@@ -48,8 +48,8 @@ def _is_a_name(cell: str) -> bool:
 
 
 def _stands_above(cell: str, values: Sequence[str]) -> bool:
-    """Return True for an empty cell, or one of another kind than all below it: a word over numbers, or a short one over
-    texts."""
+    """Return True for an empty cell, or one of another kind than all values below it: a word over numbers, or a short
+    one over texts."""
     if not cell:
         return True
     if not _MEASURE.fullmatch(cell) and all(map(_MEASURE.fullmatch, values)):

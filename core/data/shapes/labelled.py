@@ -98,8 +98,8 @@ def _other_names(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """Yield a row for each question about a text, with the object's other fields; one of all questions and answers if
-    they follow one another (QuAC)."""
+    """Yield a row for each question about a text, in the list `key`, with the object's other fields; one of all
+    questions and answers if they follow one another (QuAC)."""
     shared, questions = {name: part for name, part in value.items() if name != key}, value[key]
     if questions and all(isinstance(each, dict) and "followup" in each and "question" in each for each in questions):
         text = str(shared.pop("context", "") or "")

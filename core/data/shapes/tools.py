@@ -36,8 +36,8 @@ def as_json(value: object) -> str:
 
 
 def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]:
-    """Return a turn's tool calls, from a list, one call or JSON of them; () without any. Raises Flaw for one without a
-    name or with arguments that are no object."""
+    """Return the tool calls of turn `number`, from a list, one call or JSON of them; () without any. Raises Flaw for
+    one without a name or with arguments that are no object."""
     if not calls:
         return ()
     if isinstance(calls, str):

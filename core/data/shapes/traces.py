@@ -105,8 +105,8 @@ def _is_number(text: str) -> bool:
 
 
 def _turns(value: Any, role: str, path: str, notes: Notes) -> list[Any]:
-    """Return one side of a trace as turns, however it is nested. path: its field, for what is left out of it. Raises
-    Flaw without an answer, or if several texts could be meant."""
+    """Return one side of a trace as turns, however it is nested. role: of a text. path: its field, for what is left out
+    of it. Raises Flaw without an answer, or if several texts could be meant."""
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], list):  # LangChain's generations
             return _turns(value[0], role, path, notes)

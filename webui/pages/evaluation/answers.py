@@ -104,8 +104,8 @@ def _kinds(table: Table, number: int) -> set[str]:
 
 
 def _row(table: Table, number: int, is_open: bool, w: Wording) -> Iterator[Html]:
-    """Yield a table row with the outcome and text of each contestant, and if is_open a second one with all of its
-    answers."""
+    """Yield a table row of question `number` with the outcome and text of each contestant, and if is_open a second one
+    with all of its answers."""
     prompt = table.evaluation.lineup.prompts[number]
     cells = []
     for place, one in enumerate(table.contestants):
@@ -145,8 +145,8 @@ def _opened(table: Table, number: int, w: Wording) -> Iterator[Html]:
 
 
 def _votes(table: Table, number: int, place: int, w: Wording) -> Html:
-    """Return the buttons of a person's vote on an answer; of a fine-tuned one (of any, without one) also that which
-    keeps it as a test."""
+    """Return the buttons of a person's vote on the answer of contestant `place` to question `number`; of a fine-tuned
+    one (of any, without one) also that which keeps it as a test."""
     at = {"data_number": number, "data_place": place}
     vote = table.votes.get((number, place))
     buttons = [
