@@ -126,7 +126,7 @@ class DataPage:
         self._wire_sets(redraw)
 
     def _wire_row(self, model: Component, redraw: Callable[[Dependency], None]) -> None:
-        """Connect the opening of a row in the table, and the row's editor."""
+        """Connect the opening of a row in the table, and the row's editor. model: whose tokens it shows."""
         pressed = gr.JSON(None, visible=False)  # filled in by the browser
         one = [self.notice, *self.row.outputs]
         opened = self.table.table.select(self.open_row, [pressed], one, js=OPENED, **LAST, **AT_ONCE)

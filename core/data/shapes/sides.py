@@ -342,7 +342,7 @@ def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
 
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
-    """Return {column: role} of the context and system columns, by their names, that no reading uses yet."""
+    """Return {column: role} of the first context and system column, by their names, that taken does not have."""
     roles_beside: dict[str, Role] = {}
     for role in ("context", "system"):
         name = next((name for name in table.named(role) if name not in taken), None)

@@ -79,7 +79,7 @@ def _count(count: int, is_right: bool) -> Html:
 
 
 def _filters(kinds: dict[int, set[str]], chosen: str, w: Wording) -> Iterator[Html]:
-    """Yield a button for each filter that shows any row."""
+    """Yield a button for each filter that shows any row. kinds: the filters of each row. chosen: the pressed one."""
     for name in FILTERS:
         if count := sum(name in each for each in kinds.values()):
             text = f"{w.t(f'evaluation_view.filter_{name}')} {count}"
