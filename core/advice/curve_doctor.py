@@ -213,8 +213,8 @@ def _mostly_above(series: Series) -> Evidence | None:
 
 
 def _risen(series: Series) -> Evidence | None:
-    """Return evidence and step of a loss that had fallen and is at least the share JUMP of the way back, by more than
-    batches differ; else None."""
+    """Return evidence and step of a loss that had fallen and is at least the share JUMP of the way back, and RISEN
+    times its lowest, by more than batches differ; else None."""
     width, losses = _window(series), series.losses
     if len(losses) < 3 * width:
         return None
@@ -336,8 +336,8 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """Return the first evaluation that is followed by at least two without a gain, and without a clear gain of the
-    training loss.
+    """Return the first evaluation, while the learning rate is high, that is followed by at least two without a gain,
+    and without a clear gain of the training loss.
 
     As (evidence, step, and the share of the untrained model's loss that is left); else None.
     """

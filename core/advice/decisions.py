@@ -249,8 +249,8 @@ def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
 
 
 def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the rank by docs/design.md, section 5, rule 4, with the reason: at least as many parameters as answer
-    tokens, lower where memory does not suffice.
+    """Return the rank with the reason: the smallest with as many parameters as answer tokens, at least the goal's, but
+    lower where memory does not suffice (docs/design.md, section 5, rule 4).
 
     That is the capacity rule of Tinker's documentation.
     """

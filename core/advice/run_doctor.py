@@ -76,8 +76,8 @@ def before(planned: Planned) -> list[Diagnosis]:
 
 
 def few_rows(planned: Planned) -> Diagnosis | None:
-    """Return the finding of data (without repeats that are dropped) too small for a validation set, or None: then
-    nothing tells learning from memorizing."""
+    """Return the finding of data (without repeats that are dropped) too small for a validation set: then nothing tells
+    learning from memorizing. None if it suffices, or has validation rows of its own."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
         rows -= len(planned.repeats.later)

@@ -51,7 +51,8 @@ def at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def _kept_share(shape: ModelShape, setup: Setup) -> float:
-    """Return the share of the layers that are not checkpointed although the others are."""
+    """Return the share of the layers that are not checkpointed although the others are, up to 1; 0 without
+    checkpointing, or if activations are offloaded."""
     counts = setup.gradient_checkpointing and not setup.offloads
     return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
 
@@ -66,7 +67,7 @@ def _not_kept(setup: Setup) -> Setup:
 
 def dequantized(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, beyond the layer's peak, at
-    which nothing is dequantized. Section 1.6."""
+    which nothing is dequantized; 0 on a 16-bit base. Section 1.6."""
     if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
@@ -124,7 +125,8 @@ def _is_packed(shape: ModelShape, setup: Setup) -> bool:
 
 
 def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
-    """Return whether keys and values stay unrepeated, as in the kernel for packed rows, which has no dropout."""
+    """Return whether keys and values stay unrepeated, as in the kernel for packed rows; it takes no attention dropout
+    and no heads wider than WIDEST_HEAD."""
     takes = shape.head_dim <= WIDEST_HEAD and shape.model_type not in memory_constants().drops_attention
     return setup.grouped and takes and _is_packed(shape, setup)
 
