@@ -76,11 +76,11 @@ def styles() -> str:
 
 
 def inter() -> str:
-    """Return the CSS with Inter Variable (OFL, Latin letters only) embedded, so that a PC without a network has the
-    font too."""
+    """Return the CSS with Inter Variable (OFL; Latin letters, weights 400 to 700) embedded, so that a PC without a
+    network has the font too."""
     font = b64encode((ASSETS / "fonts" / "inter-latin.woff2").read_bytes()).decode()
     return (
-        "@font-face { font-family: Inter; font-weight: 100 900; font-display: swap; "
+        "@font-face { font-family: Inter; font-weight: 400 700; font-display: swap; "
         f"src: url(data:font/woff2;base64,{font}) format('woff2'); }}"
     )
 
