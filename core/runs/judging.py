@@ -54,8 +54,8 @@ def shares_of_groups(rewards: Sequence[float], copies: int, largest: float) -> d
 
 
 class Judging:
-    """Starts the child when it is first needed, and again after it had to be killed; it ends with this process. Raises
-    RunError once a judge gave no result in MAX_FAILURES steps in a row."""
+    """Has answers judged by a child process, started when first needed, and again after it had to be killed; it ends
+    with this process. Raises RunError once a judge gave no result in MAX_FAILURES steps in a row."""
 
     def __init__(self, judges: Sequence[WeightedJudge], module: str = MODULE, deadline_s: float = DEADLINE_S):
         self.judges, self._module, self._deadline_s = judges, module, deadline_s

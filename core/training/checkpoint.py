@@ -66,8 +66,8 @@ def name_of(step: int) -> str:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Writes, reads and deletes the checkpoints of a run. save_adapter(folder) writes it in PEFT's format. keep: how
-    many, besides the best one; budget_gib: disk space they may take."""
+    """Writes, finds and deletes the checkpoints of a run. save_adapter(folder) writes the current adapter in PEFT's
+    format. keep: how many, besides the best one; budget_gib: disk space they may take."""
 
     run: RunFolder
     save_adapter: Callable[[Path], None]
@@ -97,7 +97,8 @@ class Checkpoints:
         self._drop_old(position.best_checkpoint)
 
     def last_good(self, until_step: int) -> Saved | None:
-        """Return the newest readable checkpoint up to until_step whose run was healthy, or None."""
+        """Return the newest readable checkpoint up to until_step, included, whose health is good; None if there is
+        none."""
         for folder in reversed(self.run.checkpoints()):
             try:
                 saved = read(folder)
@@ -108,15 +109,17 @@ class Checkpoints:
         return None
 
     def forget_after(self, position: Position) -> None:
-        """Delete checkpoints later than position, to which the run went back, and a best one among them."""
+        """Delete the checkpoints after position, to which the run went back. If the best one is gone, clear position's
+        best values; write them to run.json."""
         checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
         if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
             position.best_checkpoint = position.best_eval_loss = position.best_reward = None
         self.run.add_facts(best.facts_of(position))
 
     def _make_room(self, states: States, best: str | None) -> None:
-        """Delete old checkpoints, except the best, if the disk has less than the newest one's size and MARGIN free, and
-        log it; if that is not enough, log a warning that the save may fail."""
+        """Delete old checkpoints, except the one named best, if the disk has less than the newest one's size and MARGIN
+        free, and log it; if that is not enough, log a warning that the save may fail. states: give the size of a first
+        one."""
         complete = self.run.checkpoints()
         # Estimated from the last one; the first is an adapter with its optimizer states.
         needed = checkpoints.MARGIN + (files.bytes_in(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
@@ -147,11 +150,13 @@ class Checkpoints:
 
 
 def _from_dict(kind: type[T], value: files.JsonObject) -> T:
-    """Read a dataclass that another version may have written with fewer or more fields."""
+    """Create `kind` from a dict that another version may have written: unknown fields are ignored, missing ones
+    default."""
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
 def _bytes_in(value: object) -> int:
+    """Return the bytes of all tensors in value, nested dicts and lists included."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):

@@ -38,7 +38,7 @@ class Evaluation:
         return loss_sum / count_sum
 
     def metrics(self, loss: float, step: int) -> dict[str, float]:
-        """Return the metrics of the last evaluation, whose loss this is."""
+        """Return the metrics of the last evaluation, whose loss this is. step is not used."""
         return {"eval_loss": loss} | {f"eval_{name}": value for name, value in self._step.take_pair_metrics().items()}
 
     def rehearse(self) -> None:
@@ -55,8 +55,8 @@ class Evaluation:
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
-    """Yield positions in rows, in batches no larger than in training, for which the plan has memory, of rows of similar
-    length or packed, split as the retreat says; rows on disk are read when needed."""
+    """Yield batches as positions in rows, of similar length or packed, no larger than in training, for which the plan
+    has memory; split further if memory ran out before. Rows on disk are read when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
     for begin in range(0, len(lengths), ORDERED_AT_ONCE):

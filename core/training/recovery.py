@@ -45,8 +45,8 @@ class Recovery:
 
     # ---- out of memory ----------------------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
-        """Return act(), called again with less memory each time it runs out while rows were being computed. number: of
-        the step. Raises NothingLeftError if nothing more can be saved."""
+        """Return act(), called again with less memory each time it runs out while rows were being computed; other
+        errors are raised. number: of the step. Raises NothingLeftError if nothing more can be saved."""
         while True:
             try:
                 return act()
@@ -73,7 +73,8 @@ class Recovery:
         return self._reduce_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _reduce_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
-        """Take and report the next way to save memory for the failed rows; return False if none is left."""
+        """Take and report the next way to save memory for the failed rows; return False if none is left. what: when
+        they failed, for the message. measuring: in an evaluation."""
         lengths = [len(row.input_ids) for row in failed]
         message = self._step.retreat.take_next(range(len(failed)), lengths, what, measuring)
         if message is not None:
@@ -110,5 +111,5 @@ class Recovery:
 
 
 def loss_and_norm(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Select the two metrics that a message about a step names."""
+    """Return the two metrics that a message about a step names; by rewards the entropy stands for the loss."""
     return {"loss": metrics.get("loss", metrics.get("entropy", 0.0)), "grad_norm": metrics["grad_norm"]}

@@ -1,7 +1,7 @@
 """Reads the training examples as token ids, no more than the planned steps need. No torch.
 
-One process, one row at a time, so that it can be interrupted, shows progress, and works the same on Windows. Rows that
-the page or an earlier run has tokenized are reused (core/data/sets/tokens).
+One row at a time, so that it can be interrupted and shows progress. Rows that the page or an earlier run has tokenized
+are reused (core/data/sets/tokens).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class _Reading:
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
-        """Return the trained pieces of these rows, in order, at most `enough`, reading no more rows than needed; and
-        positions of the first PROBE_ROWS rows that gave one. Counts how rows were treated."""
+        """Return the trained pieces of these rows, in order, at most `enough` (None: all), reading no more rows than
+        needed; and positions of the first PROBE_ROWS rows that gave one. Counts how rows were treated."""
         read = len(positions) if enough is None else enough
         tokens, pieces = self._pieces(positions[:read])
         while enough is not None and len(pieces) < enough and read < len(positions):
@@ -79,6 +79,7 @@ class _Reading:
         return tokens, Pieces.from_tokens(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _show_progress(self, ready: int) -> None:
+        """Show `ready` more rows as progress. Raises if Stop or Pause is requested."""
         self.reporter.check()
         done = self.read + ready
         self.reporter.set_stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
@@ -148,7 +149,8 @@ def tokenize(
 
 
 def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int) -> None:
-    """Report how rows were selected and treated: as warnings what is lost, as decisions in the log what is not."""
+    """Report how rows were selected and treated: as warnings what is lost, as decisions in the log what is not. given:
+    the number of all rows of the dataset."""
     warn, limit = reading.reporter.warn, reading.limit
     for note in reading.framing.notes():
         reading.reporter.run.log_event("decision", message=note)
@@ -182,5 +184,6 @@ def _report(reading: _Reading, chosen: RowSelection, recipe: Recipe, given: int)
 
 
 def _report_refused(reading: _Reading) -> None:
+    """Warn about rows that the template refused, if any."""
     for sentence in reading.refused.messages(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)

@@ -243,6 +243,7 @@ class Trainer:
         return metrics, verdict, seconds
 
     def _learning_rate(self, number: int) -> float:
+        """Return the learning rate of step `number` (from 1), halved for each return of the run."""
         train, total = self.recipe.train, self.schedule.total_steps
         value = train.learning_rate * schedule_factor(
             number - 1, total, warmup_steps(train, total), train.lr_scheduler_type
@@ -309,12 +310,12 @@ class Trainer:
 
     @property
     def has_stopped_improving(self) -> bool:
-        """True if early stopping applies: no evaluation has improved on the best one for as long as the recipe's
-        patience."""
+        """True if early stopping applies: the last `patience` evaluations did not improve on the best one. Patience 0:
+        never."""
         return 0 < self.patience <= self.position.since_best
 
     def best_to_keep(self) -> str | None:
-        """Return the checkpoint to keep as the result instead of the last state, or None."""
+        """Return the name of the best checkpoint if it is to be the result, or None for the last state."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
     def checkpoint(self) -> None:
@@ -325,6 +326,7 @@ class Trainer:
         self.checkpoints.write(self.position, self.step.states())
 
     def _save_and_go_on(self) -> None:
+        """Save a checkpoint if any step is finished; steps are timed without it."""
         if self.position.step:
             with self._clock.pause("saving"):
                 self.checkpoint()
@@ -338,7 +340,7 @@ class Trainer:
 
     # ---- events and forecasts ---------------------------------------------------------------------------------------
     def _log_guard(self, what: str, step: int, message: Message) -> None:
-        """Log an automatic decision of the run, for its timeline and its card."""
+        """Log an automatic decision of the run (what: its kind), for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _report_time_left(self, number: int) -> None:
@@ -363,14 +365,15 @@ class Trainer:
         )  # fmt: skip
 
     def _steps_searched(self) -> Iterator[list[list[int]]]:
+        """Yield the micro-batches (positions of rows) of each coming step, STEPS_SEARCHED at most."""
         return islice(self.schedule.steps(self.position.step), STEPS_SEARCHED)
 
     def _tokens(self, chosen: Sequence[int]) -> int:
-        """Return the tokens of a micro-batch, padding included."""
+        """Return the tokens of a micro-batch, padding included. chosen: positions of its rows."""
         return padded([int(self.schedule.lengths[i]) for i in chosen], self.step.packed)
 
     def longest(self) -> LongestBatch:
-        """Return the largest micro-batch of the coming steps."""
+        """Return the largest micro-batch of the coming STEPS_SEARCHED steps; by rewards, the largest possible."""
         if self.rewards:
             return self.rewards.longest(self.data.train, self.schedule.batch_size * self.schedule.accumulation)
         return longest_of(self.step, self._steps_searched(), self.data.train)

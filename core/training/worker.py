@@ -68,8 +68,8 @@ LEASE_WAIT_S = 10.0  # a chat needs a moment to exit
 
 
 def main() -> int:
-    """Run the worker of --workspace's run, or the agent of its ranks, holding the run's lock and keeping the PC awake
-    if chosen; return the exit status."""
+    """Run the worker of --workspace's run and return its exit status. It holds the run's lock and, if chosen, keeps the
+    PC awake. For a run of several ranks start torchrun's agent instead, which starts the workers."""
     parser = argparse.ArgumentParser(prog="core.training.worker")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id")
@@ -124,8 +124,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 
 @dataclass(frozen=True)
 class Prepared:
-    """The parts of a run that are read before it needs torch. prompting: the tokenizer that prompts as in training.
-    scenes: of the sample answers."""
+    """The parts of a run that are read before it needs torch: train and evaluation are tokenized. prompting: the
+    tokenizer that prompts as in training. scenes: the prompts of sample answers; None without."""
 
     recipe: Recipe
     model_folder: Path
@@ -221,8 +221,8 @@ def _load(
 
 
 def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
-    """Return the device and precision, those of an earlier attempt if there was one, and record and log them. Raises
-    RunError if the device differs."""
+    """Choose the device, and the precision unless an earlier attempt has; record and log both. before: the facts of
+    that attempt. Raises RunError if the device differs from then."""
     from core.engine import device
 
     compute = device.choose(before.dtype if before else None)
@@ -326,6 +326,7 @@ class Adapters:
     template: str
 
     def save(self, folder: Path) -> None:
+        """Write the current adapter with its model card and chat template to folder."""
         adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
 
     def keep(self, position: Position, chosen: str | None = None) -> int:
@@ -349,8 +350,8 @@ class Adapters:
 
 
 def _start_from_parent(run: RunFolder, parent: Parent, tuned: PeftModel, template: str) -> None:
-    """Load the parent's adapter into the new one and log it; warn if its chat template differs. Raises RunError if it
-    cannot be loaded."""
+    """Load the parent's adapter into the new one and log it; warn if its chat template differs. template: this run's
+    fingerprint. Raises RunError if the adapter cannot be loaded."""
     try:
         adapter.start_from(tuned, further.start_of(run))
     except ModelError as error:
@@ -361,8 +362,8 @@ def _start_from_parent(run: RunFolder, parent: Parent, tuned: PeftModel, templat
 
 
 def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
-    """Restore the trainer from the newest readable checkpoint, unmarking damaged ones, and set an adapter of the
-    earlier attempt aside. Raises RunError if there are checkpoints but none is readable."""
+    """Restore the trainer from the newest readable checkpoint; damaged ones are no longer listed. An adapter that the
+    earlier attempt saved is renamed. Raises RunError if there are checkpoints but none is readable."""
     from core.training import checkpoint
 
     failure = None
@@ -385,7 +386,8 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 
 
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
-    """Return the dataset's rows as examples, in the version that the run began with."""
+    """Return the dataset's rows as examples, not yet tokenized, in the recipe's version, else the one that reporter's
+    run began with, else the newest."""
     reporter.set_stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     choices, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data

@@ -39,14 +39,13 @@ class Peak:
 
 
 class Allocations(TorchDispatchMode):
-    """Counts while it is entered.
+    """Counts the memory of tensors by kind, while it is entered.
 
     New storages are of kind `activations`, or `logits` if their last dimension is the vocabulary, unless `making` names
     another kind. truth: the value of a boolean tensor without data. check is called at every operation, and may raise.
     """
 
     def __init__(self, vocab_size: int, check: Callable[[], None] = lambda: None):
-        """Count nothing yet. check: called at each operation, may raise."""
         super().__init__()
         self._check = check
         self.peak = Peak()
@@ -59,7 +58,7 @@ class Allocations(TorchDispatchMode):
         self._total = 0
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
-        """Count tensors that existed before."""
+        """Count tensors that exist already as of this kind, until they are freed."""
         for tensor in tensors:
             self._note(tensor.untyped_storage(), kind)
 
@@ -129,6 +128,7 @@ class Allocations(TorchDispatchMode):
         weakref.finalize(storage, self._gone, key).atexit = False
 
     def _gone(self, key: int) -> None:
+        """Subtract a storage that was freed."""
         kind, size = self._live.pop(key)
         self._now[kind] -= size
         self._total -= size
@@ -140,7 +140,8 @@ _DEQUANTIZES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.
 def inside(
     operation: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, object], made: list[torch.Tensor]
 ) -> dict[str, int]:
-    """Return the bytes by kind that a GPU's kernel holds beside its results while it runs, where that is much.
+    """Return the bytes by kind that a GPU's kernel holds beside its results (made) while it runs, where that is much;
+    else {}.
 
     bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash
     attention sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.

@@ -1,5 +1,4 @@
-"""Simulates a training step without GPU and weights and counts every allocation: it observes what
-core/memory/arithmetic estimates.
+"""Simulates a training step without GPU and weights and counts every allocation.
 
 The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets
 adapters, 4-bit layers, checkpointing, the fused product, the loss and the optimizer as in a run, and makes one step
@@ -8,9 +7,7 @@ families without a formula (experts, latent or linear attention, embeddings in e
 code. Where layers are alike, two and four of them are run and the rest is extrapolated; where kinds of layers
 alternate, the larger run has one more period; otherwise all are run.
 
-Not counted: memory that kernels take inside themselves (except in core/trial/allocations.inside), CUDA's context and
-the allocator's reserve, which come from core/memory/arithmetic.
-Imports torch: workers only.
+CUDA's context and the allocator's reserve come from core/memory/arithmetic. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -127,15 +124,15 @@ def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
 
 
 def _moment(peak: Peak, kinds: Sequence[object]) -> tuple[object, ...]:
-    """Return a key of the moment of a step: two peaks at the same moment, in layers of the same kind, have equal
-    keys."""
+    """Return a key of the moment of a step at which memory peaked: equal for the same phase and operation in layers of
+    the same kind. kinds: of all layers."""
     phase, _, number = peak.place.partition(" ")
     return phase, peak.operation, kinds[int(number)] if number else None
 
 
 def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
-    """Return the numbers of layers to run, (all,) or two numbers, of which the larger has one more period of the
-    repeating kinds."""
+    """Return the numbers of layers to run: two, of which the larger has one more period of the repeating kinds, or
+    (all,). kinds: of each layer."""
     layers = len(kinds)
     for odd in range(min(layers, MAX_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
@@ -253,6 +250,7 @@ class _FamilyTraits:
     Tested on the first layers alone, without adapters, which do not change them."""
 
     def __init__(self, config: PreTrainedConfig, packing: bool, check: Callable[[], None]):
+        """Build and test the first layers. packing: as the setup has it."""
         model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
         AttentionInterface.register(attention.NAME, attention.packed_sdpa)
         with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
@@ -365,6 +363,7 @@ class _SimulatedModel:
 
 
 def _offload(tuned: PeftModel) -> AbstractContextManager[object]:
+    """Return the context that offloads tensors saved for backward."""
     return torch.autograd.graph.saved_tensors_hooks(_put_aside, lambda saved: saved() if callable(saved) else saved)
 
 
@@ -411,9 +410,8 @@ def _parameter_count(model: PreTrainedModel) -> int:
 
 @contextmanager
 def _as_on_a_card() -> Iterator[None]:
-    """Context manager: compute attention, norms and dropout by a GPU's kernels; for tensors without data torch would
-    compute them step by step; torch's own functions return afterwards. Also disables autocast, which torch refuses for
-    such tensors even where code switches it off.
+    """Context manager: compute attention, norms and dropout by a GPU's kernels, which torch would do step by step for
+    tensors without data. Also disables autocast, which torch refuses for such tensors even where code switches it off.
 
     torch's functions are replaced, because torch's modes are off while a backward recomputes a checkpointed layer.
     """
@@ -436,6 +434,7 @@ def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.T
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """Compute dropout by a GPU's kernel; inplace is ignored."""
     return torch.ops.aten.native_dropout(input, p, True)[0] if training and p else input
 
 
@@ -503,7 +502,7 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
 
 
 def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], layers: int) -> _StepMemory:
-    """Extrapolate every number linearly from two models of few layers to all layers."""
+    """Extrapolate every number linearly from two models of few layers (depths) to all layers."""
 
     def at(a: float, b: float) -> int:
         return round(b + (b - a) * (layers - depths[1]) / (depths[1] - depths[0]))
@@ -535,7 +534,8 @@ def _estimate(memory: _StepMemory, setup: Setup) -> Estimate:
 
 
 def _place_in_model(place: str, depth: int, layers: int) -> tuple[str, int | None]:
-    """Map a place in a run of `depth` layers to one in the model of all layers, counted from 1."""
+    """Return a place of a run of `depth` layers as (phase, layer from 1) of the whole model: at depth 4 of 24 layers
+    "backward 3" is ("backward", 24). The layer of "head" and "optimizer" is None."""
     name, _, number = place.partition(" ")
     if not number:
         return name or "forward", None if name else 1
@@ -543,4 +543,5 @@ def _place_in_model(place: str, depth: int, layers: int) -> tuple[str, int | Non
 
 
 def _describe(error: Exception) -> str:
+    """Return an error's type and first line, at most 200 characters."""
     return f"{type(error).__name__}: {first_line(error)}"[:200]

@@ -149,7 +149,7 @@ class DryRuns:
 
 
 def takes_processor(run: RunFolder | None) -> bool:
-    """True if a dry run now would take the processor from a run at work."""
+    """True if a dry run now would slow down a run at work: one on the CPU, or any on a PC with fewer than FEW_CORES."""
     if run is None:
         return False
     return run.facts().device in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES

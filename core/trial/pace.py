@@ -62,7 +62,8 @@ def seconds(tokens: float, pace: Pace) -> float:
 
 
 def planned_tokens(recipe: Recipe, steps: int, counts: Counts) -> float:
-    """Return the tokens that so many steps read, after max_length has cut or split long rows."""
+    """Return the tokens that so many steps read, after max_length has cut or split long rows. counts: of the
+    dataset."""
     train = recipe.train
     examples = steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return examples * counts.tokens / max(1, counts.pieces)
@@ -188,8 +189,8 @@ class StandIn(Frozen):
 
 
 def with_bus(seconds: float, pace: Pace, bus_seconds: float | None) -> float:
-    """Return the time of a run whose layers are copied to the GPU beside the computation: the longer of both. The pace
-    of an earlier run includes the copies."""
+    """Return the seconds of a run whose layers are copied to the GPU beside the computation: those of the slower of
+    both. bus_seconds: of the copies; None: no copies. An earlier run's pace includes them already."""
     return seconds if bus_seconds is None or pace.source.key == "pace.from_run" else max(seconds, bus_seconds)
 
 
@@ -254,6 +255,7 @@ class PaceProbe:
             pass
 
     def _request(self, step: StandIn) -> None:
+        """Note that the step is requested now, and since when no other was."""
         self._requested_at = self._steady()
         if self._requested is None or self._requested[0] != step:
             self._requested = step, self._requested_at
@@ -291,8 +293,8 @@ class PaceProbe:
             self._measuring.release()
 
     def _measure_now(self, step: StandIn, is_requested: Callable[[], bool]) -> float | None:
-        """Measure the step in a child process, store its tokens per second in the workspace and return them; None if it
-        failed or was interrupted."""
+        """Measure the step in a child process, store its tokens per second in the workspace and return them. None if it
+        failed, or was stopped because is_requested() no longer held or something else needed the device."""
         ended = False
 
         def goes_on() -> bool:
@@ -316,6 +318,7 @@ class PaceProbe:
         return speed
 
     def _device_is_free(self) -> bool:
+        """True if the device's lease is free and the cache can be written."""
         try:  # on a drive that became read-only nothing is measured that could not be kept
             return os.access(self._workspace.cache, os.W_OK) and not lease.is_held(self._workspace)
         except OSError:  # the lock cannot be looked at
@@ -326,7 +329,7 @@ class PaceProbe:
         return pace_file(self._workspace)
 
     def _key(self, step: StandIn) -> str:
-        """Return the speed's key in the file: hardware, then step."""
+        """Return the key of a step's speed in the file: processor or card, version of torch, then the step."""
         machine = self._machine()
         card = None if step.device == devices.CPU else devices.best_card(machine.nvidia)
         card = next((each for each in machine.nvidia.cards if step.device and each.uuid == step.device), card)

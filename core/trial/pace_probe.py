@@ -115,8 +115,8 @@ def head_seconds(step: StandIn, compute: device.Compute) -> float:
 
 
 def timed(once: Callable[[], None], compute: device.Compute) -> float:
-    """Return the mean seconds of a call, timed for SECONDS and at least MIN_STEPS calls; the first call, a warm-up, is
-    left out."""
+    """Return the mean seconds of a call of `once`, timed for SECONDS and at least MIN_STEPS calls; the first call, a
+    warm-up, is left out."""
 
     def synchronized() -> None:
         once()

@@ -51,6 +51,8 @@ def kind_of(report: DataReport) -> Kind | None:
 
 
 class Comparing(Panel):
+    """The offer of another objective: a text and the button that chooses it, or returns to supervised training."""
+
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="comparing") as self.column:
             self.text = gr.HTML("", elem_id="comparing-said")
@@ -165,7 +167,8 @@ class Comparing(Panel):
         return join([tag("p", *parts), tag("p", starts_from) if starts_from else None])
 
     def _by_rewards(self, form: Form, is_chosen: bool) -> Html:
-        """Return a sentence on training by rewards with the names of its judges."""
+        """Return a sentence on training by rewards with the names of its judges; "" if its settings are invalid.
+        is_chosen: the objective is chosen, not only offered."""
         w = self.w
         given = form.answers.rewards if is_chosen else self._rewards(form)
         try:
@@ -178,6 +181,7 @@ class Comparing(Panel):
 
     def _starts_from(self, form: Form, compares: bool) -> str:
         """Return a sentence about the weights that training starts from; "" if no other weights could be expected.
+        compares: another objective is chosen.
 
         After correcting the answers of a run, a person may expect that run's weights.
         """
@@ -198,7 +202,8 @@ class Comparing(Panel):
             return ""
 
     def switched(self, form: Form) -> JsonObject:
-        """Return the person's settings for the other objective, without those that suit only the present one."""
+        """Return the edited settings after a press of the button: with the offered objective, or without the chosen
+        one. Those that suit only the objective before are left out."""
         kind, is_other = self._kind(form), bool(self._objective(form))
         dropped = {*PLANNED_ANEW, REWARDS, *(SETTINGS if is_other else ())}
         settings = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
@@ -210,7 +215,6 @@ class Comparing(Panel):
         """Let the button switch the form's objective between comparing and the better answers only."""
 
         def fill(values: FieldValues) -> Filled:
-            """Choose the other objective, or return to supervised training without its settings."""
             state = form.read(values)
             return Filling(answers={"explicit": self.switched(state)}), {}
 

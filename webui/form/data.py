@@ -47,6 +47,8 @@ def is_recipe(path: str) -> bool:
 
 
 class DataStep:
+    """The data step, and the drop zone at the top of the page."""
+
     def __init__(self, services: Services, wording: Wording):
         """Create the parts of the step: reading choices, import, comparison, findings, and the panel of hub
         datasets."""
@@ -110,13 +112,14 @@ class DataStep:
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
     def now(self, shown: object, data: str | None) -> Updates:
-        """Draw the list as `listed`, and fill is_new."""
+        """Return the updates of `listed`, and is_new: [] if the list has not changed. Called when the tab is opened."""
         listed = self.listed(shown, data)
         return {self.is_new: listed.get(self.shown_mark, []), **listed}
 
     def listed(self, shown: object, data: str | None) -> Updates:
-        """Draw a changed list of datasets again; an unchanged one is not, as that could lose a click. If the chosen
-        dataset was deleted, the first sample is chosen. shown: shown_mark, None until the page has loaded."""
+        """Return the updates of a changed list of datasets; {} for an unchanged one, as redrawing could lose a click.
+        If the chosen dataset was deleted, the first sample is chosen. shown: shown_mark, None until the page has
+        loaded."""
         now = self.mark()
         if shown is None or shown == now:
             return {}
@@ -215,14 +218,14 @@ class DataStep:
         )
 
     def turn_row(self, way: int, row_at: object, data: object) -> list[object]:
-        """Return row_at for the row before or after the one that is shown."""
+        """Return row_at for the row before (way -1) or after (1) the one that is shown."""
         return [data, self.row_shown(row_at, data) + way]
 
     def row_of(
         self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0
     ) -> Html:
         """Return one row with its tokens marked, counting on around both ends of the rows; the error if it cannot be
-        read. "" if the model's tokenizer is not on this PC yet."""
+        read, a notice without the model's tokenizer, "" if the dataset was deleted."""
         try:
             return learned_view.row(
                 preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w
@@ -240,18 +243,19 @@ def _tells_of_duplicates(result: FormResult) -> bool:
 
 
 def _without_duplicates(report: DataReport) -> DataReport:
+    """Return the report without its findings of repeated rows."""
     findings = (finding for finding in report.findings if finding.id not in ("repeated", "near_repeated"))
     return report.model_copy(update={"findings": tuple(findings)})
 
 
 def sample_for(goal: object) -> str:
-    """Return the sample dataset of a goal."""
+    """Return the id of a goal's sample dataset, or FIRST. goal: its id, as the form has it."""
     preset = goal_step.chosen(goal)
     return preset.sample if preset is not None and preset.sample else FIRST
 
 
 def goal_for(data: object, goal: object) -> str | None:
-    """Return the goal of a sample dataset if the chosen goal does not suit it; None to keep the goal."""
+    """Return the goal of a sample dataset if the chosen goal does not suit it; None to keep the goal. Both are ids."""
     sample = sample_of(data) if isinstance(data, str) else None
     if sample is None or sample.goal is None or sample_for(goal) == data:
         return None

@@ -105,6 +105,7 @@ def step_of(default: float | int) -> float | int:
 
 
 def label_of(name: str, w: Wording) -> str:
+    """Return a setting's label, then its name in the libraries unless the label has it."""
     words = w.t(f"wizard.field_{name}")
     is_said = words.lower() == name or words.lower().endswith(f"({name})")
     return words if is_said else f"{words} ({name})"
@@ -217,6 +218,7 @@ class FormAnswers:
         return self.explicit.get(REWARDS) if self.explicit.get("train.objective") == "grpo" else None
 
     def state(self) -> JsonObject:
+        """Return the answers as JSON for `from_state`."""
         reading = self.reading.state() if self.reading else None
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 

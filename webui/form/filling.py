@@ -29,6 +29,8 @@ from webui.state.services import Services
 
 
 class Fillings:
+    """The handlers that fill the form, or save it as a preset."""
+
     def __init__(self, services: Services, goal: GoalStep, data: DataStep, plan: PlanStep, wording: Wording):
         self.services, self.goal, self.data, self.plan, self.w = services, goal, data, plan, wording
 
@@ -54,6 +56,7 @@ class Fillings:
         return Filling({"data": added}), {**notices, data.data: gr.update(choices=data.choices())}
 
     def open_recipe(self, values: FieldValues) -> Filled:
+        """Return the form filled from the chosen file, and the file's field emptied."""
         file = self.goal.recipe
         if not values[file]:
             return None, {}

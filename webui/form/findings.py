@@ -68,7 +68,7 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
 
 
 class PlanFindings:
-    """The findings of some rules, in one step of the form."""
+    """The findings of the rules with these ids, in one step of the form."""
 
     def __init__(self, wording: Wording, ids: tuple[str, ...]):
         self.w, self.ids = wording, ids
@@ -96,6 +96,7 @@ class PlanFindings:
         return updates
 
     def wire(self, form: FormHandle) -> None:
+        """Let each button fill in its finding's changes, or run its script of WITHOUT_FIX."""
         for name, button in self.buttons.items():
             if name in WITHOUT_FIX:
                 button.click(None, None, None, js=WITHOUT_FIX[name], **QUIET)
@@ -107,7 +108,6 @@ class PlanFindings:
         stands."""
 
         def fill(values: FieldValues) -> Filled:
-            """Set the remedy's changes as the person's answers."""
             state = form.read(values)
             finding = next((finding for finding in form.result_of(state).findings if finding.id == name), None)
             if finding is None:

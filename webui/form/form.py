@@ -72,6 +72,8 @@ OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
 
 
 class Wizard:
+    """The form of the Train page: its widgets, events and handlers (handle.FormHandle)."""
+
     def __init__(self, services: Services, wording: Wording):
         """Create the planner and the five steps."""
         self.services, self.w = services, wording
@@ -121,6 +123,8 @@ class Wizard:
         self.plan_step.build_beside()
 
     def _step(self, step: str) -> gr.Accordion:
+        """Create the accordion of a step (of STEPS), closed, keep it in `folds`, and return it to be filled in a
+        `with`."""
         title = self.w.t(f"wizard.step_{step}")
         fold = gr.Accordion(title, open=False, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
         self.folds[step] = fold
@@ -129,6 +133,7 @@ class Wizard:
     # ---- wires ----------------------------------------------------------------------------------------------------
     @property
     def inputs(self) -> Components:
+        """The components of the form's answers, which `read` reads."""
         data = self.data_step
         return {*self._questions.values(), data.row_at, data.shown_mark, self.plan_step.memory, self.state}
 
@@ -250,6 +255,7 @@ class Wizard:
         self.redraw_after(cards.select(None, [data, goal], outputs, js=script, **QUIET))
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
+        """Let a step's button close it and open the following one, with the focus."""
         following = STEPS[STEPS.index(step) + 1]
         outputs = [self.folds[step], self.folds[following]]
         moved = button.click(None, None, outputs, js=OPEN_NEXT, **QUIET)
@@ -285,7 +291,8 @@ class Wizard:
         return event
 
     def _take(self, event: Dependency, answer: gr.JSON, fields: dict[str, Component]) -> Dependency:
-        """Put the values of answer into fields after an event."""
+        """Let the browser put the values of answer into fields after an event, except those edited since. fields: by
+        their names in form.js."""
         names = json.dumps([(name, field.elem_id) for name, field in fields.items()])
         return event.then(
             None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=names), **QUIET
@@ -319,8 +326,6 @@ class Wizard:
         values to fill in."""
 
         def looked(field_values: FieldValues) -> Updates:
-            """Compute everything that depends on the form, and for answer the plan's values, which assets/form.js fills
-            in."""
             self.services.standby.note_page(touched=True)
             form = self.read(field_values)
             result = self.result_of(form)
@@ -382,7 +387,8 @@ class Wizard:
         }
 
     def follow(self, tab: gr.Tab) -> None:
-        """Show the result without fine-tuning, which may be new, whenever this tab is opened."""
+        """Draw the links of the start view anew whenever this tab is opened: the result without fine-tuning may be
+        new."""
         chosen, links = [self.model_step.model, self.data_step.data], [self.start_view.links]
         tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
 

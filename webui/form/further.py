@@ -23,10 +23,13 @@ UNDO = "() => { loraGarageForm.undo(); loraGarageForm.look(); }"
 
 
 def may_continue(row: RunRow | None) -> bool:
+    """True for a completed or stopped run with an adapter."""
     return bool(row and further.may_continue(row.status.state) and row.status.has_adapter)
 
 
 class FurtherForm(Panel):
+    """The line above the form about the run to train further."""
+
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
             self.text = gr.HTML("", elem_id="further-said")
@@ -52,6 +55,7 @@ class FurtherForm(Panel):
         return tag("p", self.w.t("further_card.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
+        """Let the button take the run back; the form's settings stay."""
         self.undo.click(None, None, None, js=UNDO, **QUIET)
 
     def wire_button(

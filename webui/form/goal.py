@@ -14,6 +14,8 @@ FIRST = "style"
 
 
 class GoalStep(Panel):
+    """The goal step, with the list of presets and the field for a recipe file."""
+
     def build_notice(self) -> None:
         """Build the notice about a loaded recipe or preset. It stands above the form, as the step may be closed."""
         self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
@@ -44,6 +46,7 @@ class GoalStep(Panel):
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-goal", elem_classes="lg-next")
 
     def preset_choices(self) -> list[tuple[str, str]]:
+        """Return (title, id) of the presets; first an entry for none, with ""."""
         return [
             (self.w.t("wizard.no_preset"), ""),
             *((preset.title, preset.id) for preset in self.services.presets.list()),
@@ -56,6 +59,7 @@ def chosen(goal_id: object) -> Goal | None:
 
 
 def label(goal: Goal, w: Wording) -> str:
+    """Return a goal's title, which says so if LoRA does not suit it."""
     title = goal_name(goal, w)
     return title if goal.suitable else w.t("wizard.unsuitable_goal", title=title)
 

@@ -37,6 +37,8 @@ Fill = Callable[[FieldValues], Filled]
 
 
 class FormHandle(Protocol):
+    """The form, as the parts around it use it."""
+
     @property
     def inputs(self) -> Components:
         """All components that `read` reads."""
@@ -46,7 +48,8 @@ class FormHandle(Protocol):
     def result_of(self, form: Form) -> FormResult: ...
 
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
-        """Return the form for a recipe, with a notice. Settings that the recipe leaves out follow the plan."""
+        """Return the form for a recipe, with a notice. Settings that the recipe leaves out follow the plan. title: of
+        the recipe or run. parent: id of the run to continue."""
 
     def redraw_after(self, event: Dependency) -> Dependency:
         """Look at the form again once an event has ended."""

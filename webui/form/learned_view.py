@@ -89,7 +89,7 @@ def counters(counts: Counts, w: Wording) -> Html:
 
 
 def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
-    """Return one figure: label, value and sentence."""
+    """Return one figure: label, value and sentence. tone: plain or warn."""
     return tag(
         "div",
         tag("dt", label),
@@ -162,7 +162,8 @@ def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
 
 
 def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
-    """Yield the line at max_length; at the edge if it is below or, with an arrow, beyond all rows."""
+    """Yield the line at max_length (limit) and its label; at the edge if it is below or, with an arrow, beyond all
+    rows."""
     at = next((i for i, b in enumerate(bins) if limit < b.end), None)
     if at is None:
         x, label = float(WIDTH - RIGHT), w.t("learned_view.limit_beyond", max_length=grouped(w, limit))

@@ -25,6 +25,8 @@ from webui.state.services import Services
 
 
 class ModelStep:
+    """The model step: search, list of models, facts about the chosen one, and its download."""
+
     def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.w = services, wording
         self.download = DownloadButton(services, wording)
@@ -47,7 +49,8 @@ class ModelStep:
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-model", elem_classes="lg-next")
 
     def choices(self, budget: Budget) -> list[tuple[str, str]]:
-        """Return the models that load without a download; others are on the shelf, or typed."""
+        """Return (line, id) of the models that load without a download; others are on the shelf, or typed. budget: of
+        the verdict in the line."""
         return [(self._label(model_id, budget), model_id) for model_id in self.services.models.choices()]
 
     def _label(self, model_id: str, budget: Budget) -> str:
@@ -99,7 +102,8 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
 
 
 def download_bytes(model_id: object, shape: ModelShape) -> int:
-    """Return the bytes of a model's weights, two per parameter, with its towers if the catalogue has counted them."""
+    """Return the bytes to download for a model: two per parameter, with its towers if the catalogue has counted them;
+    the starter's own."""
     if model_id == "starter":
         return starter.WHEEL_BYTES
     model = of_hub(model_id.strip()) if isinstance(model_id, str) else None
@@ -107,7 +111,7 @@ def download_bytes(model_id: object, shape: ModelShape) -> int:
 
 
 def summary(model_id: object, result: FormResult, w: Wording) -> tuple[str, str]:
-    """Return the chosen model, and its size."""
+    """Return (name, size) of the chosen model, "none" without one; "" for an unknown size."""
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet"), ""
     model = of_hub(model_id.strip())

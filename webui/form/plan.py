@@ -29,6 +29,8 @@ SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
 
 class PlanStep:
+    """The plan's card, and the plan step with its settings."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.findings = PlanFindings(wording, ("few_steps", "hot_plan"))
@@ -97,9 +99,10 @@ class PlanStep:
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-plan", elem_classes="lg-next")
 
     def hidden(self, result: FormResult, explicit: Mapping[str, object], data: object, memory: object) -> list[str]:
-        """Return the names of the settings that do not apply. Those with a value are shown, so that they can be reset:
-        the one for models with experts, the objective if rows have a worse answer or are marked good and bad, and what
-        the objective uses. The choice of GPUs replaces their number."""
+        """Return the names ("section.name") of the settings that do not apply. Those with a value are shown, so that
+        they can be reset: the one for models with experts, the objective if rows have a worse answer or are marked good
+        and bad, and what the objective uses. The choice of GPUs replaces their number. data, memory: as chosen in the
+        form."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
         applies = {
@@ -141,15 +144,17 @@ class PlanStep:
         return self.w.t("wizard.memory_size_as", gb=gb, cards=self.w.t("shelf_view.comma").join(names))
 
     def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
+        """Return (title, uuid) of this PC's GPUs that can be chosen."""
         return [(hardware.title_of(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
 
     def current_cards(self, machine: Machine) -> Html:
+        """Return a list of the present state of this PC's GPUs that can be chosen."""
         lines = [tag("li", hardware.current_state(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
         return tag("ul", *lines, class_="lg-quiet lg-holders")
 
     def draw_cards(self, choice: object, machine: Machine) -> dict[Component, object]:
         """Return the updates that show the choice of GPUs if this PC has several and the plan is for it; it replaces
-        the number of GPUs."""
+        the number of GPUs. choice: the memory to plan for."""
         is_shown = self._may_choose(choice, machine)
         return {
             self.choice_of_cards: gr.update(visible=is_shown),
@@ -157,6 +162,7 @@ class PlanStep:
         }
 
     def _may_choose(self, memory: object, machine: Machine) -> bool:
+        """True if the plan is for this PC and it has several GPUs."""
         return memory == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
 
     def card_values(self, result: FormResult, machine: Machine) -> JsonObject:
@@ -171,4 +177,5 @@ class PlanStep:
 
 
 def rank_choices(value: int) -> list[tuple[str, int]]:
+    """Return (text, rank) of RANKS_OFFERED and value, in order."""
     return [(str(r), r) for r in sorted({*RANKS_OFFERED, value})]

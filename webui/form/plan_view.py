@@ -52,8 +52,8 @@ def steps_and_time(result: FormResult, w: Wording) -> list[str]:
 
 
 def card(result: FormResult, w: Wording) -> Html:
-    """Return the plan: recommendation, verdict, memory by term, steps and time, tokens learned, the gravest
-    warnings."""
+    """Return the plan: recommendation, verdict, memory by term, steps and time, tokens learned, the first MAX_WARNINGS
+    warnings; without a plan the problem."""
     if result.plan is None:
         return (
             notice(w.render(result.problem))
@@ -94,6 +94,7 @@ def card(result: FormResult, w: Wording) -> Html:
 
 
 def _warnings(advice: Advice, w: Wording) -> list[Html]:
+    """Return the plan's warnings as notices, except those in SAID_ELSEWHERE."""
     return [notice(w.render(warning), "warn") for warning in advice.warnings if warning.key not in SAID_ELSEWHERE]
 
 
@@ -113,7 +114,7 @@ def more(result: FormResult, table: VramTable, w: Wording) -> Html:
 
 
 def time_line(result: FormResult, w: Wording) -> Html | None:
-    """Return steps and expected time, with the source of the pace, or why it is not known yet."""
+    """Return steps and expected time, with the source of the pace, or why it is not known yet; None without a plan."""
     if result.plan is None:
         return None
     steps = result.plan.advice.planned_steps
@@ -130,7 +131,8 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
 
 
 def learned_line(result: FormResult, w: Wording) -> Html | None:
-    """Return the number of rows to train and to validate on, and the share of tokens that is trained."""
+    """Return the number of rows to train and to validate on, and the share of tokens that is trained; None without plan
+    or preview."""
     if result.plan is None or result.preview is None:
         return None
     counts = result.preview.counts_of(result.plan.recipe.data)
@@ -209,6 +211,7 @@ def value_of(value: object, w: Wording) -> str:
 
 
 def alternatives(advice: Advice, w: Wording) -> Html | None:
+    """Return a fold with the plan's alternatives and their verdicts, if any."""
     if not advice.alternatives:
         return None
     lines = [tag("li", badge(other.verdict, w), " ", w.render(other.text)) for other in advice.alternatives]
@@ -216,7 +219,8 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
 
 
 def would_fit(advice: Advice, w: Wording) -> Html | None:
-    """Return the changes that make a plan fit, at the top where they are read first."""
+    """Return the changes that make a plan fit, at the top where they are read first; None unless it is tight or does
+    not fit."""
     options = [tag("li", w.render(other.text)) for other in advice.alternatives if other.verdict == "fits"]
     if advice.verdict not in ("tight", "does_not_fit") or not options:
         return None

@@ -111,12 +111,14 @@ class FormResult:
 
     @property
     def is_doubtful(self) -> bool:
-        """True if Start may be pressed but should look like a doubtful choice."""
+        """True if the run takes long or does not fit: Start may be pressed, but should look like a doubtful choice."""
         return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
 
 
 @dataclass
 class Planner:
+    """Computes the plan for the form; keeps configs and failures."""
+
     services: Services
     _failures: dict[tuple[str, str | None], tuple[float, Message]] = field(default_factory=dict)
     _refusals: dict[tuple[str, str | None], Message | None] = field(default_factory=dict)
@@ -186,11 +188,13 @@ class Planner:
         return next((why for card in expected if (why := devices.why_left_out(card))), None)
 
     def device(self, choice: object, budgeted: Budget) -> str | None:
-        """Return the devices that the run's process may use, as planned (core/system/devices)."""
+        """Return the devices that the run's process may use (core/system/devices), None for a plan for another PC.
+        choice: the memory to plan for."""
         return devices.CPU if choice == PROCESSOR else budget.device_of(budgeted, self.services.monitor.newest().nvidia)
 
     def cards_of(self, choice: object, chosen: Sequence[str]) -> tuple[str, ...]:
-        """Return the chosen GPUs that can be used, if there is a choice."""
+        """Return the chosen GPUs (uuids) that can be used; () unless this PC has several and the plan is for it.
+        choice: the memory to plan for."""
         usable = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
         return tuple(uuid for uuid in chosen if uuid in usable) if choice == HERE and len(usable) > 1 else ()
 

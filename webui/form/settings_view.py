@@ -43,6 +43,7 @@ def all_settings(w: Wording) -> gr.HTML:
 
 
 def _component(fields: Html, elem_id: str) -> gr.HTML:
+    """Return the component of these fields, with their script."""
     script = (ASSETS / "settings.js").read_text("utf-8")
     return gr.HTML(fields, js_on_load=script, apply_default_css=False, elem_id=elem_id, elem_classes="lg-settings")
 
@@ -52,7 +53,8 @@ def _grid(keys: Sequence[Key], w: Wording) -> Html:
 
 
 def _field(key: Key, w: Wording) -> Html:
-    """Return an input with its label, its name in the libraries, and its help."""
+    """Return a setting's input with its label, its name in the libraries, and its help; hidden if in
+    HIDDEN_AT_FIRST."""
     section, name = key
     kind, id = kind_of(key), f"setting-{name}"
     label = tag("label", label_of(name, w), for_=f"{id}-field")
@@ -88,6 +90,7 @@ def _input(key: Key, kind: FieldKind, w: Wording) -> Html:
 
 
 def _choices(kind: FieldKind, w: Wording) -> list[tuple[str, str]]:
+    """Return (text, value) of a setting's choices, first "automatic" if the plan may choose."""
     named = [(f"wizard.choice_{choice}", choice) for choice in kind.choices or ("yes", "no")]
     auto = [(w.t("wizard.auto"), AUTO)] if kind.optional else []
     return [*auto, *((w.t(key) if w.knows(key) else choice, choice) for key, choice in named)]

@@ -33,6 +33,8 @@ def will_wait(snapshot: Snapshot) -> bool:
 
 
 class StartStep:
+    """The step with the run's name and start time, and the Start button with its notice."""
+
     def __init__(self, services: Services, planner: Planner, wording: Wording):
         self.services, self.planner, self.w = services, planner, wording
 
@@ -70,7 +72,8 @@ class StartStep:
         self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component
     ) -> Fill:
         """Return the handler of Start, which puts the plan into the queue, or says why not and opens that step. Two
-        presses at once give one run. After the start the form has no name and continues no run."""
+        presses at once give one run. After the start the form has no name and continues no run. folds: the steps by
+        name. run_notice: beside a run that hides the form. planning: becomes False."""
 
         def failure(message: Html, step: str | None = None) -> Filled:
             """step: the one to open."""
@@ -106,7 +109,8 @@ class StartStep:
         return tag("div", notice(self.w.render(why)), class_=REFUSAL) if why else Html("")
 
     def refusal_now(self, drawn: object, result: FormResult) -> Update:
-        """Return the update of the notice at a look: a refusal follows the form, and other notices stay."""
+        """Return the update of the notice at a look: a refusal follows the form, and other notices stay. drawn: its
+        HTML now."""
         refusal = self._refusal(result.missing or result.problem)
         return gr.skip() if drawn == refusal or REFUSAL not in str(drawn) else shown(refusal)
 
@@ -122,8 +126,8 @@ class StartStep:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        """Put the plan into the queue as a run of the chosen device and parent, and return it. not_before: seconds
-        since 1970. Raises GarageError."""
+        """Put the plan into the queue as a run of the chosen device and parent, and return it. seconds: its expected
+        duration. not_before: seconds since 1970. Raises GarageError."""
         return submit(
             plan,
             self.services.datasets,

@@ -55,6 +55,8 @@ class Summary(NamedTuple):
 
 
 class StartView(Panel):
+    """The top of the Train page: headline, cards of datasets, links, and the plan in a bar."""
+
     def build(self) -> None:
         """Build the headline and the cards of datasets."""
         w = self.w
@@ -127,7 +129,7 @@ class StartView(Panel):
         )
 
     def _own(self, info: DatasetInfo, data: object) -> Html:
-        """Return the button that chooses one of the person's own datasets."""
+        """Return the button that chooses one of the person's own datasets; pressed if it is the chosen one (data)."""
         title = samples.title(info, self.w)
         size = format.rows(self.w, info.good_rows) if info.good_rows is not None else ""
         return tag(
@@ -143,7 +145,7 @@ class StartView(Panel):
 
     def _seconds(self, data: str, result: FormResult) -> float | None:
         """Return the training time of the chosen model on another sample, by the advice alone and at the pace of the
-        shown plan; None while no pace is known."""
+        shown plan; None if no pace is known or no plan can be made."""
         if result.plan is None or result.pace is None:
             return None
         model, budget = result.plan.recipe.model, result.plan.advice.budget
@@ -195,7 +197,7 @@ class StartView(Panel):
         )
 
     def _plan(self, result: FormResult) -> tuple[str, str, str]:
-        """Return (method and rank, verdict, its tone) of the plan, or that there is none."""
+        """Return (method and rank, verdict, its tone) of the plan; (no plan, see why, "bad") without one."""
         if result.plan is None:
             return self.w.t("start_view.no_plan"), self.w.t("start_view.see_why"), "bad"
         advice, recipe = result.plan.advice, result.plan.recipe

@@ -87,7 +87,8 @@ def _wins(counted: Message, w: Wording) -> Html:
 
 
 def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> Html:
-    """Return a share as a bar with its interval. low, high: ends of the interval in percent."""
+    """Return `part` of count as a bar with its 95 % interval (low to high, in percent). kind: "now" or "before", its
+    colour."""
     bar = share_bar(part / max(1, count), (low / 100, high / 100))
     return tag("div", tag("span", label), bar, tag("strong", f"{part} / {count}"), class_=f"lg-win lg-win-{kind}")
 
@@ -99,4 +100,5 @@ def _votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...
 
 @lru_cache(maxsize=16)
 def _sentences(folder: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Message, ...]:
+    """Return `better.sentences` of a run, read again when stamps of its files change."""
     return tuple(better.sentences(RunFolder(Path(folder))))

@@ -59,7 +59,7 @@ def card(view: RunView, w: Wording) -> Html:
 
 
 def model_line(row: RunRow, w: Wording) -> str:
-    """ "LoRA, rank 8 · SmolLM2-135M-Instruct · Pirate answers" """
+    """Return a line such as "LoRA, rank 8 · SmolLM2-135M-Instruct · Pirate answers"."""
     if not row.method:
         return w.t("train_page.recipe_unreadable")
     method = format.METHODS.get(row.method, row.method)
@@ -67,7 +67,8 @@ def model_line(row: RunRow, w: Wording) -> str:
 
 
 def objective_name(view: RunView, w: Wording) -> str:
-    """Return the objective of a preference run; "" for supervised training."""
+    """Return the name of a preference run's objective, as in "DPO (preference training)"; "" for every other run,
+    supervised or by rewards, and for a recipe that cannot be read."""
     return w.t(f"wizard.choice_{view.recipe.train.objective}") if view.recipe and view.recipe.train.compares else ""
 
 
@@ -103,6 +104,7 @@ def share_done(status: Status) -> float | None:
 
 
 def ended_with(status: Status, w: Wording) -> str:
+    """Return how a run ended: its message, else a sentence for its state."""
     return w.render(status.message) or w.t(f"train_page.ended_{status.state.value}")
 
 
@@ -169,7 +171,8 @@ def _run_facts(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
 
 
 def story(view: RunView, w: Wording) -> Html:
-    """Return the run's timeline: its own corrections, memory and time against the plan, then its events, newest last.
+    """Return the run's timeline: its own corrections, memory and time against the plan, then its newest MAX_EVENTS
+    events, newest last.
 
     A repeated phase is listed once.
     """
@@ -206,8 +209,8 @@ def _sentence(event: JsonObject, w: Wording) -> tuple[str, str]:
 
 
 def headline(view: RunView | None, w: Wording) -> Html:
-    """Return one short line about a run at work or paused for the page's header: state, name, per cent and time left;
-    that nothing runs otherwise."""
+    """Return one short line for the page's header about a run at work or paused: state, name, per cent and time left;
+    for any other, that nothing runs."""
     if view is None or view.row.status.state not in (*BUSY, State.PAUSED):
         return tag("span", w.t("page.idle"), class_="lg-quiet")
     status = view.row.status

@@ -53,8 +53,7 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
     page, None for none; update it to show another run."""
 
     def curve(request: object) -> JsonObject:
-        """Return the curve for any JSON from a browser: an invalid run id gives an empty curve, an invalid cursor the
-        whole one."""
+        """Return the curve for any JSON from a browser, an empty one for an invalid run id."""
         request = request if isinstance(request, dict) else {}
         snapshot = services.snapshots.now()
         run_id, at_work = snapshot.followed(request.get("run"))

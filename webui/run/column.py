@@ -27,6 +27,8 @@ from webui.state.snapshot import RunRow, RunView, Snapshot
 
 
 class RunColumn:
+    """The run of the Train page: card, buttons, curves, sample answers, settings and timeline."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.finding = RunFinding(services, wording, "run", lambda context: context.snapshot.shown)
@@ -105,6 +107,7 @@ class RunColumn:
         ]
 
     def _about(self, context: ViewContext, show: Callable[[RunView, Wording], Html]) -> Update:
+        """Return the update that draws the shown run by `show`, if any."""
         return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
 
     def _resume_button(self, context: ViewContext) -> Update:
@@ -129,6 +132,7 @@ class RunColumn:
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
     def _pause_button(self, context: ViewContext) -> Update:
+        """Return the update of Pause; hidden unless a run prepares, trains or pauses."""
         busy = context.snapshot.busy
         if busy is None or busy.status.state not in (State.PREPARING, State.RUNNING, State.PAUSING):
             return gr.update(visible=False, interactive=False)
@@ -136,6 +140,7 @@ class RunColumn:
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
 
     def _take_out_button(self, context: ViewContext) -> Update:
+        """Show the button to exports if the shown run has an adapter and is over."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
@@ -144,7 +149,7 @@ class RunColumn:
         return bool(snapshot.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
 
     def _resumable(self, snapshot: Snapshot) -> RunRow | None:
-        """Return the run that is shown if it can be resumed and nothing else is at work."""
+        """Return the run that is shown if it can be resumed and nothing else is at work; else None."""
         row = snapshot.shown.row if snapshot.shown else None
         return row if row and snapshot.busy is None and may_resume(row.status.state) else None
 

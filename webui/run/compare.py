@@ -140,6 +140,7 @@ def overlay(services: Services, ids: Sequence[str], w: Wording) -> JsonObject:
 
 
 def _started(parent: Parent | None, w: Wording) -> str:
+    """Return the run and step that a run continues; "–" for none."""
     return w.t("further_card.continues_from", name=parent.name, step=parent.step) if parent else "–"
 
 
@@ -161,6 +162,7 @@ def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
 
 
 def _value(value: bool | tuple[str, ...] | float | None, w: Wording) -> str:
+    """Return a setting's value in words; "–" if it is not set."""
     if isinstance(value, bool):
         return w.t("wizard.choice_yes" if value else "wizard.choice_no")
     if isinstance(value, tuple):

@@ -28,16 +28,14 @@ Result = tuple[Table | None, Message | None]  # with what was lost since the eva
 
 
 def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """Return the evaluation of one run as a component, with its buttons. value: as of film_strip: a run id, "" for the
-    run of the Train page, None for none."""
+    """Return the evaluation of one run as a component, with its buttons. value: a run id, "" for the run of the Train
+    page, None for none."""
 
     def draw(request: JsonObject) -> Html:
-        """Return what a run's page shows."""
         row = _row(services, request.get("run"))
         return drawn(services.workspace, row, services.evaluating.progress(), w) if row else Html("")
 
     def press(request: JsonObject) -> JsonObject:
-        """Start or stop the evaluation of a run."""
         if request.get("act") == "stop":
             services.evaluating.stop()
         elif row := _row(services, request.get("run")):
@@ -49,7 +47,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
 
 
 def _row(services: Services, requested: object) -> RunRow | None:
-    """Return the run that a page shows, if it can answer."""
+    """Return the run that a page shows, if it can answer; else None. requested: as of `Snapshot.followed`."""
     snapshot = services.snapshots.now()
     run_id, _ = snapshot.followed(requested)
     return next((row for row in snapshot.rows if row.id == run_id and row.can_chat), None)
@@ -116,11 +114,13 @@ def _notes(table: Table, w: Wording) -> Iterator[str]:
 
 
 def _is_graded(table: Table) -> bool:
+    """True if any score is between 0 and 1."""
     return any(0 < score < 1 for at in range(len(table.contestants)) for score in table.scores(at))
 
 
 def _share(table: Table, place: int, w: Wording) -> Html:
-    """Return a contestant's bar: its right answers with their 95 % interval, or its mean score if some are graded."""
+    """Return the bar of the contestant at `place`: its right answers with their 95 % interval, or its mean score if
+    some are graded."""
     share, scores = table.share(place), table.scores(place)
     is_graded = _is_graded(table)
     mean = sum(scores) / len(scores) if scores else 0.0
@@ -142,12 +142,13 @@ def name_of(one: Contestant, w: Wording) -> str:
 
 
 def name_in_words(word: str, w: Wording) -> str:
-    """Return the name of base+examples, tuned and so on."""
+    """Return the name of a contestant's word: "base", "tuned", "base+examples" and so on."""
     return w.t(f"evaluation_view.who_{word.replace('+', '_')}")
 
 
 def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
-    """Return the table of an evaluation, and once it has all answers what was lost since that of an earlier run."""
+    """Return the table of an evaluation, and once it has all answers what was lost since that of an earlier run, each
+    or None."""
     if evaluation is None:
         return None, None
     own = (evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE))

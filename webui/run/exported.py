@@ -40,13 +40,13 @@ def form_of(kind: str, quant: str | None) -> str:
 
 
 def name_of(form: str, w: Wording) -> str:
-    """ "GGUF Q4_K_M", "Merged model"."""
+    """Return a form's name, such as "GGUF Q4_K_M" or "Merged model". form: as from `form_of`."""
     kind, _, quant = form.partition(":")
     return f"{w.t(f'way_out.short_{kind}')} {quant.upper()}".strip()
 
 
 def export_name(what: ExportRequest | ExportResult, w: Wording) -> str:
-    """Return `name_of` with a strength other than 1: "Merged model × 0.8"."""
+    """Return the name of an export's form, with a strength other than 1: "Merged model × 0.8"."""
     name = name_of(form_of(what.kind, what.quant), w)
     return name if what.strength == 1 else f"{name} × {format.number(w, what.strength)}"
 
@@ -104,18 +104,21 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
 
 
 def ollama_notice(status: AddStatus | None, w: Wording) -> Html:
-    """Return the progress of an export on its way into Ollama, or the result."""
+    """Return the progress of an export on its way into Ollama, or the result; empty without one."""
     if status is None:
         return join([])
     return notice(w.render(status.message), "plain" if status.active else "ok" if status.answered else "bad")
 
 
 def verdict(check: ExportCheck, w: Wording) -> Html:
+    """Return the badge of whether the export passed its check."""
     key, tone = ("proven", "ok") if check.passed else ("not_proven", "bad")
     return tag("span", w.t(f"way_out.{key}"), class_=f"lg-badge lg-{tone}")
 
 
 def _to_copy(command: tuple[str, str], w: Wording) -> Html:
+    """Return a command below its explanation, with a button that copies it. command: (key of the explanation,
+    command)."""
     key, words = command
     return join([tag("p", w.t(f"elsewhere.{key}"), class_="lg-quiet"), _copied(words, w)])
 
@@ -134,7 +137,8 @@ def _copied(words: str, w: Wording) -> Html:
 
 
 def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
-    """Return the buttons of a finished export: give it to a program that is installed, open its folder, delete it."""
+    """Return the buttons of a finished export: give a GGUF file to each of the programs ollama and lmstudio, open its
+    folder, delete it."""
 
     def button(act: str, **more: str) -> Html:
         label = w.t(f"way_out.{act}")

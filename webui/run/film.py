@@ -51,8 +51,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
     beside: a run id, "" for the run of the Train page, None for none."""
 
     def film(request: object) -> JsonObject:
-        """Return the film for any JSON from a browser; an empty one for an unknown run. request["mark"]: of the film
-        that the page has."""
+        """Return the film, {"same": True} if the page has it (request["mark"]), an empty one for any other JSON."""
         request = request if isinstance(request, dict) else {}
         run_id, at_work = services.snapshots.now().followed(request.get("run"))
         wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
@@ -109,14 +108,15 @@ def reel(run: RunFolder, w: Wording) -> JsonObject:
 
 
 def _answer(answer: FrameAnswer) -> list[str]:
+    """Return [text, how it ends] as in `reel`."""
     if answer.why == "time":
         return ["", "none"]
     return [answer.text[:MAX_TEXT], "more" if answer.why == "length" else ""]
 
 
 def meter(frames: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
-    """Return a sentence on how the loss of neutral texts has changed up to a step, and its tone; with only the
-    measurement before training a sentence on that one; ("", "plain") if nothing was measured."""
+    """Return (a sentence, its tone) on how the loss on texts unlike the data (neutral texts) has changed up to a step;
+    with only the measurement before training a sentence on that one; ("", "plain") if nothing was measured."""
     drift = forgetting(list(frames), step)
     if drift is None:
         first = next((frame.neutral_loss for frame in frames if frame.step == 0), None)

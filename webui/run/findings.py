@@ -76,8 +76,8 @@ class RunFinding:
         return filling, {message: shown(""), tabs: gr.update(selected="train"), **updates}
 
     def _parent(self, view: RunView) -> str | None:
-        """Return the run that this one continued, if it can still be continued: the new run begins where this one
-        began."""
+        """Return the id of the run that this one continued, if it can still be continued, else None: the new run begins
+        where this one began."""
         try:
             run = self.services.runs.get(view.facts.parent.run if view.facts.parent else "")
             further.check(run)

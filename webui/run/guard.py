@@ -13,12 +13,14 @@ MOST = 3  # the newest; the timeline has all
 
 
 def chip(view: RunView, w: Wording) -> Html | None:
-    """A chip beside the run's state: the number of its own corrections. The timeline lists them."""
+    """Return a chip beside the run's state: the number of its own corrections; None for none. The timeline lists
+    them."""
     count = len(_sentences(view, w))
     return tag("span", w.t("run_guard.head", count=count), class_="lg-badge") if count else None
 
 
 def _sentences(view: RunView, w: Wording) -> list[str]:
+    """Return the run's own corrections as sentences, oldest first."""
     events = (event for event in view.events if event.get("kind") == "guard")
     return [text for event in events if (text := sentence(event.get("message"), w))]
 
@@ -49,6 +51,7 @@ def kept_best(view: RunView, w: Wording) -> Html | None:
 
 
 def sentence(message: JsonObject | Message | None, w: Wording) -> str:
+    """Return an event's message as a sentence; "" if there is none to read."""
     try:
         return w.render(message)
     except ValueError:  # from a damaged line

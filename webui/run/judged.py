@@ -64,7 +64,7 @@ def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:
 
 
 def _judges(recipe: Recipe, metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:
-    """Yield a row for each judge: the share of its largest score."""
+    """Yield a row for each judge with its mean scores, as shares of its largest one."""
     assert recipe.rewards
     for each in weighted.read(recipe.rewards.judges):
         name = w.t(f"judges.name_{each.judge.kind}")
@@ -73,7 +73,7 @@ def _judges(recipe: Recipe, metrics: Sequence[JsonObject], w: Wording) -> Iterat
 
 
 def _others(metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:
-    """Yield a row for each number that is no judge's."""
+    """Yield a row for each of SHARES, LENGTH and DISTANCE that was measured."""
 
     def row(metric: str, key: str, shown: Callable[[float], str], most: float = 0.0) -> Iterator[Html]:
         return _row(w.t(f"judged_view.{key}"), _values(metrics, metric), shown, most)
@@ -89,11 +89,13 @@ def _percent(share: float, w: Wording) -> str:
 
 
 def _values(metrics: Sequence[JsonObject], name: str) -> list[float]:
+    """Return the values of a metric, without lines that lack it."""
     return [float(value) for line in metrics if isinstance(value := line.get(name), int | float)]
 
 
 def _row(label: str, values: Sequence[float], shown: Callable[[float], str], most: float) -> Iterator[Html]:
-    """Yield a row of the table: name, small curve, first and newest value; nothing without a value."""
+    """Yield a row of the table: name, small curve, first and newest value; nothing without a value. shown: formats a
+    value. most: as of `_curve`."""
     if values:
         cells = (tag("td", shown(values[at])) for at in (0, -1))
         yield tag("tr", tag("th", label, scope="row"), tag("td", _curve(values, most)), *cells)

@@ -53,6 +53,7 @@ def ranks(status: Status, w: Wording) -> Html | None:
 
 
 def _rank(number: int, each: RankUse, w: Wording) -> str:
+    """Return a line such as "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load"."""
     device = each.device if each.host is None else w.t("run_memory.rank_elsewhere", device=each.device, host=each.host)
     sizes = {"used": each.used_bytes / GIB, "total": each.total_bytes / GIB}
     text = w.t("run_memory.rank", number=number, device=device, **sizes)
@@ -78,7 +79,7 @@ def time(view: RunView, w: Wording) -> Html | None:
 
 
 def spill(view: RunView, w: Wording) -> Html | None:
-    """Return a warning while the steps are slow because the memory overflows."""
+    """Return a warning while the steps of a run at work are slow because the memory overflows; else None."""
     facts = view.facts.spill
     return notice(w.render(sentence(facts)), "warn") if facts and view.row.status.state in BUSY else None
 

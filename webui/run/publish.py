@@ -30,7 +30,8 @@ Finished = Callable[[ViewContext], Sequence[ExportResult]]
 
 
 class PublishPanel:
-    """finished: returns the finished exports of the opened run for a ViewContext, newest first."""
+    """Publishes an export of the opened run on the hub. finished: returns the run's finished exports for a ViewContext,
+    newest first."""
 
     def __init__(self, services: Services, wording: Wording, finished: Finished):
         self.services, self.w, self._finished = services, wording, finished
@@ -84,6 +85,7 @@ class PublishPanel:
         return gr.update(choices=choices, visible=bool(choices))
 
     def _attempts(self, context: ViewContext) -> list[tuple[ExportResult, ExportStatus]]:
+        """Return (export, its upload's state) of the finished exports that were uploaded or are being."""
         attempts = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
         return [(each, status) for each, status in attempts if status]
 
@@ -127,10 +129,12 @@ class PublishPanel:
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
     def forget(self) -> Updates:
+        """Return the updates that hide the list of files."""
         return {self.files: shown(""), self.send: gr.update(visible=False), self.notice: shown("")}
 
     def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> Updates:
-        """List what would be sent, or say why nothing can be; no request is sent."""
+        """List what would be sent, or say why nothing can be; no request is sent. opened: the run. which: the export's
+        name. film: with sample answers. who: "public", else private."""
         w, listing = self.w, ""
 
         def pack() -> None:
@@ -164,8 +168,8 @@ class PublishPanel:
     def begin(
         self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
     ) -> Updates:
-        """Start the upload; if a choice has changed since the files were listed, only list them again. who: who may see
-        the repository, "public", else private."""
+        """Start the upload; if a choice has changed since the files were listed, only list them again. listed: the
+        choices then. The others as of `list`."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 

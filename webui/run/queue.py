@@ -33,6 +33,8 @@ CHOSEN = """(_, ...rest) => {
 
 
 class QueuePanel(Panel):
+    """The queue on the Train page: a card with the reason why it waits, and the list of its runs."""
+
     def build_reasons(self) -> None:
         """Build the card above the run; shown only while the queue waits."""
         w = self.w
@@ -122,6 +124,8 @@ class QueuePanel(Panel):
         )
 
     def move(self, way: int) -> Callable[[object], Update]:
+        """Return the handler that moves the chosen run up (way -1) or down (1)."""
+
         def moved(chosen: object) -> Update:
             return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
@@ -144,7 +148,7 @@ class QueuePanel(Panel):
         return {self.list: gr.update(value=None), self.notice: shown(message)}
 
     def set_time(self, chosen: object, typed: object) -> Updates:
-        """Set when the chosen run may start, and empty the field."""
+        """Set when the chosen run may start, from a typed "23:00" ("" for no time), and empty the field."""
         try:
             run = self._run(chosen)
             not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())
@@ -154,6 +158,7 @@ class QueuePanel(Panel):
         return {self.time: "", self.notice: shown("")}
 
     def _waiting(self) -> list[str]:
+        """Return the ids of the waiting runs, longest waiting first."""
         return [run.id for run in self.services.runs.waiting()]
 
     def _run(self, chosen: object) -> RunFolder:
@@ -170,7 +175,7 @@ class QueuePanel(Panel):
 
 
 def awaited(snapshot: Snapshot) -> RunRow | None:
-    """Return the paused run that holds the queue back."""
+    """Return the paused run that holds the queue back; None if there is none."""
     hold, is_needed = snapshot.queue.order.hold, bool(snapshot.queue.waiting)
     run_id = hold.run if hold and hold.why == "paused" and is_needed else None
     return next((row for row in snapshot.rows if row.id == run_id and may_resume(row.status.state)), None)

@@ -23,6 +23,8 @@ NONE = ""
 
 
 class SecondAdapter(Panel):
+    """The choice of a second adapter and of its strength, in percent."""
+
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
@@ -33,14 +35,15 @@ class SecondAdapter(Panel):
         return LivePart(self.run, lambda context: gr.update(choices=self._choices(context.snapshot.rows)))
 
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        """Return (name, id) of the runs that can chat; first an entry for none."""
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
 
     def combine(
         self, target: ChatTarget, strength: float, second: object, second_strength: float
     ) -> tuple[ChatTarget, float]:
-        """Return the target to load, and its strength: the target itself without a second adapter, else the weighted
-        sum of both, written to the cache (which holds one sum) with strength 1. Raises GarageError if the two cannot be
-        added."""
+        """Return (target to load, its strength): the target itself without a second adapter, else the weighted sum of
+        both, written to the cache (which holds one sum) with strength 1. second: the id of its run, or NONE. Strengths:
+        1 is as trained. Raises GarageError if the two cannot be added."""
         if not isinstance(second, str) or second == NONE:
             return target, strength
         if second not in (row.id for row in self.services.snapshots.now().rows):

@@ -35,7 +35,8 @@ def signal(snapshot: Snapshot, w: Wording) -> Html:
 
 
 def _title(row: RunRow, w: Wording, percent: str = "") -> str:
-    """ "62 % – Pirate answers", "Paused – Pirate answers" """
+    """Return the tab's title for a run, such as "Paused – Pirate answers"; percent, such as "62 %", replaces its
+    state."""
     title = w.t("run_signal.title", state=percent or w.t(f"state.{row.status.state.value}"), name=row.name)
     return title[:1].upper() + title[1:]
 

@@ -51,6 +51,8 @@ RunExports = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportS
 
 
 class WayOut:
+    """The card that exports the opened run: destination, form, progress, results and publishing."""
+
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
         self.hub = PublishPanel(services, wording, lambda context: self._exports(context)[0])
@@ -113,11 +115,13 @@ class WayOut:
         return bool((row := context.row) and row.status.has_adapter)
 
     def _start_button(self, context: ViewContext) -> Update:
+        """Return the update of Start: enabled if the run has an adapter and is over."""
         row = context.row
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _exports(self, context: ViewContext) -> RunExports:
-        """Return the exports of the opened run, read once for all parts of one update."""
+        """Return (finished exports, requests with their attempts) of the opened run, read once for all parts of one
+        update."""
         row = context.row
         if row is None:
             return (), ()
@@ -130,11 +134,12 @@ class WayOut:
         return self.services.ollama.status(context.opened) if context.opened else None
 
     def _at_work(self, context: ViewContext) -> bool:
+        """True while the run is being exported or added to Ollama."""
         ollama = self._ollama_status(context)
         return bool(ollama and ollama.active) or any(status.active for _, status in self._exports(context)[1])
 
     def _progress(self, context: ViewContext) -> Update:
-        """Return the export's attempts of the shown run, those at work with the time left."""
+        """Return the update that shows the attempts to export the run, those at work with the time left."""
         row, attempts = context.row, self._exports(context)[1]
         if row is None or not attempts:
             return shown("")
@@ -149,6 +154,7 @@ class WayOut:
     def _similar(
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
+        """Return the newest export like this one, and this one's time as a multiple of its."""
         shape = self.services.models.local_shape(base)
         return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 
@@ -180,7 +186,8 @@ class WayOut:
         poller.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
     def forms(self, where: object) -> tuple[str, ...]:
-        """Return the forms of a place, the recommended one first; () for anything else."""
+        """Return the forms of an export for a destination (a key of FORMS), the recommended one first; () for any
+        other."""
         return FORMS.get(where, ()) if isinstance(where, str) else ()
 
     def choose(self, opened: str | None, where: object) -> Updates:
@@ -202,6 +209,7 @@ class WayOut:
         }
 
     def _opened_row(self, opened: str | None) -> RunRow | None:
+        """Return the row of this run, if it still exists."""
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
 
     def _form_line(self, form: str, expected: estimate.ExportEstimate | None) -> str:
@@ -214,7 +222,8 @@ class WayOut:
         )
 
     def describe(self, opened: str | None, where: Any, form: Any) -> Update:
-        """Describe a form of export: its contents, needs, costs, and the steps afterwards."""
+        """Describe a form of export for a destination: its contents, needs, costs, and the steps afterwards; hidden if
+        the destination cannot use it, a warning if the base cannot become it."""
         w, row = self.w, self._opened_row(opened)
         if row is None or form not in self.forms(where):
             return shown("")
@@ -286,7 +295,7 @@ class WayOut:
         return notices
 
     def _tools(self) -> Message | None:
-        """Return a message about the tools that a GGUF export downloads."""
+        """Return a message about the tools that a GGUF export downloads; None if there is nothing to download."""
         try:
             return tools.offer(self.services.workspace)
         except GarageError as error:  # settings.yaml is broken

@@ -4,9 +4,8 @@ One forward and backward of the largest micro-batch, with memory reserved for op
 largest batch of an evaluation; and sample answers. The measurement replaces the estimate, goes into the workspace's
 record (core/memory/record) and corrects the next estimate. A run that does not fit first saves memory as it would later
 (core/engine/out_of_memory); if that is not enough it ends here, with advice on what would fit. RNG states, gradients
-and adapter are restored: a run has the same results with and without it, bit for bit. Costs less than a step and an
-evaluation batch. A resumed run is probed again: free memory may have changed. Imports torch: workers only. The result
-is stored in run.json (`MemoryFacts`).
+and adapter are restored: a run has the same results with and without it, bit for bit. A resumed run is probed again:
+free memory may have changed. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class _OverLimitError(Exception):
 @dataclass(frozen=True)
 class Measured:
     """Bytes of a measurement. total: of the process on a CPU; on a GPU this process's memory there, including its CUDA
-    context."""
+    context. card_used: of all programs. seconds: of the batch."""
 
     total: int
     allocated: int | None = None
@@ -161,6 +160,8 @@ class Probe:
         return SpillWatch(reporter, where, partial(memory_now, card, torch.cuda.memory_reserved if on_card else None))
 
     def _card_and_rig(self, on_card: bool) -> tuple[Card | None, Rig | None]:
+        """Return the GPU in use, None on a CPU, and the PC's data for records; both None for a GPU unknown to the
+        driver."""
         card = card_of(self._machine) if on_card else None
         return card, Rig.from_machine(self._machine, card) if card or not on_card else None
 
@@ -276,8 +277,8 @@ class Probe:
             return None
 
     def _on_processor(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
-        """Rehearse the longest batch and return the process's peak RAM and the seconds; raises inside the batch once
-        the limit is exceeded."""
+        """Rehearse the longest batch and return the process's peak RAM and the seconds. Raises _OverLimitError, also
+        inside the batch, once limit bytes are exceeded."""
         with ResidentPeak(limit) as peak:
 
             def check() -> None:
@@ -347,6 +348,8 @@ class Probe:
     def _refusal(
         self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None
     ) -> DoesNotFitError:
+        """Return the error for a batch that does not fit, with advice. measured: None if memory ran out. limit: bytes,
+        None if unknown."""
         needed, most = measured.total / GIB if measured else None, limit / GIB if limit is not None else None
         advice = self._advice(ahead, longest, measured, most)
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
@@ -362,7 +365,8 @@ class Probe:
         return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
-        """Return what to change so that the run fits, with numbers if shape and limit (GiB) are known."""
+        """Return what to change so that the run fits, with numbers if shape and limit (GiB) are known. measured: None
+        if the batch ran out of memory, or was not tried."""
         this = None
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1

@@ -72,12 +72,14 @@ class MemoryUse:
                 self._reporter.run.add_facts(RunFacts(peak_memory_bytes=peak))
 
     def _note_use(self) -> int | None:
+        """Return the bytes in use, None if unreadable, and keep their peak."""
         used = _read(self._used)
         self._peak = max((value for value in (self._peak, used) if value is not None), default=None)
         return used
 
 
 def _read(query: Query) -> int | None:
+    """Return query(), or None if it fails."""
     try:
         return query()
     except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError if the driver fails

@@ -2,9 +2,8 @@
 torch: workers only.
 
 reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. Only the
-worker writes it, before its first step, all or nothing. Computed once, so steps need no memory or time for it, later
-epochs are as fast as sft, and a run that continues another one has that one's adapter as its reference. Costs one
-forward over all pairs.
+worker writes it, before its first step, all or nothing. Computed once, by a forward over all pairs; a run that
+continues another one has that one's adapter as its reference.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ def require_own(endpoint: str) -> None:
 
 
 def _store(nodes: Nodes, meeting: Path) -> Store:
+    """Return the store where the ranks meet: the file `meeting` on one PC, else the main PC's, for which it waits."""
     host, port = host_and_port(nodes.endpoint)
     return store(host, int(port), nodes.count, str(meeting), nodes.rank == 0, MEET_S)
 

@@ -90,7 +90,7 @@ class Ranks:
         group: distributed.ProcessGroup,
         device: torch.device | None = None,
     ):
-        """Join nothing yet: a rank of size, with meeting and group as above."""
+        """Note rank (0 to size - 1), meeting and group as above, without communicating."""
         self.rank, self.size, self._store, self._group, self.device = rank, size, meeting, group, device
         self.patience_s = PATIENCE_S
         self.use: dict[int, RankUse] = {}
@@ -145,8 +145,8 @@ class Ranks:
         return [json.loads(each.numpy().tobytes()) for each in gathered]
 
     def meet(self, **of_rank_0: object) -> JsonObject:
-        """Compare versions with rank 0's; return rank 0's values, those of the run included. Raises RunError, on both,
-        if they differ."""
+        """Compare library versions with rank 0's; return rank 0's values, of_rank_0 (passed by rank 0 only) included.
+        Raises RunError, on all, if they differ."""
         own = {"versions": library_versions(), "host": socket.gethostname()}
         first, *others = self.exchange(**own, **of_rank_0)
         for other in others:
@@ -167,7 +167,8 @@ class Ranks:
                 raise RunError(msg("ranks.other_base", **names, **prints), msg("ranks.alike"))
 
     def in_turn(self, after: int) -> None:
-        """Wait until so many other ranks have loaded, one after another: RAM never holds the base twice."""
+        """Wait for so many exchanges of all ranks. With rank before loading the base and size - rank after it, one rank
+        loads after another: RAM never holds the base twice."""
         for _ in range(after):
             self.exchange()
 
@@ -189,7 +190,7 @@ class Ranks:
         return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")
 
     def share(self, tensors: Sequence[torch.Tensor], check: Check = lambda: None) -> None:
-        """Give every rank rank 0's values of tensors."""
+        """Replace tensors by rank 0's, in place, on every rank. check: as for `wait`."""
         with self._flat(tensors) as (flat, _):
             self.wait(self._broadcast(flat), check)
 
@@ -223,13 +224,14 @@ class Ranks:
             each.copy_(place)
 
     def _broadcast(self, tensor: torch.Tensor) -> distributed.Work:
+        """Begin to copy rank 0's tensor to every rank."""
         options = distributed.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
         return self._group.broadcast([tensor], options)
 
     def wait(self, work: distributed.Work, check: Check = lambda: None, seconds: float = 0.0) -> None:
         """Wait for a transfer; on rank 0, check is called meanwhile. Rank 0 raises RankError if a rank is gone or
-        silent for the patience and ten times seconds, and what check raises."""
+        silent for patience_s and ten times seconds, and what check raises."""
         if self.rank:
             work.wait()
             return
@@ -299,6 +301,6 @@ class Ranks:
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of the network interface that has an address."""
+    """Return the name of the network interface that has an address, or None."""
     interfaces = psutil.net_if_addrs().items()
     return next((name for name, of_it in interfaces if any(each.address == address for each in of_it)), None)

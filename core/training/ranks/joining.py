@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
-    """Context manager: connect rank 0 to the run's other ranks, which wait for it; None for a run of one rank. The
-    group is ended afterwards. Raises RunError if they do not come."""
+    """Context manager: connect rank 0 to the run's other ranks and yield them; None for a run of one rank. The group is
+    ended afterwards. Raises RunError if they do not come."""
     reporter.set_ranks(())  # those of an earlier attempt
     if not is_rank():
         with suppress(OSError):

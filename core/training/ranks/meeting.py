@@ -40,6 +40,7 @@ def is_rank() -> bool:
 
 
 def connection_error(error: Exception) -> RunError:
+    """Return error if it is a RunError, else a RunError with its first line and advice on the firewall."""
     reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
 
@@ -61,7 +62,8 @@ def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False,
 
 
 def store_of_run(meeting: Path | None) -> Store:
-    """Return the store of the run that this process is a rank of. meeting: a file for the ranks of one PC."""
+    """Return the store of the run that this process is a rank of. meeting: a file for the ranks of one PC. Raises
+    OSError if the main PC does not answer."""
     host, port, nodes = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["GROUP_WORLD_SIZE"])
     if nodes > 1:
         socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
@@ -75,8 +77,8 @@ def report_failure(meeting: Path | None, why: Message) -> None:
 
 
 def reported_failure(store: Store, ranks: int) -> RankError | None:
-    """Return the error of the first rank from 1 on that has left a reason in the store; None if there is none or the
-    store is gone."""
+    """Return the error of the first of so many ranks, from 1 on, that has left a reason in the store; None if there is
+    none or the store is gone."""
     with suppress(RuntimeError):  # the agent that serves the store is gone
         for rank in range(1, ranks):
             if store.check([f"failed {rank}"]):
@@ -90,8 +92,8 @@ def ip_of(address: str) -> IPv4Address | IPv6Address:
 
 
 def own_address(host: str, port: int) -> str:
-    """Return this PC's address on the way to host; if that is itself, by the name that others reach it by, its address
-    towards the network."""
+    """Return this PC's address on the way to host; if host is this PC by the name that others reach it by, its address
+    in their network."""
     address = _address_towards(host, port)
     if ip_of(address).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
         with suppress(OSError):  # no default route
@@ -100,6 +102,7 @@ def own_address(host: str, port: int) -> str:
 
 
 def _names_loopback(host: str) -> bool:
+    """True for a loopback address and "localhost"; no name is looked up."""
     try:
         return ip_of(host).is_loopback
     except ValueError:  # a name

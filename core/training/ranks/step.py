@@ -3,9 +3,8 @@ gradients, with which each updates its own adapter. Imports torch: workers only.
 
 The loss of a step is a mean over its trained tokens, so each rank divides by the count of the whole step, and the sum
 equals that of one process except for the order of additions. Rank 0 decides everything: it sends the rows, the learning
-rate and the verdict, and after it has gone back, or was resumed, its adapter and optimizer states. So data, checkpoints
-and recovery are rank 0's, as in a run of one rank. An evaluation is divided too, some batches at a time; the results
-are added in the order of one process.
+rate and the verdict, and after it has gone back, or was resumed, its adapter and optimizer states. An evaluation is
+divided too, some batches at a time; the results are added in the order of one process.
 """
 
 from __future__ import annotations
@@ -79,26 +78,32 @@ class SharedStep(Step):
 
     # ---- rank 0 ---------------------------------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
+        """Prepare this rank as `Step.begin`; every rank calls it. From then on rank 0 announces each gather of a
+        sharded layer, except in passes that all ranks compute together."""
         super().begin(seed)
         if self.sharded:
             self.sharded.together = False
 
     def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
+        """Restore as `Step.restore`; the next order sends adapter and optimizer states to the others."""
         super().restore(weights, states)
         self._is_alike = False
 
     def discard_unfinished(self) -> None:
+        """Undo as `Step.discard_unfinished`; the next order sends adapter and optimizer states to the others."""
         super().discard_unfinished()
         self._is_alike = False
 
     def reset_to_start(self) -> None:
+        """Reset as `Step.reset_to_start`; the next order sends adapter and optimizer states to the others."""
         super().reset_to_start()
         self._is_alike = False
 
     def compute(
         self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
     ) -> StepResult:
-        """Compute a step, its micro-batches divided so that each rank has one. KTO's are not divided."""
+        """Compute a step, its micro-batches divided until each rank has as many, if their rows allow it; KTO's are
+        not."""
         # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
         # one rank.
         is_of_batch = self.criterion and self.criterion.objective == "kto"
@@ -125,17 +130,19 @@ class SharedStep(Step):
         return sums[0]
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
+        """Apply or discard the update as `Step.apply`, on every rank by rank 0's order."""
         if self.ranks.rank == 0:
             self.ranks.order("apply", is_good=is_good)
         super().apply(is_good, is_first)
 
     def finished(self) -> None:
+        """Mark the step as done, as `Step.finished`, and publish this rank's use."""
         super().finished()
         self.ranks.publish_use(self._in_use.read())
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Yield the rows, summed loss and trained tokens of each batch, computed by all ranks. If a rank ran out of
-        memory, `computing` is set to the rows and this rank's error, or MemoryError for another's, is raised."""
+        """Yield (number of rows, summed loss, trained tokens) of each batch, computed by all ranks. If a rank ran out
+        of memory, `computing` is set to the rows and this rank's error, or MemoryError for another's, is raised."""
         while some := list(islice(batches, EVALUATED_AT_ONCE * self.ranks.size)):
             check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
@@ -150,8 +157,8 @@ class SharedStep(Step):
                 yield len(rows), loss, int(count)
 
     def _order_all(self, name: str, parts: Sequence[Rows], dealt: list[list[int]]) -> None:
-        """Send the order `name` for parts, dealt to the ranks, with memory settings and loss scaler, with adapter and
-        optimizer states if the others lack them."""
+        """Send the order `name` with parts, the indices of them dealt to each rank, memory settings and loss scaler;
+        adapter and optimizer states too if the others lack them."""
         rows = [[vars(row) for row in part] for part in parts]
         states = None if self._is_alike else {"optimizer": self.optimizer.state_dict()}
         self.ranks.order(
@@ -166,7 +173,8 @@ class SharedStep(Step):
     def _share(
         self, rows: Sequence[Rows], own: Sequence[Batch], divisor: tuple[float, float], passes: int
     ) -> tuple[torch.Tensor, Exception | None]:
-        """Forward and backward of this rank's part; afterwards the gradients of every rank are the sums of all.
+        """Compute forward and backward of this rank's part; afterwards the gradients of every rank are the sums of all.
+        own: rows as batches. divisor: of the whole step. passes: the most micro-batches of any rank.
 
         Returns the sums of the loss, the pairs, their metrics, and which micro-batch of each rank ran out of memory,
         from 1; and this rank's out-of-memory error.
@@ -193,8 +201,8 @@ class SharedStep(Step):
     def _evaluate_share(
         self, some: Sequence[Rows], dealt: list[list[int]]
     ) -> tuple[list[list[float]], Exception | None]:
-        """Evaluate this rank's batches. Returns (loss, count, 1 if it ran out of memory) of every batch of all ranks;
-        and this rank's error."""
+        """Evaluate the batches of `some` that are dealt to this rank (indices by rank). Returns (loss, count, 1 if it
+        ran out of memory) of every batch of all ranks; and this rank's error."""
         results, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
         started, sums, pairs = time.perf_counter(), self._pair_sums, self._pairs
         self._pair_sums, self._pairs = torch.zeros_like(sums), 0
@@ -222,7 +230,7 @@ class SharedStep(Step):
     @contextmanager
     def _together(self, passes: int, trains: bool) -> Iterator[None]:
         """Context manager of this rank's part, for a sharded base: afterwards this rank has joined the gathers of
-        `passes` micro-batches, so that the ranks are in sync.
+        `passes` micro-batches, its own included, so that the ranks are in sync. trains: with backward.
 
         Raises RankError if this rank has no memory even for a layer, since the others would wait for it in vain, and if
         one is gone.
@@ -250,6 +258,7 @@ class SharedStep(Step):
             self.ranks.publish_use(self._in_use.read())
 
     def _on_gather(self, layer: int) -> None:
+        """Take part in gathering a sharded layer, which rank 0 announced."""
         assert self.sharded
         self.sharded.repeat(layer)
 
@@ -272,6 +281,7 @@ class SharedStep(Step):
         self.apply(is_good)
 
     def _on_measure(self, **order: Any) -> None:
+        """Evaluate this rank's batches of those that rank 0 dealt."""
         parts, dealt = self._prepare(**order)
         self.tuned.eval()
         _, failure = self._evaluate_share(parts, dealt)

@@ -32,6 +32,8 @@ class UseOfRank:
 
     @classmethod
     def of_this_process(cls, on_card: bool, card: Card | None) -> UseOfRank:
+        """Return the measurer of the GPU if on_card (card: its entry of the driver, if any), else of this process's
+        RAM."""
         if not on_card:
             return cls(None)
         from torch import cuda

@@ -60,8 +60,8 @@ class Draw:
         return -sum(map(math.fsum, (answer.logps for answer in self.answers))) / max(1, self.tokens)
 
     def metrics(self, names: Sequence[str], largest: float) -> dict[str, float]:
-        """Return means over the answers, by TRL's names; shares of groups, ours. largest: the most that an answer can
-        get."""
+        """Return means over the answers and shares of groups, by TRL's names where it has one. names: of the judges.
+        largest: the most reward that an answer can get."""
         known = [reward for reward in self.rewards if not math.isnan(reward)]
         means = {
             f"rewards/{name}/mean": statistics.fmean(judged)
@@ -111,18 +111,19 @@ class Drawing:
 
     @property
     def largest(self) -> float:
+        """The largest reward that an answer can get."""
         return sum(judge.weight for judge in self.judges)
 
     @property
     def at_once(self) -> int:
-        """The most answers drawn together."""
+        """The most answers drawn together: a micro-batch's, halved each time memory ran out."""
         planned = self._planned * self.settings.num_generations
         return max(1, planned >> self.step.retreat.reductions.count(FEWER_DRAWN))
 
     # ---- a step -----------------------------------------------------------------------------------------------------
     def micro_batches(self, number: int, planned: Sequence[Rows]) -> list[Rows]:
-        """Draw and judge answers to the questions of step `number`, and return the micro-batches that it trains in
-        place of those of the data."""
+        """Draw and judge answers to the questions of step `number`, and return the micro-batches of weighed answers
+        that it trains. planned: its rows of the data."""
         self._reporter.set_stage("drawing")
         self.step.computing = ()
         self._last = None
@@ -164,8 +165,8 @@ class Drawing:
         return self._last.tokens
 
     def draw(self, questions: list[AskedRow], seed: int, number: int, copies: int = 0) -> Draw:
-        """Draw `copies` answers (num_generations unless given) to each question, judge them and return both; a judge's
-        problem is reported once for each reason."""
+        """Draw `copies` answers (num_generations if 0) to each question, judge them and return both; a judge's problem
+        is reported once for each reason. number: of the step, for the report."""
         copies = copies or self.settings.num_generations
         self.step.tuned.eval()
         answers = self._answers(questions, copies, seed, number)
@@ -177,8 +178,8 @@ class Drawing:
         return Draw(questions, copies, answers, texts, judged, judged.rewards(self.judges))
 
     def _answers(self, questions: Sequence[AskedRow], copies: int, seed: int, number: int) -> list[DrawnAnswer]:
-        """Return the drawn answers; each time memory runs out, draw fewer together, report that and save a
-        checkpoint."""
+        """Return `copies` drawn answers to each question; each time memory runs out, draw fewer together, report that
+        for step `number` and save a checkpoint."""
         table = chances(len(questions) * copies, self.settings.max_completion_length, seed)
         while True:
             try:
@@ -194,7 +195,8 @@ class Drawing:
             self._save()
 
     def _drawn_in_parts(self, prompts: list[list[int]], copies: int, table: torch.Tensor) -> list[DrawnAnswer]:
-        """Return answers drawn at most `at_once` together: those of whole questions, or a part of those of one."""
+        """Return answers drawn at most `at_once` together: those of whole questions, or a part of those of one. table:
+        random numbers, a row for each answer."""
         answers, at_once = list[DrawnAnswer](), self.at_once
         for start in range(0, len(prompts), max(1, at_once // copies)):
             some = prompts[start : start + max(1, at_once // copies)]
@@ -244,6 +246,7 @@ class Drawing:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def report_once(self, what: str, number: int, message: Message) -> None:
+        """Log message, unless one of the same `what` was logged."""
         if what not in self._reported:
             self._reported.add(what)
             self._report("rewards", number, message)

@@ -21,7 +21,8 @@ HELD_OUT_SEED = 7
 
 
 class HeldOutReward:
-    """Draws the same chances in each evaluation, so that their difference is the model's."""
+    """The reward on the validation split, in place of a loss. Each evaluation draws by the same random numbers, so that
+    only the model makes the difference."""
 
     def __init__(self, drawing: Drawing, rows: Rows, recipe: Recipe, reporter: Reporter):
         self._drawing, self._rows, self._reporter = drawing, rows, reporter
@@ -32,7 +33,7 @@ class HeldOutReward:
 
     def loss(self) -> float | None:
         """Return the held-out reward as a share of the largest, less OF_A_NAT for each nat of KL divergence; None
-        without a validation split. Its metrics are kept for `metrics`."""
+        without a validation split. Answers without a judgement count 0. Metrics are kept for `metrics`."""
         if not self._rows:
             return None
         drawing, rows = self._drawing, [self._rows[i] for i in range(min(MAX_ROWS, len(self._rows)))]
@@ -51,7 +52,8 @@ class HeldOutReward:
         return statistics.fmean(rewards) / drawing.largest - OF_A_NAT * self._metrics.get("eval_kl", 0.0)
 
     def metrics(self, _: float, step: int) -> dict[str, float]:
-        """Return the metrics of the last evaluation; report once answers that are far from the base."""
+        """Return the metrics of the last evaluation. Report once if its divergence from the base is FAR and its reward
+        above that of the first."""
         reward, kl = self._metrics["eval_reward"], self._metrics.get("eval_kl", 0.0)
         self._first = reward if self._first is None else self._first
         if kl >= FAR and reward > self._first:

@@ -18,7 +18,7 @@ class AskedRow:
 
 
 def question_of(row: Encoded, tokenizer: Tokenizer) -> AskedRow:
-    """Return the question of a row. Raises RunError for a row without one, as of plain text."""
+    """Return the last question of a row, with its answer. Raises RunError for a row without one, as of plain text."""
     end = len(row.learned) - row.learned[::-1].index(True)
     begin = end
     while begin and row.learned[begin - 1]:

@@ -17,7 +17,7 @@ from core.engine.variants.policy import Policy, WeighedAnswer
 
 
 def with_reference(rows: Sequence[WeighedAnswer], step: Step) -> list[WeighedAnswer]:
-    """Return rows with their log-probabilities under the reference."""
+    """Return rows with their log-probabilities under the reference, the adapter before the first step."""
     with as_before_training(step):
         before = log_probabilities(step, rows)
     return [replace(row, before=tuple(logps)) for row, logps in zip(rows, before, strict=True)]
@@ -42,7 +42,7 @@ def log_probabilities(step: Step, rows: Sequence[Encoded]) -> list[list[float]]:
 
 @contextmanager
 def as_before_training(step: Step) -> Iterator[None]:
-    """Context manager: the adapter is the one before the first step."""
+    """Context manager: inside, the adapter is the one before the first step; afterwards the present one."""
     now = [parameter.detach().clone() for parameter in step.parameters]
     try:
         step.copy_adapter(step.untrained)

@@ -49,6 +49,8 @@ ASKING: Options = {"show_progress": "minimal", "concurrency_limit": 2, "api_visi
 
 
 class HubSetPanel(Panel):
+    """The folded panel that finds, shows and downloads hub datasets."""
+
     def build(self) -> None:
         """Build the folded panel: search field, results, one dataset with its parts and first rows, column fields,
         download buttons and progress."""
@@ -127,7 +129,7 @@ class HubSetPanel(Panel):
         return {self.results: shown(view.results(rows, text, self.w)), **self._closed()}
 
     def open(self, name: object) -> Updates:
-        """Show the dataset of this name with its parts."""
+        """Show the dataset of this name with its parts, or the error."""
         try:
             dataset = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
             part = dataset.part
@@ -144,6 +146,7 @@ class HubSetPanel(Panel):
         }
 
     def choose_part(self, dataset: object, part: object) -> Updates:
+        """Show another part of the shown dataset, or why it is not available. part: its key in the list."""
         if not isinstance(dataset, AboutSet):
             return {}
         try:
@@ -209,7 +212,9 @@ class HubSetPanel(Panel):
         return {self.failure: shown(message), self.one: gr.update(visible=False), self.about: "", self.dataset: None}
 
     def _of_part(self, dataset: AboutSet) -> Updates:
-        """Return the updates that show a part: first rows, a reason against it, and the fields for unknown columns."""
+        """Return the updates that show one part of a dataset: its first rows, a warning, its buttons and fields. A part
+        above the size limit keeps only the button for its first rows; one without use here keeps none, and shows the
+        reason. The fields for question and answer appear if the roles of its columns are not recognized."""
         part = dataset.part
         is_large, is_small = adding.is_too_large(part), part.rows is not None and part.rows <= FIRST_ROWS
         message, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
@@ -232,6 +237,7 @@ class HubSetPanel(Panel):
         }
 
     def _unavailable(self, why: GarageError) -> Updates:
+        """Return the updates that show why a part cannot be used, and nothing else of it."""
         hidden = dict.fromkeys((self.add, self.take, self.columns), gr.update(visible=False))
         none = dict.fromkeys((self.question, self.answer), gr.update(choices=[""], value=""))
         return {self.head: shown(""), self.message: shown(notice(self.w.render(why.message))), **hidden, **none}
@@ -255,4 +261,5 @@ def _key(each: AboutPart) -> str:
 
 
 def _part_name(key: object) -> tuple[str, ...]:
+    """Return (config, split) of a key "config:split"."""
     return tuple(key.split(":")) if isinstance(key, str) else ("",)

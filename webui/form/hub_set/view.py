@@ -66,7 +66,7 @@ def row(each: FoundSet, w: Wording) -> Html:
 
 
 def about(dataset: AboutSet, w: Wording) -> Html:
-    """Return the name, a link to its page, licence, languages, gate, likes."""
+    """Return a dataset's name, a link to its page, licence, languages, likes, and a notice if it is gated."""
     facts = [
         w.t("hub_set.licence", licence=dataset.licence) if dataset.licence else w.t("hub_set.no_licence"),
         ", ".join(dataset.languages[:5]),
@@ -84,7 +84,7 @@ def about(dataset: AboutSet, w: Wording) -> Html:
 
 
 def part_label(each: AboutPart, w: Wording) -> str:
-    """ "en · train · 1,500 rows · 2.3 MB" """
+    """Return a part's line in the list, such as "en · train · 1,500 rows · 2.3 MB"."""
     rows = w.t("hub_set.rows", rows=grouped(w, each.rows)) if each.rows is not None else ""
     return " · ".join(part for part in (each.config, each.split, rows, format.bytes_used(w, each.bytes)) if part)
 
@@ -116,7 +116,7 @@ def too_large(w: Wording) -> Html:
 
 
 def progress(row: Download, w: Wording) -> Html:
-    """Return the progress beside the button; the list of downloads has its buttons."""
+    """Return a download's bar and line, for beside the button; the list of downloads has its buttons."""
     figures = numbers(row, w)
     state = w.t(f"downloads_view.state_{row.state}")
     line = " · ".join(part for part in (row.name, state, figures) if part)

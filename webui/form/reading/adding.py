@@ -14,6 +14,8 @@ from webui.kit.panel import Panel
 
 
 class Adding(Panel):
+    """Adds dropped files as a dataset; without widgets."""
+
     def add(self, paths: Sequence[str], choices: Choices = NO_CHOICES, check: Check = go_on) -> tuple[str | None, Html]:
         """Add the files as one dataset and delete gradio's copies. Return (its id, a notice or ""), or (None, the
         error). choices: of the recipe that names the file."""

@@ -54,6 +54,8 @@ PICKED = "() => window.loraGarageReading"
 
 
 class ReadingPart:
+    """The fields for how a dataset is read: a chat, a table, a file."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.file = FilePart(wording)
@@ -103,8 +105,8 @@ class ReadingPart:
 
         def chosen(read: Callable[[FieldValues, Choices], Choices]) -> Fill:
             def fill(values: FieldValues) -> Filled:
-                """Store the recipe's choices for the dataset together with the new one. Its version is dropped, because
-                it belongs to another reading."""
+                """Store the new choice with those of the recipe, except its version, which belongs to another
+                reading."""
                 id, store = values[data], self.services.datasets
                 choices_before = choices_for(id, form.read(values).answers.reading).model_copy(update={"version": None})
                 try:
@@ -297,5 +299,6 @@ class ReadingPart:
 
 
 def _cell(value: object) -> str:
+    """Return a cell as one line of at most LONGEST_CELL characters; "" for None."""
     text = "" if value is None else " ".join(str(value).split())
     return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL].rstrip()}…"

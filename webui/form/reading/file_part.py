@@ -14,6 +14,8 @@ from webui.kit.wording import Wording
 
 
 class FilePart:
+    """The fields for sheet, first row and encoding of a file."""
+
     def __init__(self, wording: Wording):
         self.w = wording
 
@@ -31,16 +33,17 @@ class FilePart:
         return {self.sheet, self.header, self.encoding}
 
     def sheet_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Choose a sheet, and drop the column choices, which were made for another sheet."""
+        """Return stored with the sheet of the field, and without column choices, which were made for another sheet."""
         sheet = values[self.sheet]
         return stored.model_copy(update={"sheet": sheet if isinstance(sheet, str) and sheet else None, "columns": None})
 
     def header_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Choose whether there is a header, and drop the column choices, as the names change."""
+        """Return stored with the field's choice whether the first row has names, and without column choices, as the
+        names change."""
         return stored.model_copy(update={"header": values[self.header] != "no", "columns": None})
 
     def encoding_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Choose an encoding, and drop the column choices, as the names may change."""
+        """Return stored with the encoding of the field, and without column choices, as the names may change."""
         encoding = values[self.encoding]
         return stored.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
 

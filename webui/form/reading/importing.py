@@ -33,6 +33,7 @@ class Import:
         self.is_begun = self.is_cancelled = self.is_over = False
 
     def __call__(self, rows: int = 0) -> None:
+        """Note the rows read so far. Raises ImportCancelled if cancelled."""
         self.rows = max(self.rows, rows)
         if self.is_cancelled:
             raise ImportCancelled
@@ -48,6 +49,8 @@ def unfinished(newest: object) -> list[Import]:
 
 
 class ImportPart:
+    """The line with the progress of an import, and the button that cancels it."""
+
     def __init__(self, wording: Wording, elem_id: str = "import"):
         self.w, self.elem_id = wording, elem_id
 
@@ -104,7 +107,8 @@ class ImportPart:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def look(self, newest: object) -> Updates:
-        """Show the rows read so far; the clock stops at the end."""
+        """Return the updates that show the rows read so far; at the end they hide the line and stop the clock. newest:
+        as of `unfinished`."""
         reading = self.current(newest)
         if reading is None:
             return {self.row: gr.update(visible=False), self.clock: gr.Timer(active=False)}
@@ -113,10 +117,12 @@ class ImportPart:
         return {self.row: gr.update(visible=True), self.progress: text}
 
     def cancelled(self, newest: object) -> Updates:
+        """Cancel the import that is shown, and show that it ends."""
         if reading := self.current(newest):
             reading.is_cancelled = True
         return self.look(newest)
 
     def current(self, newest: object) -> Import | None:
-        """Return the import to show: of several, which run one after the other, the first that was not cancelled."""
+        """Return the import to show: of several, which run one after the other, the first that was not cancelled.
+        newest: as of `unfinished`."""
         return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

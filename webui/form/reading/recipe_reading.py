@@ -49,6 +49,7 @@ class RecipeReading(Frozen):
 
     @classmethod
     def from_data(cls, data: Data, id: str, title: str) -> Self | None:
+        """Return the choices of data for the dataset `id`; None without any."""
         choices = Choices.from_data(data)
         return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.chosen else None
 
@@ -63,6 +64,7 @@ class RecipeReading(Frozen):
 
     @property
     def file(self) -> str:
+        """The name of the file, without folders."""
         return re.split(r"[\\/]", self.data)[-1]
 
     def means(self, path: str) -> bool:
@@ -74,6 +76,7 @@ class RecipeReading(Frozen):
 
 
 def is_file(source: str) -> bool:
+    """True if source is the absolute path of a file, ~ resolved."""
     try:
         return expand(source).is_absolute() and expand(source).is_file()
     except (OSError, ValueError):
@@ -81,8 +84,10 @@ def is_file(source: str) -> bool:
 
 
 def _letters(name: str) -> str:
+    """Return the letters and digits of a name, in lower case."""
     return "".join(filter(str.isalnum, name)).lower()
 
 
 def choices_for(data: object, reading: RecipeReading | None) -> Choices:
+    """Return the recipe's choices if they are for this dataset, else none."""
     return reading.choices if reading and reading.data == data else NO_CHOICES

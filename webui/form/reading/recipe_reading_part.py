@@ -25,6 +25,8 @@ from webui.kit.visitor import IS_LOCAL
 
 
 class RecipeReadingPart(Panel):
+    """The line about a recipe that reads the dataset differently, with its buttons."""
+
     def build(self) -> None:
         self.message = gr.HTML("", visible=False, elem_id="brought")
         with gr.Row(elem_classes="lg-tight", visible=False) as self.ways:
@@ -49,6 +51,7 @@ class RecipeReadingPart(Panel):
             form.fill_on(button.click, partial(self._fill, form, data, is_newest), form.inputs, set(), **QUIET)
 
     def _fill(self, form: FormHandle, data: Component, is_newest: bool, values: FieldValues) -> Filled:
+        """Return the form with the recipe's reading in the newest version (is_newest), else the stored one."""
         reading = form.read(values).answers.reading
         if reading and is_newest:
             reading = reading.model_copy(update={"choices": reading.choices.model_copy(update={"version": None})})
