@@ -96,8 +96,8 @@ class ReadRow:
     """The result of reading a row.
 
     example: as JSON; None if the row cannot be trained. values: its columns; None if it is not a row. problems:
-    warnings if it has an example, else the error. validation: it stands in a file of test or validation rows. joint: as
-    in Row.
+    warnings if it has an example, else the error. validation: it stands in a file of test or validation rows. joint,
+    page: as in Row.
     """
 
     number: int
@@ -107,6 +107,7 @@ class ReadRow:
     problems: Sequence[Problem] = ()
     validation: bool = False
     joint: str | None = None
+    page: int = 0
 
     def good(self) -> list[tuple[int, str]]:
         """Return [(number, example)], or [] if the row has no example."""

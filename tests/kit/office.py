@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
+
+import pytest
+
+from core.data.reading import document_rows, document_worker
 
 _MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _RELS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -19,6 +24,48 @@ def zipped(files: Mapping[str, str | bytes]) -> bytes:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def read_documents_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read documents in this process instead of one of their own."""
+
+    def listen(path: Path, kind: str, encoding: str) -> Iterator[object]:
+        archive = getattr(path, "archive", None)
+        yield from document_worker.read_document(str(archive or path), path.name if archive else "", kind, encoding)
+
+    monkeypatch.setattr(document_rows, "listen", listen)
+
+
+def pdf(pages: list[list[str]], trailer: bytes = b"") -> bytes:
+    """Return a PDF with lines of text, as a writer of them would put it. trailer: more entries of its trailer."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    kids = []
+    for lines in pages:
+        shown = "".join(f"({line}) Tj 0 -14 Td " for line in lines)
+        stream = f"BT /F1 12 Tf 50 700 Td {shown}ET".encode()
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
+        objects.append(
+            (
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents %d 0 R /Resources << /Font << /F1 3 0 "
+                b"R "
+                b">> >> >>"
+            )
+            % len(objects)
+        )
+        kids.append(b"%d 0 R" % len(objects))
+    objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(kids), len(kids))
+    out, places = io.BytesIO(b"%PDF-1.4\n"), []
+    out.seek(0, 2)
+    for number, content in enumerate(objects, 1):
+        places.append(out.tell())
+        out.write(b"%d 0 obj\n%s\nendobj\n" % (number, content))
+    at = out.tell()
+    out.write(
+        b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+        + b"".join(b"%010d 00000 n \n" % place for place in places)
+    )
+    out.write(b"trailer << /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, trailer, at))
+    return out.getvalue()
 
 
 def _cell(reference: str, value: object) -> str:

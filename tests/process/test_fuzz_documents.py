@@ -11,8 +11,8 @@ import pytest
 
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
-from tests.kit.office import ods, xlsx
-from tests.unit.data.test_documents import PAGE, SRT, epub, pdf
+from tests.kit.office import ods, pdf, xlsx
+from tests.unit.data.test_documents import PAGE, SRT, epub
 
 SHEET = [["question", "answer"], ["Why?", "So."], ["How?", 3.5]]
 WHOLE = {

@@ -186,7 +186,7 @@ class DocumentQuestions:
             yield muted(w.t("making_view.keys"))
         for place, row in enumerate(waiting[:AT_ONCE]):
             passage = read.passages[row.passage]
-            where = " › ".join([passage.file, *passage.headings])
+            where = " › ".join([passage.file, *self._pages(passage, row), *passage.headings])
             is_edited = fields.get("edit") == row.id
             yield tag(
                 "article",
@@ -197,6 +197,11 @@ class DocumentQuestions:
             )
         if len(waiting) > AT_ONCE:
             yield muted(w.t("making_view.follow", count=len(waiting) - AT_ONCE))
+
+    def _pages(self, passage: Passage, row: MadeRow) -> list[str]:
+        """Return the pages of a PDF that a row's quotes stand on, as one text; none of other documents."""
+        pages = ", ".join(map(str, dict.fromkeys(passage.pages_of(row.spans))))
+        return [self.w.t("making_view.page", pages=pages)] if pages else []
 
     def _row(self, row: MadeRow, is_first: bool, is_edited: bool) -> Iterator[Html]:
         """Yield a row's questions and answers with its buttons, or as fields if it is edited. is_first: its buttons

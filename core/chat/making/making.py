@@ -186,6 +186,7 @@ class Making:
             source = {
                 "file": passage.file, "headings": list(passage.headings), "rows": list(passage.rows),
                 "characters": [passage.start, passage.end], "quote": [step.quote for step in row.draft.steps],
+                **({"pages": passage.pages_of(row.spans)} if passage.pages else {}),
                 "writer": self.order.writer, "known": row.known, "id": row.id,
             }  # fmt: skip
             split = {"split": "validation" if passage.validation else "train"} if has_split else {}

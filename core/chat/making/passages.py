@@ -28,13 +28,14 @@ _HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 @dataclass(frozen=True)
 class Block:
     """A paragraph of a document. joint: the text between it and the block before, None where a text begins; place: of
-    its first character in the text."""
+    its first character in the text; page: of a PDF, else 0."""
 
     text: str
     row: int = 0
     file: str = ""
     joint: str | None = None
     place: int = 0
+    page: int = 0
 
     @property
     def is_heading(self) -> bool:
@@ -44,7 +45,8 @@ class Block:
 
 class Passage(Frozen):
     """A part of a document. headings: that it stands under, the topmost first; rows: the first and the last of the
-    dataset that it has; start, end: its characters in the text of its file. validation: set apart."""
+    dataset that it has; start, end: its characters in the text of its file; pages: of a PDF, each (the character of the
+    passage that it begins at, its number). validation: set apart."""
 
     number: int
     file: str = ""
@@ -53,20 +55,28 @@ class Passage(Frozen):
     start: int
     end: int
     text: str
+    pages: tuple[tuple[int, int], ...] = ()
     validation: bool = False
+
+    def pages_of(self, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """Return the page of a PDF on which each of these parts of the passage begins; its own pages without a part."""
+        if not spans:
+            return [page for _, page in self.pages]
+        return [next((page for at, page in reversed(self.pages) if at <= start), 0) for start, _ in spans]
 
 
 def blocks_of(store: DatasetStore, dataset: str) -> Iterator[Block]:
     """Yield the paragraphs of a dataset's documents, as edited. Raises DataError, and ChatError for rows that are no
     plain text."""
     rows, info = store.rows(dataset), store.get(dataset)
-    files = _file_of_row(store, dataset)
+    files, pages = _file_of_row(store, dataset), rows.pages()
     paragraphs = rows.paragraphs()
     for place, (number, example) in enumerate(rows):
         if example.text is None:
             raise ChatError("making.no_text", dataset=info.name, format=str(info.format))
         joint = JOINTS[paragraphs.joint[place]] if paragraphs is not None else None
-        yield Block(example.text, number, files.get(number, "") or info.source_name, joint)
+        file = files.get(number, "") or info.source_name
+        yield Block(example.text, number, file, joint, page=pages.get(number, 0))
 
 
 def _file_of_row(store: DatasetStore, dataset: str) -> dict[int, str]:
@@ -99,6 +109,7 @@ class _Open:
         """Return it as a passage with this number and its place in the document."""
         first, last = self.blocks[0], self.blocks[-1]
         rows, end = (first.row, last.row), last.place + len(last.text)
+        pages = {block.page: block.place - first.place for block in reversed(self.blocks) if block.page}
         return Passage(
             number=number,
             file=first.file,
@@ -107,6 +118,7 @@ class _Open:
             start=first.place,
             end=end,
             text=self.text,
+            pages=tuple((begins, page) for page, begins in reversed(pages.items())),
         )
 
     def following(self) -> _Open:

@@ -28,17 +28,18 @@ SIZE_MB = 5  # download size of the extra
 def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield a document's paragraphs as rows of text, each heading with the paragraph below it, and omissions. Raises
     DataError without any text, and if reading fails."""
-    row = 0
+    row, page = 0, 0
     paragraph = Paragraph()
     with contextlib.closing(listen(source.path, source.kind, source.encoding)) as lines:
         for number, line in enumerate(chain(lines, [""]), 1):
             if isinstance(line, dict):
+                page = line.get("page", page)
                 yield from _omissions(source.path, line)
                 continue
             # No empty line follows a heading, so it begins the row of the paragraph below it.
             for _, text, joint in paragraph.end() if not line.strip() else paragraph.add(number, line + "\n"):
                 row += 1
-                yield RawRow(row, {"text": text}, joint=joint)
+                yield RawRow(row, {"text": text}, joint=joint, page=page)
     if not row:
         raise DataError("data.document_without_text", file=source.path.name)
 

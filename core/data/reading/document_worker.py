@@ -1,9 +1,10 @@
 """Reads a document as text: `python -m core.data.reading.document_worker FILE MEMBER KIND ENCODING`.
 
 It prints JSON lines. A line is a text, one block of the document (a paragraph, a heading with "# ", a row of a table),
-"" between blocks; {"pages": n} for pages without any text; or {"error": ..., "reason": ...}. MEMBER: a file in FILE, if
-that is a zip. ENCODING: of a text. Libraries of the extra `documents` do the reading. They read untrusted files, so
-this process may use up its memory or crash without the app; any other exception ends it. It imports nothing of ours.
+"" between blocks; {"page": n} where page n of a PDF begins; {"pages": n} for pages without any text; or {"error": ...,
+"reason": ...}. MEMBER: a file in FILE, if that is a zip. ENCODING: of a text. Libraries of the extra `documents` do the
+reading. They read untrusted files, so this process may use up its memory or crash without the app; any other exception
+ends it. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ _PARAGRAPH = 800  # characters of subtitles after which the next sentence begins
 
 
 def read_document(path: str, member: str, kind: str, encoding: str) -> Iterator[object]:
-    """Yield a document's lines, and what is left out ({"pages"}, {"around"}) or goes wrong ({"error"}: a missing
-    package, a password). encoding: of text kinds, "" for others."""
+    """Yield a document's lines, its pages ({"page"}), what is left out ({"pages"}, {"around"}) or goes wrong
+    ({"error"}: a missing package, a password). encoding: of text kinds, "" for others."""
     try:
         file = _bytes_of(path, member)
         yield from _TEXTS[kind](file.read(MAX_BYTES).decode(encoding)) if encoding else _READERS[kind](file)
@@ -104,15 +105,26 @@ def _docx(file: IO[bytes]) -> Iterator[object]:
 
 # ---- PDF -----------------------------------------------------------------------------------------
 def _pdf(file: IO[bytes]) -> Iterator[object]:
-    """Yield the paragraphs of a PDF without page numbers, an empty line after each; last {"pages": how many have no
-    text}, if any. Raises _Locked."""
+    """Yield {"page": its number} for each page of a PDF, then its paragraphs without page numbers, an empty line after
+    each; last {"pages": how many have no text}, if any. Raises _Locked."""
+    from pypdf.errors import DependencyError
+
+    try:
+        yield from _pages(file)
+    except DependencyError:  # AES needs a package that is not installed
+        raise _Locked from None
+
+
+def _pages(file: IO[bytes]) -> Iterator[object]:
+    """Yield the lines of a PDF, as _pdf. Raises _Locked, and pypdf's DependencyError for AES."""
     import pypdf
 
     reader = pypdf.PdfReader(file)
     if reader.is_encrypted and not reader.decrypt(""):
         raise _Locked
     empty_pages = 0
-    for page in reader.pages:
+    for number, page in enumerate(reader.pages, 1):
+        yield {"page": number}
         lines = [line.strip() for line in page.extract_text().split("\n")]
         lines = [line for line in lines if not line.isdecimal()]  # the page's number
         empty_pages += not any(lines)

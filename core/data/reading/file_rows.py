@@ -57,6 +57,7 @@ class Row:
     validation: bool = False  # it stands in a file of test or validation rows, or is marked as one of them
     flaw: Message | None = None  # why it cannot be trained, where only the file as a whole tells
     joint: str | None = None  # of a paragraph: the text between it and the row before; None where a text begins
+    page: int = 0  # of a PDF, from 1
 
 
 class Problem(Frozen):
@@ -166,6 +167,7 @@ class RawRow:
     omissions: tuple[Omission, ...] = ()
     joint: str | None = None
     validation: bool = False
+    page: int = 0
 
 
 Items = Iterator[RawRow | Problem | Omission]  # what a reader of a kind of file yields
@@ -178,7 +180,7 @@ def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
     if flaw is not None:
         return Problem(row=raw.row, line=raw.line, text=flaw)
-    return Row(raw.row, raw.value, raw.line, raw.omissions, joint=raw.joint, validation=raw.validation)
+    return Row(raw.row, raw.value, raw.line, raw.omissions, joint=raw.joint, page=raw.page, validation=raw.validation)
 
 
 def is_plain(value: Mapping[str, object]) -> bool:

@@ -84,7 +84,10 @@ def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Ro
             row: Row | Problem = item
         elif not (source.layout or source.class_names) and type(item.value) is dict and is_plain(item.value):
             # Most rows need no conversion and no check.
-            row = Row(item.row, item.value, item.line, item.omissions, joint=item.joint, validation=item.validation)
+            row = Row(
+                item.row, item.value, item.line, item.omissions,
+                joint=item.joint, page=item.page, validation=item.validation,
+            )  # fmt: skip
         else:
             row = check_row(converted(item, source), limits)
         if waiting:

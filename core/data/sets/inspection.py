@@ -190,7 +190,7 @@ class _Counts:
             if row.validation:
                 self.apart[row.file] += 1
         self._continued += row.joint is not None and stored is not None
-        return ReadRow(row.number, row.line, stored, row.values, problems, row.validation, row.joint)
+        return ReadRow(row.number, row.line, stored, row.values, problems, row.validation, row.joint, row.page)
 
     @property
     def validation(self) -> int:

@@ -3,9 +3,9 @@
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
 Example.as_dict()) or the reason why there is none: problem (the JSON of a Problem, null for an answer that is marked as
 bad) and values (the JSON of its columns, if any); validation (of sets written since 2026-12: whether the set itself
-keeps the row for validation); joint (index in JOINTS: how it continues the text of the row before). `writing_rows` is
-the only writer; the file appears complete or not at all, also if two threads write at once or the power fails. A
-missing or damaged file is made again from the source.
+keeps the row for validation); joint (index in JOINTS: how it continues the text of the row before); page (of a PDF,
+else 0; since 2026-12). `writing_rows` is the only writer; the file appears complete or not at all, also if two threads
+write at once or the power fails. A missing or damaged file is made again from the source.
 Reading a row takes some 20 microseconds; the file is as large as the source.
 """
 
@@ -35,7 +35,7 @@ ROWS_A_BATCH = 10_000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: ROWS_A_BATCH of those would fill the memory
 STRETCH, MAX_LOOKS = 1000, 25  # rows that are read together, half a MiB; stretches that stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
-VALIDATION, JOINT = "validation", "joint"
+VALIDATION, JOINT, PAGE = "validation", "joint", "page"
 IN_MEMORY_BYTES = 8 * MIB  # smaller files are read and not kept open
 _STALE_S = 3600
 
@@ -173,6 +173,12 @@ class Rows(Sequence[tuple[int, Example]]):
         sizes = pyarrow.compute.fill_null(pyarrow.compute.binary_length(self._table["example"]), 0).to_numpy()
         return Paragraphs(joint, sizes[place]) if joint.any() else None
 
+    def pages(self) -> dict[int, int]:
+        """Return the pages of the PDF that the rows of the file stand on, by the rows' numbers; empty for others."""
+        if PAGE not in self._table.column_names or not (pages := self._table[PAGE].to_numpy()).any():
+            return {}
+        return dict(zip(self._table["row"].to_pylist(), pages.tolist(), strict=True))
+
     def keys(self, positions: np.ndarray) -> np.ndarray:
         """Return a key of each row's content; equal for the same row in every version."""
         return positions
@@ -244,7 +250,8 @@ class Writer:
         import pyarrow as pa
 
         kinds = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
-        self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), (VALIDATION, pa.bool_()), (JOINT, pa.uint8())])
+        others = (VALIDATION, pa.bool_()), (JOINT, pa.uint8()), (PAGE, pa.int32())
+        self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), *others])
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._begin()
 
@@ -259,7 +266,7 @@ class Writer:
             values = None if row.values is None else json.dumps(row.values, ensure_ascii=False, default=str)
             problem = row.problems[0].model_dump_json() if row.problems else None
         joint = 0 if row.joint is None or example is None else JOINTS.index(row.joint)
-        self._rows.append((row.number, row.line, example, values, problem, row.validation, joint))
+        self._rows.append((row.number, row.line, example, values, problem, row.validation, joint, row.page))
         self._size += len(example or values or "")
         if len(self._rows) >= ROWS_A_BATCH or self._size >= BATCH_BYTES:
             self._flush()

@@ -20,6 +20,7 @@ from core.commands.data import dataset_id, dataset_store
 from core.data.store import DatasetStore
 from core.errors import ChatError, DataError
 from core.workspace.folder import Workspace
+from tests.kit.office import pdf, read_documents_here
 from tests.kit.writers import ScriptedWriter, manual
 
 ORDER = MakingOrder(title="Brassel", documents=(("manual", 0),), writer="scripted")
@@ -54,6 +55,21 @@ def test_a_good_writers_rows_become_a_dataset_with_sources_and_validation_rows(
         [one] = [each for each in passages if each.start == source["characters"][0]]
         assert source["quote"][0] in one.text and source["headings"] == list(one.headings)
         assert value["split"] == ("validation" if one.validation else "train")
+
+
+def test_rows_from_a_pdf_name_the_pages_of_their_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_documents_here(monkeypatch)
+    space, store = Workspace.open(tmp_path / "ws"), dataset_store(Workspace.open(tmp_path / "ws"))
+    lever, tray = (
+        "The lever of the Brassel 4 turns 7 times a minute.",
+        "The tray of the Brassel 4 takes 48 grams of it.",
+    )
+    (tmp_path / "manual.pdf").write_bytes(pdf([["The Brassel."], [lever], [tray]]))
+    passages = passages_of(blocks_of(store, dataset_id(space, str(tmp_path / "manual.pdf"), tmp_path)))
+    for kind, pages in (("questions", [[2], [3]]), ("conversation", [[2, 3]])):
+        making = Making.prepare(space, ORDER.model_copy(update={"kind": kind}), passages)
+        list(making.write(ScriptedWriter()))
+        assert [value["source"]["pages"] for value in making.values()] == pages
 
 
 FAULTS: dict[str, tuple[str, Callable[[str], str]]] = {

@@ -9,8 +9,10 @@ import pytest
 
 from core.chat.making.passages import MAX_BYTES, TABLE_BYTES, Block, blocks_of, passages_of
 from core.commands.data import dataset_id, dataset_store
+from core.data.sets import working
 from core.errors import ChatError
 from core.workspace.folder import Workspace
+from tests.kit.office import pdf, read_documents_here
 
 SENTENCE = "The drum of the roaster turns sixty times a minute while the beans are heated. "
 
@@ -65,6 +67,26 @@ def test_whole_chapters_are_set_apart_the_same_each_time() -> None:
 def test_of_one_long_chapter_single_passages_are_set_apart() -> None:
     passages = passages_of(blocks("# Only", *[SENTENCE * 20] * 30))
     assert 3 <= sum(one.validation for one in passages) <= 6
+
+
+def test_a_passage_of_a_pdf_knows_the_page_of_each_of_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_documents_here(monkeypatch)
+    space, folder = Workspace.open(tmp_path / "ws"), tmp_path / "docs"
+    folder.mkdir()
+    pages = [["The lever turns twice."], [], ["The tray is red.", "It takes chaff."]]
+    for name in ("a", "b"):
+        (folder / f"{name}.pdf").write_bytes(pdf([[f"About {name}."], *pages]))
+    store = dataset_store(space)
+    id = dataset_id(space, str(folder), tmp_path)
+    _, passage = passages_of(blocks_of(store, id))
+    places = [passage.text.index(word) for word in ("About b", "lever", "tray", "chaff")]
+    assert passage.file == "b.pdf" and passage.pages_of([(at, at + 3) for at in places]) == [1, 2, 4, 4]
+    assert passage.pages_of([]) == [1, 2, 4]
+    rows = store.rows(id)
+    working.edit_rows(store, id, change=[(rows.number(0), {"text": "Edited."})])
+    assert [one.pages_of([]) for one in passages_of(blocks_of(store, id))] == [[1, 2, 4], [1, 2, 4]]
 
 
 def test_documents_are_read_with_their_files_and_conversations_refused(tmp_path: Path) -> None:
