@@ -257,7 +257,7 @@ def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, t
     kit.expect(page.locator("#chat-about")).to_contain_text("没有指定学谁")
     pick(page, "#chat-voice", "Maria Lopez")
     kit.expect(page.locator("#chat-about")).not_to_contain_text("没有指定学谁")
-    assert kit.overflow(page) == 0
+    assert kit.overflow(page) <= 0
     kit.assert_accessible(page, f"chat-zh-{dark}")
     upload(
         page,
@@ -266,7 +266,7 @@ def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, t
     )
     pick(page, "#column-4", "上下文")
     kit.expect(page.locator("#learned-row .lg-row-text")).to_contain_text("eilt")
-    assert kit.overflow(page) == 0
+    assert kit.overflow(page) <= 0
     kit.assert_accessible(page, f"columns-zh-{dark}")
     data = start_two_steps(page, app)
     assert data.columns["notiz"] == "context"
