@@ -96,6 +96,7 @@ async function answer(act, before) {
     if (reply?.click) document.querySelector(reply.click)?.click();
     for (const name of reply?.empty ?? []) for (const one of body.querySelectorAll(`[name=${name}]`)) one.value = '';
   } catch (error) { console.warn(error); }
+  mark = null;  // drawn again, also where it was refused: a hidden row comes back
 }
 
 async function text(file, most) {
@@ -112,12 +113,17 @@ element.addEventListener('click', ({ target }) => {
   }
   if (button?.dataset.act && !(button.dataset.sure && !confirm(button.dataset.sure))) {
     button.ariaBusy = 'true';
+    const row = button.dataset.decision && button.closest('.mk-pair');
+    if (row) {  // at once, so that the next key means the next row
+      row.hidden = true;
+      row.nextElementSibling?.querySelector('[data-key]')?.focus({ preventScroll: true });
+    }
     press({ ...button.dataset }).finally(() => { button.ariaBusy = null; });
   }
 });
 element.addEventListener('keydown', (event) => {
   if (!/^[a-z]$/.test(event.key) || !loraGarageKeys.isOn(event) || event.target.matches('input, textarea, select')) return;
-  body.querySelector(`[data-key="${event.key}"]`)?.click();
+  body.querySelector('.mk-pair:not([hidden])')?.querySelector(`[data-key="${event.key}"]`)?.click();
 });
 element.addEventListener('change', async ({ target }) => {
   if (target.type === 'file') {

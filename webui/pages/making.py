@@ -17,7 +17,7 @@ from core.chat.making.making import MARKS, WRITTEN, Decision, Making, Mark
 from core.chat.making.passage_rows import size_message
 from core.chat.making.passages import Passage
 from core.chat.making.prompts import NAMES
-from core.chat.making.rows import Dropped, MadeRow, MakingOrder, Result
+from core.chat.making.rows import SHOWN, Dropped, MadeRow, MakingOrder, Result
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from webui.kit import format, samples
@@ -36,6 +36,7 @@ KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "abse
 COUNTS, WORDINGS, ABSENT = (1, 2, 3, 5, 8), (1, 2, 3, 4), ("0", "0.1", "0.2")
 MAX_FIELD = 500  # characters of an address, a name or a key
 MAX_EDIT = 8000  # of a question or an answer
+MAX_EXAMPLE = 1000  # of one whose style is followed: three stand in each request
 KEYS: dict[Decision, str] = {"accept": "a", "reject": "r", "more": "l", "never": "n"}
 
 
@@ -112,7 +113,7 @@ class DocumentQuestions:
             select("count", w.t("making_view.count"), counts, chosen["count"]),
             select("wordings", w.t("making_view.wordings_each"), wordings, chosen["wordings"]),
             select("absent", w.t("making_view.absent"), absent, chosen["absent"]),
-            select("language", w.t("making_view.language"), self._languages(), chosen["language"]),
+            select("language", w.t("making_view.language"), self._languages(), chosen["language"], owner="rows"),
             class_="mk-fields",
         )
         label = w.t("making_view.go_on" if missing else "making_view.again" if making else "making_view.start")
@@ -120,10 +121,21 @@ class DocumentQuestions:
         yield from self._size(dataset, chosen, missing)
         if missing:
             yield muted(w.t("making_view.missing", count=missing))
-        fold = tag("details", tag("summary", w.t("making_view.settings")), form, class_="ep-how", open=making is None,
-                   id="mk-settings")  # fmt: skip
-        yield fold
+        yield tag("details", tag("summary", w.t("making_view.settings")), form, self._style(kept), class_="ep-how",
+                  open=making is None, id="mk-settings")  # fmt: skip
         yield start
+
+    def _style(self, kept: Mapping[str, str]) -> Html:
+        """Return the fields of the examples whose style is followed, folded unless the newest making has some."""
+        w, names = self.w, [(name, place) for place in range(SHOWN) for name in ("question", "answer")]
+        fields = (
+            _text(field, f"{w.t(f'making_view.{name}')} {place + 1}", kept.get(field, ""), MAX_EXAMPLE, rows=2)
+            for name, place in names
+            for field in [_example(name, place)]
+        )
+        summary = tag("summary", w.t("making_view.style"))
+        about = tag("div", muted(w.t("making_view.style_about")), tag("div", *fields, class_="mk-style"))
+        return tag("details", summary, about, class_="ep-how", id="mk-style", open=_example("question", 0) in kept)
 
     def _size(self, dataset: str, chosen: Mapping[str, str], missing: int) -> Iterator[Html]:
         """Yield how much there is to read and write, and how long that takes where the chosen model has written before.
@@ -179,9 +191,13 @@ class DocumentQuestions:
             yield tag("details", tag("summary", w.t("making_view.dropped", count=dropped.total())), listed,
                       class_="ep-how", id="mk-dropped")  # fmt: skip
         if rows:
-            yield tag("button", w.t("making_view.add"), type="button", class_="lg-small", data_act="add", id="mk-add")
-            yield tag("a", w.t("making_view.export"), href=set_file.address(making.id, w.language, set_file.MADE),
-                      download=True, id="mk-export")  # fmt: skip
+            add = tag("button", w.t("making_view.add"), type="button", class_="lg-small", data_act="add", id="mk-add")
+            address = set_file.address(making.id, w.language, set_file.MADE)
+            links = (
+                tag("a", w.t(f"making_view.{name}"), href=address + query, download=True)
+                for name, query in (("export", ""), ("export_plain", f"&{set_file.PLAIN}"))
+            )
+            yield tag("div", add, *links, class_="ep-line", id="mk-take")
         if waiting:
             yield muted(w.t("making_view.keys"))
         for place, row in enumerate(waiting[:AT_ONCE]):
@@ -191,7 +207,7 @@ class DocumentQuestions:
             yield tag(
                 "article",
                 tag("div", tag("small", where, dir="auto"), _marked(passage.text, row.spans), class_="mk-passage"),
-                tag("div", *self._row(row, place == 0, is_edited), class_="mk-row"),
+                tag("div", *self._row(row, is_edited), class_="mk-row"),
                 class_="mk-pair" + (" mk-now" if place == 0 else ""),
                 id=f"mk-{row.id}",
             )
@@ -203,16 +219,14 @@ class DocumentQuestions:
         pages = ", ".join(map(str, dict.fromkeys(passage.pages_of(row.spans))))
         return [self.w.t("making_view.page", pages=pages)] if pages else []
 
-    def _row(self, row: MadeRow, is_first: bool, is_edited: bool) -> Iterator[Html]:
-        """Yield a row's questions and answers with its buttons, or as fields if it is edited. is_first: its buttons
-        have keys."""
+    def _row(self, row: MadeRow, is_edited: bool) -> Iterator[Html]:
+        """Yield a row's questions and answers with its buttons, or as fields if it is edited. The keys of the first row
+        count."""
         w = self.w
         if is_edited:
             for place, step in enumerate(row.draft.steps):
                 for name, text in (("question", step.question), ("answer", step.answer)):
-                    label = w.t(f"making_view.{name}")
-                    area = tag("textarea", text, name_=f"{name}_{place}", rows=3, maxlength=MAX_EDIT, dir="auto")
-                    yield tag("label", tag("span", label), area, class_="ep-field")
+                    yield _text(f"{name}_{place}", w.t(f"making_view.{name}"), text, MAX_EDIT, rows=3)
             yield tag("div", _button(w.t("making_view.save"), act="save", row=row.id),
                       tag("button", w.t("making_view.cancel"), type="button", class_="lg-small", data_set="edit",
                           data_value=""), class_="mk-buttons")  # fmt: skip
@@ -225,13 +239,11 @@ class DocumentQuestions:
         if row.known:
             yield tag("span", w.t("making_view.is_known"), class_="lg-badge")
         buttons = [
-            _button(
-                w.t(f"making_view.{decision}"), act="mark", row=row.id, decision=decision, key=key if is_first else None
-            )
+            _button(w.t(f"making_view.{decision}"), act="mark", row=row.id, decision=decision, key=key)
             for decision, key in KEYS.items()
         ]
         edit = tag("button", w.t("making_view.edit"), type="button", class_="lg-small", data_set="edit",
-                   data_value=row.id, data_key="e" if is_first else None)  # fmt: skip
+                   data_value=row.id, data_key="e")  # fmt: skip
         yield tag("div", *buttons, edit, class_="mk-buttons")
 
     # ---- pressed --------------------------------------------------------------------------------------------------
@@ -243,7 +255,8 @@ class DocumentQuestions:
 
     def _start(self, request: JsonObject) -> JsonObject:
         """Start to write rows with the chosen settings, wrong ones replaced; for a server elsewhere return a warning
-        with a button that sends first. Raises ChatError without a model, or for a server that another device names."""
+        with a button that sends first. Raises ChatError without a model, for a server that another device names, or
+        half an example."""
         fields = fields_sent(request)
         info = self.services.datasets.get(str(request.get("run")))
         writer = str(fields.get("writer") or "")
@@ -265,6 +278,7 @@ class DocumentQuestions:
             wordings=int(wordings) if wordings in map(str, WORDINGS) else 1,
             absent=float(absent) if absent in ABSENT else 0.0,
             language=str(fields.get("language")) if fields.get("language") in NAMES else "",
+            examples=_examples(fields),
         )
         if endpoint is None:
             self.services.snapshots.refuse_while_training()
@@ -345,11 +359,29 @@ def _fields_of(order: MakingOrder) -> dict[str, str]:
     share = next((share for share in ABSENT if float(share) == order.absent), "0")
     fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share,
               "language": order.language}  # fmt: skip
+    for place, pair in enumerate(order.examples):
+        fields |= {_example(name, place): text for name, text in zip(("question", "answer"), pair, strict=True)}
     model, at, host = order.writer.rpartition(" @ ")
     if not at:
         return fields | {"writer": order.writer}
     scheme = "http" if host.partition(":")[0] in LOCAL else "https"
     return fields | {"writer": SERVER, "server_model": model, "server_url": f"{scheme}://{host}/v1"}
+
+
+def _example(name: str, place: int) -> str:
+    """Return the name of a field of an example. name: question or answer."""
+    return f"example_{name}_{place}"
+
+
+def _examples(fields: JsonObject) -> tuple[tuple[str, str], ...]:
+    """Return the examples of the fields that are filled in. Raises ChatError for a question or an answer alone."""
+    pairs = [
+        tuple(str(fields.get(_example(name, place)) or "").strip()[:MAX_EXAMPLE] for name in ("question", "answer"))
+        for place in range(SHOWN)
+    ]
+    if any(bool(question) != bool(answer) for question, answer in pairs):
+        raise ChatError("making_view.empty")
+    return tuple((question, answer) for question, answer in pairs if question)
 
 
 def _marked(text: str, spans: tuple[tuple[int, int], ...]) -> Html:
@@ -374,6 +406,12 @@ def _input(name: str, label: str, value: str, hint: str = "") -> Html:
         autocomplete="off",
     )
     return tag("label", tag("span", label), field, class_="ep-field")
+
+
+def _text(name: str, label: str, text: str, most: int, rows: int) -> Html:
+    """Return a labelled field for a text of several lines."""
+    area = tag("textarea", text, name_=name, rows=rows, maxlength=most, dir="auto")
+    return tag("label", tag("span", label), area, class_="ep-field")
 
 
 def _button(label: str, act: str, row: str, decision: str | None = None, key: str | None = None) -> Html:

@@ -30,6 +30,7 @@ from webui.kit.wording import Wording
 FILES = PATH, MADE, TALKS, QUESTIONS, TESTS = (
     "/set.jsonl", "/made.jsonl", "/conversations.jsonl", "/questions.jsonl", "/tests.jsonl"
 )  # fmt: skip
+PLAIN = "sources=no"  # of MADE: the rows alone
 ROWS_A_CHUNK = 200
 
 
@@ -73,7 +74,8 @@ class SetFile:
                 return _sent(_bytes(sets.lines(sets.open_set(self.workspace, id))), id)
             if request.url.path == MADE:
                 making = Making.open(self.workspace, id)
-                made = (json.dumps(value, ensure_ascii=False) + "\n" for value in making.values())
+                values = making.values(with_source="no" not in request.query_params.getlist("sources"))
+                made = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
                 return _sent(_bytes(made), making.order.title)
             rows = self.sets.rows(id)
         except GarageError as error:

@@ -176,9 +176,9 @@ class Making:
         again = [dropped(kept[place].draft, kept[place].passage, "repeat") for place in sorted(repeats)]
         return [row for place, row in enumerate(kept) if place not in repeats], again
 
-    def values(self) -> Iterator[JsonObject]:
-        """Yield the dataset's rows: one for each wording, with its split (if some passages are for validation) and its
-        source."""
+    def values(self, with_source: bool = True) -> Iterator[JsonObject]:
+        """Yield the dataset's rows: one for each wording, with its split (if some passages are for validation) and, if
+        wanted, its source."""
         passages = {passage.number: passage for passage in self.passages()}
         has_split = any(passage.validation for passage in passages.values())
         for row in self.rows()[0]:
@@ -192,7 +192,7 @@ class Making:
             split = {"split": "validation" if passage.validation else "train"} if has_split else {}
             for question in (first.question, *row.draft.wordings):
                 steps = [first.model_copy(update={"question": question}), *others]
-                yield {"messages": messages(steps), **split, "source": source}
+                yield {"messages": messages(steps), **split, **({"source": source} if with_source else {})}
 
     def dataset(self, workspace: Workspace, store: DatasetStore) -> DatasetInfo:
         """Add the rows so far to the workspace as a dataset and return it. Raises DataError without a row, or if the

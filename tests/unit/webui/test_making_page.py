@@ -131,7 +131,7 @@ def test_before_start_the_work_is_said_and_its_time_once_the_model_has_written(
     assert "About 3 min, as this model took before" in other, "of all six"
 
 
-def test_rows_are_written_in_the_chosen_language_and_leave_with_their_sources(
+def test_rows_are_written_in_the_chosen_language_and_leave_with_their_sources_or_without(
     section: DocumentQuestions, document: str, server: ChatServer, services: Services
 ) -> None:
     sent = {"act": "start", "run": document, "fields": fields_of(server, language="it"), IS_LOCAL: True}
@@ -140,13 +140,31 @@ def test_rows_are_written_in_the_chosen_language_and_leave_with_their_sources(
     making = services.makings.newest(document)
     assert making is not None and making.order.language == "it"
     drawn = section.drawn({"run": document})
-    link = re.search('href="(/made.jsonl[^"]+)"', drawn)
-    assert link and '<option value="it" selected' in drawn
+    links = re.findall('href="(/made.jsonl[^"]+)"', drawn)
+    assert len(links) == 2 and '<option value="it" selected' in drawn
     client = TestClient(SetFile(Starlette(), services.datasets, services.workspace))
-    got = client.get(html.unescape(link[1]))
-    rows = [json.loads(line) for line in got.text.splitlines()]
+    files = [client.get(html.unescape(link)).text.splitlines() for link in links]
+    rows, bare = ([json.loads(line) for line in lines] for lines in files)
     assert rows == list(making.values()) and rows[0]["source"]["file"] == "manual.md"
+    assert bare == [{name: value for name, value in row.items() if name != "source"} for row in rows]
     assert client.get(address("../x", "de", MADE)).status_code == 404
+
+
+def test_examples_of_a_style_are_followed_kept_in_the_form_and_refused_by_half(
+    section: DocumentQuestions, document: str, server: ChatServer
+) -> None:
+    sent = {"act": "start", "run": document, IS_LOCAL: True}
+    half = fields_of(server, example_question_0="Who are you?", example_answer_0=" ")
+    with pytest.raises(ChatError) as refused:
+        section.press(sent | {"fields": half})
+    assert refused.value.message.key == "making_view.empty" and not section.services.makings.progress().at_work
+    examples = {"example_question_2": "Who are you?", "example_answer_2": "Aye, a <pirate>.", "example_answer_1": None}
+    assert section.press(sent | {"fields": fields_of(server, **examples)}) == {"said": ""}
+    wait_until(lambda: not section.services.makings.progress().at_work, 60)
+    systems = [turns[0]["content"] for turns in (body["messages"] for body in server.asked)]
+    assert any("Aye, a <pirate>." in system for system in systems)
+    drawn = section.drawn({"run": document})
+    assert "Aye, a &lt;pirate&gt;.</textarea>" in drawn and drawn.count("example_answer_") == 3
 
 
 def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, document: str, server: ChatServer) -> None:
