@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -201,6 +201,9 @@ class Duel:
         rows leave the batch."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
         decoding = DecodedRows(self.decoder, [row.prompt for row in rows])
+        if rows[0].column == rows[-1].column:  # with and without the adapter a prompt has two caches
+            with self._as_rows([rows[0].column], stopped), suppress(_StopNow):
+                decoding.read_shared()
         for row in rows:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
 
 from core.chat import duel as duel_module
 from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
@@ -20,11 +21,12 @@ from core.chat.duel import Duel, Repetition, TextStream, at_strength, choose
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
+from core.engine.decoding.decoder import DecodedRows, Decoder
 from core.engine.device import Compute
 from core.errors import ChatError
 from core.messages import msg
 from core.recipe import Adapter
-from tests.kit import tiny
+from tests.kit import families, tiny
 from tests.kit.adapters import fill_b
 from tests.kit.cuda import FakeCuda
 from tests.kit.templates import tokenizer_folder
@@ -523,3 +525,26 @@ def test_one_column_is_ended_and_the_other_is_what_it_would_have_been(duel: Duel
     )
     assert text_and_end(items, "tuned") == (full_text, text_and_end(items, "tuned")[1])
     assert text_and_end(items, "tuned")[1].finish_reason != "stopped"
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "is_shared"),
+    [("llama", 150, True), ("gemma3_text", 150, False), ("gpt_oss", 150, False), ("qwen3_next", 150, False),
+     ("lfm2", 150, False), ("mistral", 150, True), ("wide gemma3_text", 150, True), ("llama", 40, False)],
+)  # fmt: skip
+def test_what_prompts_begin_with_is_read_once_and_the_logits_stay(name: str, length: int, is_shared: bool) -> None:
+    """Questions about one passage: it was read again for each of them."""
+    *wide, family = name.split()
+    torch.manual_seed(0)
+    config = families.config(family, **({"sliding_window": 300} if wide else {}))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    ids = torch.randint(5, families.VOCABULARY, (length + 60,)).tolist()
+    prompts = [ids[:length] + ids[length + n : length + 3 * n] for n in (1, 5, 20)]
+    plain, sharing = (DecodedRows(Decoder(model, 2), prompts) for _ in range(2))
+    sharing.read_shared()
+    assert (sharing._cache is not None) == is_shared == (sharing._ids.shape[1] < 50)
+    for token in (7, 8, 9):
+        torch.testing.assert_close(sharing.next_logits(), plain.next_logits(), rtol=1e-3, atol=1e-4)
+        for rows in (sharing, plain):
+            rows.append(torch.tensor([token] * len(rows._ids)))
+            rows.keep([0, 2] if token == 7 else range(len(rows._ids)))

@@ -7,12 +7,18 @@ cache: while packed rows are trained, the model's own (core/engine/attention.set
 from __future__ import annotations
 
 import inspect
+import os.path
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from transformers import Cache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from core.engine.families import vocabulary
+
+MIN_SHARED = 64  # tokens at the beginning of all prompts; fewer are not worth a pass of their own
+_SHARED_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache that several tokens can be added to
 
 
 class Decoder:
@@ -23,6 +29,7 @@ class Decoder:
         self._model, self.pad_token_id = model, vocabulary.padding(model, pad_token_id)
         # Some families' forward takes no position_ids or no logits_to_keep.
         self._takes = set(inspect.signature(model.forward).parameters)
+        self.shares_below = inf  # tokens of a prompt, known from the first cache; 0: it cannot go on from a beginning
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 
     def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,12 +63,34 @@ class Decoder:
 class DecodedRows:
     """Rows that are decoded together: repeat `next_logits`, `append` and, where rows have ended, `keep`.
 
-    copies: rows that continue each prompt, which is read once for all of them; they are neighbours.
+    copies: rows that continue each prompt, which is read once for all of them; they are neighbours. `read_shared` reads
+    once what different prompts have in common.
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[list[int]], copies: int = 1):
-        self._decoder, self._copies, self._cache = decoder, copies, None
+        self._decoder, self._prompts, self._copies, self._cache = decoder, prompts, copies, None
         self._ids, self._mask = decoder.left_padded(prompts)
+
+    def read_shared(self) -> None:
+        """Read the tokens that all prompts begin with once instead of for each row, as a passage with several questions
+        has them; call it first, or not at all. Nothing changes for fewer than MIN_SHARED tokens, and for a cache that
+        cannot go on from them: of linear attention, or of windows that are shorter than the prompts."""
+        decoder, prompts = self._decoder, self._prompts
+        longest = max(map(len, prompts))
+        shared = min(len(os.path.commonprefix(list(prompts))), min(map(len, prompts)) - 1)
+        if len(prompts) == 1 or shared < MIN_SHARED or longest >= decoder.shares_below:
+            return
+        _, cache = decoder.forward(*decoder.left_padded([prompts[0][:shared]]), None)
+        windows = (
+            getattr(layer, "sliding_window", inf) if type(layer) in _SHARED_LAYERS else 0
+            for layer in getattr(cache, "layers", ())
+        )
+        decoder.shares_below = min(windows, default=0)
+        if longest < decoder.shares_below:
+            self._cache = cache
+            keep_rows(cache, torch.zeros(len(prompts), dtype=torch.long, device=self._mask.device))
+            self._ids, rest = decoder.left_padded([prompt[shared:] for prompt in prompts])
+            self._mask = torch.cat([rest.new_ones(len(rest), shared), rest], dim=1)
 
     def next_logits(self) -> torch.Tensor:
         """Read the newest tokens, at first the prompts (whose cache is then copied for each of their rows); return (B,
