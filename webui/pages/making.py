@@ -280,6 +280,7 @@ class DocumentQuestions:
             language=str(fields.get("language")) if fields.get("language") in NAMES else "",
             examples=_examples(fields),
         )
+        order = order.model_copy(update={"seed": self._seed(order)})
         if endpoint is None:
             self.services.snapshots.refuse_while_training()
         elif not endpoint.is_here and not request.get("sureGiven"):
@@ -289,6 +290,15 @@ class DocumentQuestions:
             return {"said": join([notice(sentence, "warn"), send])}
         self.services.makings.start(order, endpoint)
         return {"said": ""}
+
+    def _seed(self, order: MakingOrder) -> int:
+        """Return the seed of an order: that of the newest making if it has the same settings, the next one if that is
+        complete, else 0."""
+        newest = self.services.makings.newest(order.documents[0][0])
+        if newest is None or not newest.order.model_copy(update={"seed": 0}).is_same(order):
+            return 0
+        read = _read(newest)
+        return newest.order.seed + (len(read.results) == len(read.passages))
 
     def _stop(self, request: JsonObject) -> JsonObject:
         self.services.makings.stop()

@@ -145,17 +145,27 @@ class Making:
             yield result
 
     def _guidance(self) -> tuple[list[tuple[str, str]], list[str]]:
-        """Return rows to follow and questions to avoid: the order's examples, and the newest that a person marked."""
-        rows = {row.id: row for row in self._all_rows()}
+        """Return rows to follow and questions to avoid: the order's examples, and the newest that a person marked, in
+        this making or an earlier one of the same documents."""
         to_follow, to_avoid = list(self.order.examples), list[str]()
-        for mark in self.marks().values():
-            if (row := rows.get(mark.row)) and mark.decision in ("more", "never"):
-                step = (mark.draft or row.draft).steps[0]
-                if mark.decision == "more":
-                    to_follow.append((step.question, step.answer))
-                else:
-                    to_avoid.append(step.question)
+        for making in [*self._earlier(), self]:
+            rows = {row.id: row for row in making._all_rows()}
+            for mark in making.marks().values():
+                if (row := rows.get(mark.row)) and mark.decision in ("more", "never"):
+                    step = (mark.draft or row.draft).steps[0]
+                    if mark.decision == "more":
+                        to_follow.append((step.question, step.answer))
+                    else:
+                        to_avoid.append(step.question)
         return to_follow[-SHOWN:], to_avoid[-SHOWN:]
+
+    def _earlier(self) -> list[Making]:
+        """Return the makings of the same documents that began before this one and have marks, the oldest first."""
+        ids = dict(self.order.documents).keys()
+        folders = [folder for folder in self.path.parent.glob("*") if (folder / MARKS).exists() and folder != self.path]
+        orders = ((folder, files.read_model(MakingOrder, folder / ORDER)) for folder in folders)
+        makings = [Making(folder, order) for folder, order in orders if order and dict(order.documents).keys() == ids]
+        return sorted((one for one in makings if one.created <= self.created), key=lambda one: one.created)
 
     def _all_rows(self) -> Iterator[MadeRow]:
         """Return the rows of the finished passages, in their order."""

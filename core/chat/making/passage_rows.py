@@ -41,7 +41,7 @@ def write_passage(
         kinds.append(("absent", 1))
     for kind, count in kinds:
         request = prompts.writing(kind, language, passage.text, count, order.wordings, to_follow, to_avoid)
-        drafts, problems = _drafts(writer, request, kind, language, count, order.wordings)
+        drafts, problems = _drafts(writer, request, kind, language, count, order)
         failed += [problem.model_copy(update={"passage": passage.number}) for problem in problems]
         for one in _checked(drafts[:count], kind, passage, writer, language):
             if isinstance(one, Dropped):
@@ -72,13 +72,14 @@ def _draws(order: MakingOrder, passage: Passage) -> bool:
 
 
 def _drafts(
-    writer: RowWriter, request: list[Turn], kind: Kind, language: str, count: int, wordings: int
+    writer: RowWriter, request: list[Turn], kind: Kind, language: str, count: int, order: MakingOrder
 ) -> tuple[list[Draft], list[Dropped]]:
-    """Request rows, at most ATTEMPTS times, until a reply is JSON; return them, and what is wrong with the replies."""
-    tokens = min(MAX_TOKENS, ROW_TOKENS * count + 60 * count * (wordings - 1))
+    """Request rows, at most ATTEMPTS times, until a reply is JSON; return them, and what is wrong with the replies. An
+    order with another seed than 0 has no greedy attempt, but other rows."""
+    tokens = min(MAX_TOKENS, ROW_TOKENS * count + 60 * count * (order.wordings - 1))
     absent = prompts.prompt_of("absent").absent_answer
     text = ""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(order.seed * ATTEMPTS, (order.seed + 1) * ATTEMPTS):
         [text] = writer.answers([request], tokens, attempt, schema(kind))
         try:
             drafts, bad = drafts_of(text, kind, absent.get(language, absent["en"]))

@@ -226,6 +226,29 @@ def test_a_persons_marks_decide_what_is_kept_and_guide_what_is_written(
     assert other.draft.steps[0].answer in [row.draft.steps[0].answer for row in making.rows()[0]]
 
 
+def test_the_next_making_of_a_document_avoids_what_was_rejected_and_draws_other_rows(
+    documents: tuple[Workspace, DatasetStore, list[Passage]],
+) -> None:
+    space, _, passages = documents
+    first = Making.prepare(space, ORDER, passages[:1])
+    list(first.write(ScriptedWriter()))
+    unwanted = first.rows()[0][0].draft.steps[0].question
+    first.mark(Mark(row="0-0", decision="never"))
+    attempts, systems = list[int](), list[str]()
+
+    class Next(ScriptedWriter):
+        def answers(self, conversations: Any, max_tokens: int, attempt: int = 0, schema: Any = None) -> list[str]:
+            if schema:
+                attempts.append(attempt)
+                systems.append(str(conversations[0][0]["content"]))
+            return super().answers(conversations, max_tokens, attempt, schema)
+
+    for documents_of, is_avoided in ((ORDER.documents, True), ((("other", 0),), False)):
+        order = ORDER.model_copy(update={"seed": 1, "documents": documents_of})
+        list(Making.prepare(space, order, passages[:1]).write(Next()))
+        assert (unwanted in systems.pop()) == is_avoided and attempts.pop() == 3
+
+
 def test_repeated_rows_are_merged_and_no_rows_are_a_sentence(
     documents: tuple[Workspace, DatasetStore, list[Passage]],
 ) -> None:

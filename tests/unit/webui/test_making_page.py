@@ -188,6 +188,15 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
     assert made(section, server, document).id == making.id and len(making.results()) == 6
 
 
+def test_make_others_with_the_same_settings_makes_others(
+    section: DocumentQuestions, document: str, server: ChatServer
+) -> None:
+    """Seen: nothing happened."""
+    first, second = made(section, server, document), made(section, server, document)
+    assert second.id != first.id and second.order.seed == 1 and len(second.results()) == 6
+    assert {body["seed"] for body in server.asked if "response_format" in body} == {0, 3}
+
+
 def test_stop_of_a_server_leaves_an_answer_in_chat_alone(
     section: DocumentQuestions, document: str, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
