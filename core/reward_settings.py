@@ -34,7 +34,7 @@ class Rewards(BaseModel):
         le=100,
         description=(
             "How strongly the model is held near the one that the run began with (KL divergence); 0: not at all, with "
-            "less work. Judges that look at form alone need some, such as 0.1."
+            "less work. If all judges look at form alone, the plan sets 0.1."
         ),
     )
     loss_type: Literal["dapo", "dr_grpo"] = Field(

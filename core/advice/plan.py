@@ -142,5 +142,8 @@ def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
         }
     )
     adapter = recipe.adapter.model_copy(update={"lora_alpha": recipe.lora_alpha})
+    rewards = recipe.rewards
+    if rewards and "beta" not in rewards.model_fields_set and not adapter.is_pissa:  # with which no beta goes
+        rewards = rewards.model_copy(update={"beta": weighted.usual_beta(weighted.read(rewards.judges))})
     name = names.display_name(recipe.name) or names.display_name(data_name) or "run"
-    return recipe.model_copy(update={"train": train, "adapter": adapter, "name": name})
+    return recipe.model_copy(update={"train": train, "adapter": adapter, "rewards": rewards, "name": name})

@@ -20,6 +20,8 @@ from core.judges.specs import (
 )
 from core.values import Strict
 
+FORM_BETA = 0.1  # kept a run whose judges wanted short answers from writing single words; larger ones slow learning
+
 
 class WeightedJudge(Strict):
     """name: of its metrics, such as number, or number_2 for the second of a kind."""
@@ -55,3 +57,9 @@ def read(given: Sequence[Mapping[str, Any]]) -> tuple[WeightedJudge, ...]:
         if isinstance(judge, PersonJudge | ModelJudge):
             raise RecipeError("rewards.no_rule", number=number, kind=judge.kind)
     return tuple(judges)
+
+
+def usual_beta(judges: Sequence[WeightedJudge]) -> float:
+    """Return the beta for these judges: FORM_BETA if all look at form alone, which a model can satisfy without saying
+    anything; else 0."""
+    return FORM_BETA if judges and not any(judge.reads_content for judge in judges) else 0.0

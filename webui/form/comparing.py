@@ -13,6 +13,7 @@ import gradio as gr
 from pydantic import ValidationError
 
 from core.data.sets.inspection import DataReport
+from core.data.tokenizer import conversation
 from core.errors import GarageError, JudgeError, RecipeError
 from core.files import JsonObject
 from core.judges import weighted
@@ -21,6 +22,7 @@ from core.judges.specs import LabelJudge
 from core.messages import msg
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
 from core.reward_settings import Rewards
+from webui.form import judges_view
 from webui.form.fields import REWARDS
 from webui.form.handle import Components, FieldValues, Filled, Filling, FormHandle
 from webui.form.planner import Form, FormResult
@@ -59,11 +61,12 @@ class Comparing(Panel):
             with gr.Row(elem_classes="lg-tight"):
                 self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
                 self.attempt = gr.Button("", size="sm", elem_id="comparing-try", elem_classes="lg-remedy")
+            self.judges = judges_view.component()
             self.tried = gr.HTML("", elem_id="comparing-tried", visible=False)
 
     @property
     def parts(self) -> Components:
-        return {self.column, self.text, self.button, self.attempt, self.tried}
+        return {self.column, self.text, self.button, self.attempt, self.judges, self.tried}
 
     def draw(self, form: Form) -> Updates:
         """Return the updates of the offer's text and button (another objective, or only the better answers); hidden
@@ -84,14 +87,22 @@ class Comparing(Panel):
         """Return the updates of the button that tries the model, and of the progress or result of this form's try."""
         w, progress = self.w, self.services.trying.progress()
         if not by_rewards:
-            return {self.attempt: gr.update(visible=False), self.tried: shown("")}
+            return {self.attempt: gr.update(visible=False), self.judges: shown(""), self.tried: shown("")}
         is_mine = progress.key == self._key(form)
         at_work = is_mine and progress.at_work
         label = w.t("chat_page.stop" if at_work else "comparing.try")
         return {
             self.attempt: gr.update(visible=True, value=label),
+            self.judges: shown(self._draw_judges(form) if self._objective(form) else ""),
             self.tried: shown(trial_view(progress, w) if is_mine else ""),
         }
+
+    def _draw_judges(self, form: Form) -> Html:
+        """Return the table of the chosen judges; "" if the dataset cannot be read."""
+        try:
+            return judges_view.drawn(form.answers.rewards, self._rewards(form), self._answers(form), self.w)
+        except (GarageError, TypeError):
+            return Html("")
 
     def _key(self, form: Form) -> str:
         """Return a text that changes with what a try depends on."""
@@ -131,10 +142,7 @@ class Comparing(Panel):
     def _rewards(self, form: Form) -> JsonObject | None:
         """Return the section of a recipe with the rule that suits the dataset's answers and room for answers twice as
         long; None if only their words can be compared. Raises DataError."""
-        choices = choices_for(form.data, form.answers.reading)
-        rows = self.services.datasets.rows(form.data, choices=choices)
-        examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
-        answers = [one.messages[-1].content for one in examples if one.messages]
+        answers = self._answers(form)
         try:
             spec = propose(answers)
         except JudgeError:
@@ -146,6 +154,12 @@ class Comparing(Panel):
             "judges": [spec.model_dump(mode="json", exclude_defaults=True) | {"kind": spec.kind}],
             "max_completion_length": min(1024, 32 << (longest // TOKEN_BYTES // 16).bit_length()),
         }
+
+    def _answers(self, form: Form) -> list[str]:
+        """Return the last answers of the first rows. Raises DataError."""
+        rows = self.services.datasets.rows(form.data, choices=choices_for(form.data, form.answers.reading))
+        examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
+        return [str(conversation(one)[-1]["content"]) for one in examples if one.text is None]
 
     @staticmethod
     def _objective(form: Form) -> str:
@@ -230,7 +244,7 @@ class Comparing(Panel):
 def trial_view(progress: TryingProgress, w: Wording) -> Html:
     """Return the progress of a try, or its result: the verdict, the shares of questions, and the best answer."""
     if progress.at_work:
-        sentence = w.t("evaluation_view.preparing")
+        sentence = w.t("stage.loading_model")
         if progress.total:
             sentence = w.t("evaluation_view.answers", done=progress.done, total=progress.total)
         percent = round(100 * progress.done / progress.total) if progress.total else None

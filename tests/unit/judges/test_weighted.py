@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from core.advice.plan import resolve
 from core.errors import RecipeError
 from core.judges import weighted
 from core.messages import LANGUAGES
+from core.recipe import Recipe
 
 SERVER = {"kind": "model", "url": "http://localhost:1234/v1", "model": "any"}
 
@@ -38,3 +40,16 @@ def test_judges_of_content_and_of_form_are_told_apart() -> None:
         {"kind": "regex", "pattern": "a"}, {"kind": "length"}, {"kind": "language"}, {"kind": "similarity"},
     ]  # fmt: skip
     assert [each.reads_content for each in weighted.read(given)] == [True] * 3 + [False] * 4 + [True]
+
+
+def test_judges_of_form_alone_get_a_beta_from_the_plan_unless_one_is_chosen() -> None:
+    def beta(*judges: dict[str, Any], adapter: dict[str, Any] | None = None, **rewards: Any) -> float:
+        given = {"data": {"source": "mine"}, "train": {"objective": "grpo"}, "adapter": adapter or {}}
+        recipe = resolve(Recipe.parse(given | {"rewards": {"judges": judges} | rewards}), "mine", has_card=False)
+        assert recipe.rewards and Recipe.parse(recipe.model_dump(mode="json")) == recipe
+        return recipe.rewards.beta
+
+    short, label = {"kind": "length", "most": 8}, {"kind": "label", "labels": ["a", "b"]}
+    assert beta(short) == beta(short, {"kind": "regex", "pattern": "a"}) == 0.1
+    assert beta(short, label) == beta(short, beta=0) == 0.0 and beta(short, beta=0.5) == 0.5
+    assert beta(short, adapter={"init_lora_weights": "pissa"}) == 0.0, "with which no beta goes"
