@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from filelock import FileLock, Timeout
 
+from core import files
 from core.chat.comparison import Contestant, PromptComparison
 from core.data.conversation import Turn
 from core.data.formats import Example
@@ -28,6 +29,8 @@ from core.runs import further
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from core.workspace.names import short_id
+
+DRAWN = "pairs.jsonl"  # in the folder of a run by rewards
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
@@ -84,6 +87,18 @@ def _create_dataset(
     finally:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
+
+
+def rows_from_draws(run: RunFolder) -> list[JsonObject]:
+    """Return the best and worst answers that a run by rewards has drawn, each pair as a row. Raises ChatError if there
+    are none."""
+    rows = list[JsonObject]()
+    for line in files.read_lines(run.path / DRAWN, 0).records:
+        with contextlib.suppress(ChatError, KeyError, TypeError, AttributeError):  # equal texts, or a damaged line
+            rows.append(row(line["messages"], line["chosen"], line["rejected"]))
+    if not rows:
+        raise ChatError("corrections.no_draws", name=run.name)
+    return rows
 
 
 @contextlib.contextmanager

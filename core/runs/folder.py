@@ -10,7 +10,8 @@ control.json            the latest command; written by pages and commands, read 
 film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/sample_answers,
                                                         core/runs/cards/better)
 reference.npy           the worker, for preference training with a reference model (core/training/preference/reference)
-answers.jsonl           the worker, for training by rewards (core/training/rewards/drawing)
+answers.jsonl, pairs.jsonl                              the worker, for training by rewards
+                                                        (core/training/rewards/drawing)
 metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
 run.lock                held by the worker while it lives; its mtime is the heartbeat
 

@@ -224,7 +224,7 @@ class Trainer:
         learning_rate = self._learning_rate(number)
         rows: list[Rows] = [[self.data.train[i] for i in chosen] for chosen in micro_batches]
         if self.rewards:
-            rows = self.rewards.micro_batches(number, rows)
+            rows = self.rewards.micro_batches(number, rows, [i for chosen in micro_batches for i in chosen])
         parts = [part for each in rows for part in self.step.parts(each)]
         computed = self.step.compute(parts, learning_rate, self.reporter.check)
         # the loss of drawn answers tells nothing; the surprise at them rises when they become gibberish

@@ -12,7 +12,7 @@ import contextlib
 import gc
 import platform
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from core.data.labels import Encoded
 from core.data.reading.choices import Choices
 from core.data.sets.stored_rows import Examples
 from core.data.store import DatasetStore
-from core.data.tokenizer import Tokenizer
+from core.data.tokenizer import Tokenizer, conversation
 from core.engine import adapter
 from core.errors import GarageError, ModelError, PauseRequested, RunError, StopRequested
 from core.messages import msg
@@ -125,7 +125,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 @dataclass(frozen=True)
 class Prepared:
     """The parts of a run that are read before it needs torch: train and evaluation are tokenized. prompting: the
-    tokenizer that prompts as in training. scenes: the prompts of sample answers; None without."""
+    tokenizer that prompts as in training. turns_of: the conversation before the last answer of a training row. scenes:
+    the prompts of sample answers; None without."""
 
     recipe: Recipe
     model_folder: Path
@@ -133,6 +134,7 @@ class Prepared:
     prompting: Tokenizer
     train: Sequence[Encoded]
     evaluation: Sequence[Encoded]
+    turns_of: Callable[[int], list[Any]]
     scenes: Scenes | None
 
 
@@ -152,7 +154,10 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
     prompting = tokenizer.with_thinking(bool(run.facts().enable_thinking))
     shown = scenes.ensure(run, recipe, examples, bool(evaluation), prompting) if recipe.train.sample_seconds else None
     reporter.check()
-    return Prepared(recipe, model_folder, tokenizer, prompting, train, evaluation, shown)
+    return Prepared(
+        recipe, model_folder, tokenizer, prompting, train, evaluation,
+        lambda index: conversation(examples[train.position(index)])[:-1], shown,
+    )  # fmt: skip
 
 
 def _load(
@@ -181,7 +186,8 @@ def _load(
     probe.require_ram()
     reporter.check()
     reporter.set_stage("loading_model")
-    shared: dict[str, Any] = {"rewards": partial(Drawing, tokenizer=prepared.prompting) if recipe.rewards else None}
+    rewards = partial(Drawing, tokenizer=prepared.prompting, turns_of=prepared.turns_of) if recipe.rewards else None
+    shared: dict[str, Any] = {"rewards": rewards}
     if ranks:
         shared |= joining.shared_step(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id)
     base, compute = _load_base(recipe, model_folder, compute, shape, run)
@@ -193,9 +199,8 @@ def _load(
         run.log_event("decision", message=streaming.begin(tuned, compute.device, recipe.train.offload_layers).message)
     if parent:
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
-    trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     run.add_facts(RunFacts(
-        trainable_params=trainable, model_folder=str(model_folder),
+        trainable_params=sum(p.numel() for p in tuned.parameters() if p.requires_grad), model_folder=str(model_folder),
         base_weights=run.facts().base_weights or weights.sampled_fingerprint(model_folder),
         template=tokenizer.template.fingerprint,
         rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(),

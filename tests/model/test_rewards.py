@@ -78,6 +78,19 @@ def test_killed_it_draws_the_same_answers_again(
     assert all(line["best"]["reward"] >= line["worst"]["reward"] for line in lines)
 
 
+def test_the_best_and_the_worst_answer_to_a_question_are_kept_with_its_messages(tmp_path: Path) -> None:
+    trainer = of_rewards(tmp_path, max_steps=2)
+    assert trainer.rewards
+    trainer.rewards._turns_of = lambda place: [{"role": "user", "content": f"row {place}"}]
+    draws, draw = [], trainer.rewards.draw
+    trainer.rewards.draw = lambda *a: draws.append(draw(*a)) or draws[-1]  # type: ignore[method-assign]
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text("utf-8").splitlines()]
+    told = {text: reward for one in draws for text, reward in zip(one.texts, one.rewards, strict=True)}
+    assert lines and all(told[line["chosen"]] > told[line["rejected"]] for line in lines)
+    assert all(line["messages"][0]["content"].startswith("row ") for line in lines)
+
+
 def decided() -> Any:
     """A base that has preferences: the head of a random one hardly tells tokens apart, whatever an adapter does."""
     base = tiny_base()

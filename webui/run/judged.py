@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import gradio as gr
 
 from core import files
+from core.chat import corrections
 from core.errors import GarageError
 from core.files import JsonObject
 from core.judges import weighted
@@ -19,7 +20,7 @@ from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from webui.kit import format
 from webui.kit.drawn_part import drawn_part
-from webui.kit.html import Html, join, muted, tag
+from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -49,7 +50,18 @@ def judged_view(services: Services, w: Wording, value: str | None, elem_id: str)
             return Html("")
         return drawn(run, recipe, w) if recipe.rewards else Html("")
 
-    return drawn_part(services, w, value, elem_id, draw, lambda _: {"said": ""})
+    return drawn_part(services, w, value, elem_id, draw, partial(pressed, services, w))
+
+
+def pressed(services: Services, w: Wording, request: JsonObject) -> JsonObject:
+    """Save a run's best and worst answers as pairs, and say where, for any JSON from a browser. Raises GarageError."""
+    if request.get("act") != "pairs":
+        return {"said": ""}
+    run = services.runs.get(str(request.get("run")))
+    name, rows = w.t("judged_view.pairs_name", name=run.name), corrections.rows_from_draws(run)
+    info, added = corrections.keep(services.workspace, services.datasets, f"run:{run.id}", name, rows)
+    said = w.t("judged_view.pairs_saved", added=added, rows=info.good_rows or 0, name=info.name or info.id)
+    return {"said": notice(said, "ok")}
 
 
 def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:
@@ -60,7 +72,19 @@ def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:
     rows = [*_judges(recipe, metrics, w), *_others(metrics, w)]
     heads = (tag("th", w.t(f"judged_view.{name}"), scope="col") for name in ("what", "course", "first", "newest"))
     table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="jd-table")
-    return join([tag("h3", w.t("judged_view.title")), muted(w.t("judged_view.about")), table, *_answers(run, w)])
+    return join(
+        [tag("h3", w.t("judged_view.title")), muted(w.t("judged_view.about")), table, *_answers(run, w), _pairs(run, w)]
+    )
+
+
+def _pairs(run: RunFolder, w: Wording) -> Html | None:
+    """Return the button that makes a dataset of the run's best and worst answers; None before there is a pair."""
+    if not files.stamp(run.path / corrections.DRAWN):
+        return None
+    about = muted(w.t("judged_view.pairs_about"))
+    button = tag("button", w.t("judged_view.pairs"), type="button", class_="lg-small", data_act="pairs",
+                 data_run=run.id, id=f"judged-pairs-{run.id}")  # fmt: skip
+    return join([about, button])
 
 
 def _judges(recipe: Recipe, metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:

@@ -88,6 +88,10 @@ class Pieces(Sequence[Encoded]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def position(self, index: int) -> int:
+        """Return the position of a piece's row in the dataset."""
+        return int(self.tokens.positions[self.tokens.row[self.example[index]]])
+
     def first(self, count: int | None) -> Pieces:
         """Return the first `count` pieces."""
         arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}

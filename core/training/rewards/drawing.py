@@ -11,12 +11,13 @@ import json
 import math
 import statistics
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
+from core.data.conversation import Turn
 from core.data.labels import Encoded
 from core.data.sets.pieces import lengths_of
 from core.data.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ from core.engine.decoding.sampler import DrawnAnswer, Sampler, chances
 from core.engine.step import LongestBatch, Rows, Step
 from core.engine.variants.policy import Policy, WeighedAnswer
 from core.errors import RunError
-from core.files import is_out_of_memory
+from core.files import JsonObject, is_out_of_memory
 from core.judges import weighted
 from core.messages import Message, msg
 from core.recipe import Recipe
@@ -58,6 +59,18 @@ class Draw:
     def surprise(self) -> float:
         """Mean negative log-probability of a drawn token, in nats: an estimate of the entropy."""
         return -sum(map(math.fsum, (answer.logps for answer in self.answers))) / max(1, self.tokens)
+
+    def pairs(self, turns: Sequence[list[Turn]]) -> Iterator[JsonObject]:
+        """Yield for each question whose answers got different rewards its turns with the best answer that ended and the
+        worst. turns: the conversation of each question; [] if it is unknown."""
+        for number, asked in enumerate(turns):
+            places = range(number * self.copies, (number + 1) * self.copies)
+            known = [place for place in places if not math.isnan(self.rewards[place])]
+            ended = [place for place in known if self.answers[place].has_ended]
+            if asked and ended:
+                best, worst = max(ended, key=self.rewards.__getitem__), min(known, key=self.rewards.__getitem__)
+                if self.rewards[best] > self.rewards[worst]:
+                    yield {"messages": asked, "chosen": self.texts[best], "rejected": self.texts[worst]}
 
     def metrics(self, names: Sequence[str], largest: float) -> dict[str, float]:
         """Return means over the answers and shares of groups, by TRL's names where it has one. names: of the judges.
@@ -93,13 +106,15 @@ class Drawing:
         *,
         tokenizer: Tokenizer,
         judging: Judging | None = None,
+        turns_of: Callable[[int], list[Turn]] = lambda number: [],
     ):
-        """Create the sampler and the judges of a run. judging: the process of judges; None: a new one."""
+        """Create the sampler and the judges of a run. judging: the process of judges; None: a new one. turns_of: the
+        conversation before the answer of a training row, by its place, for the pairs that are kept."""
         assert recipe.rewards and isinstance(step.criterion, Policy)
         self.step, self.settings, self.policy = step, recipe.rewards, step.criterion
         self.judges = weighted.read(recipe.rewards.judges)
         self.tokenizer, self._reporter, self._report, self._save = tokenizer, reporter, report, save
-        self._judging = judging or Judging(self.judges)
+        self._judging, self._turns_of = judging or Judging(self.judges), turns_of
         self._seed, self._planned = recipe.train.seed, recipe.train.per_device_train_batch_size
         model = step.tuned.get_base_model()
         self._sampler = Sampler(
@@ -121,9 +136,9 @@ class Drawing:
         return max(1, planned >> self.step.retreat.reductions.count(FEWER_DRAWN))
 
     # ---- a step -----------------------------------------------------------------------------------------------------
-    def micro_batches(self, number: int, planned: Sequence[Rows]) -> list[Rows]:
+    def micro_batches(self, number: int, planned: Sequence[Rows], places: Sequence[int] = ()) -> list[Rows]:
         """Draw and judge answers to the questions of step `number`, and return the micro-batches of weighed answers
-        that it trains. planned: its rows of the data."""
+        that it trains. planned: its rows of the data. places: of these rows among those of training."""
         self._reporter.set_stage("drawing")
         self.step.computing = ()
         self._last = None
@@ -131,6 +146,7 @@ class Drawing:
         draw = self.draw(questions, self._seed * 1_000_003 + number, number)
         self._last = draw
         self._look(number, draw)
+        self._append("pairs.jsonl", draw.pairs(list(map(self._turns_of, places))))
         weighed = self.policy.weighed(draw.answers, draw.rewards, draw.copies)
         if self.policy.beta:
             weighed = with_reference(weighed, self.step)
@@ -220,7 +236,7 @@ class Drawing:
         share = statistics.fmean(rewards) / self.largest
         key = "rewards.own_answers" if share >= PASSING else "rewards.own_answers_fail"
         self._report("rewards", 0, msg(key, rows=len(questions), percent=100 * share))
-        if not self.policy.beta and not any(judge.reads_content for judge in self.judges):
+        if not self.policy.beta and weighted.usual_beta(self.judges):
             self._reporter.warn(msg("rewards.form_only"))
 
     def _look(self, number: int, draw: Draw) -> None:
@@ -242,8 +258,12 @@ class Drawing:
                 }
                 for name, i in (("best", best), ("worst", worst))
             }
-            with suppress(OSError), open(self._reporter.run.path / "answers.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._append("answers.jsonl", [line])
+
+    def _append(self, name: str, lines: Iterable[JsonObject]) -> None:
+        """Append lines to a file of the run; a full disk ends no training."""
+        with suppress(OSError), open(self._reporter.run.path / name, "a", encoding="utf-8", errors="replace") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def report_once(self, what: str, number: int, message: Message) -> None:
         """Log message, unless one of the same `what` was logged."""

@@ -270,3 +270,13 @@ def test_a_set_with_validation_rows_of_its_own_trains_all_others(tokenizer: Toke
         assert [message.key for message in listener.said] == ["run.own_validation"]
     facts = Preview.measure(examples.rows, tokenizer).facts()
     assert (facts.rows, facts.validation) == (12, 5)
+
+
+def test_each_piece_knows_its_row_where_others_are_left_out(tokenizer: Tokenizer) -> None:
+    """The pairs of a training by rewards are kept with the messages of the row."""
+    rows = [Example(prompt=f"What is {i}?", completion="Long. " * 400 if i % 3 else f"It is {i}.") for i in range(40)]
+    train, _ = tokenize(rows, recipe({"long_examples": "drop", "max_length": 128}), tokenizer, Listener())  # type: ignore[arg-type]
+    assert 5 < len(train) < 14
+    for place in range(len(train)):
+        asked = rows[train.position(place)].prompt or "-"
+        assert asked in tokenizer.decode(train[place].input_ids)

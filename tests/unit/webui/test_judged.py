@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 
+import pytest
+
+from core.chat import corrections
+from core.errors import ChatError, RunError
 from core.messages import LANGUAGES
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from webui.kit.wording import Wording
-from webui.run.judged import drawn, without_frame
+from webui.run.judged import drawn, pressed, without_frame
+from webui.state.services import Services
 
 JUDGES = [{"kind": "contains", "all_of": ["a"]}, {"kind": "number", "weight": 0.5}]
 
@@ -66,3 +73,33 @@ def test_a_question_is_shown_without_what_all_begin_and_end_with() -> None:
     assert [without_frame(one, framed) for one in framed] == ["What is 1?", "What is 2?", "And\nnow?"]
     assert without_frame("alone\n", ["alone\n"]) == "alone\n"
     assert without_frame("a", ["a", "ab"]) == "a"
+
+
+def test_one_press_makes_a_dataset_of_pairs_of_the_best_and_worst_answers(tmp_path: Path) -> None:
+    services = Services.open(Workspace.open(tmp_path / "ws"))
+    run = of_rewards(services.workspace)
+    step(run, 1, "four", "five")
+    assert 'data-act="pairs"' not in drawn(run, run.recipe(), Wording("en")), "nothing to save yet"
+    asked = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is 2 + 2?"}]
+    good = {"messages": asked, "chosen": "four", "rejected": "five"}
+    damaged: list[object] = [{}, {"messages": 7, "chosen": "a", "rejected": "b"}, good | {"rejected": "four"}, good | {
+        "messages": []}, good | {"chosen": None}, [1]]  # fmt: skip
+    file = run.path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in damaged) + "no json\n", "utf-8")
+    with pytest.raises(ChatError, match="no pairs yet"):
+        corrections.rows_from_draws(run)
+    with open(file, "a", encoding="utf-8") as lines:  # a resumed run computes a step again
+        lines.write(2 * (json.dumps(good) + "\n") + json.dumps(good | {"rejected": "six"}) + '\n{"messages"')
+    assert 'data-act="pairs"' in drawn(run, run.recipe(), Wording("de"))
+    press = partial(pressed, services, Wording("en"))
+    said = press({"act": "pairs", "run": run.id})["said"]
+    assert f"Best and worst of {run.name}" in said and "has 2 pairs now, 2 of them new" in said
+    [info] = [one for one in services.datasets.list() if one.corrects == f"run:{run.id}"]
+    row = services.datasets.rows(info.id)[0][1]
+    assert [turn.content for turn in row.messages or ()] == ["Be kind.", "What is 2 + 2?", "four"]
+    assert row.rejected and row.rejected[-1].content == "five", "preference training reads it"
+    assert "0 of them new" in press({"act": "pairs", "run": run.id})["said"]
+    assert press({"act": ["pairs"], "run": run.id}) == {"said": ""}
+    for junk in (None, ["x"], "../runs", "gone"):
+        with pytest.raises(RunError):
+            press({"act": "pairs", "run": junk})
