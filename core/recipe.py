@@ -564,7 +564,7 @@ def _objective_clashes(recipe: Recipe) -> list[Message]:
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }
     facts = {
-        "offload": train.offload_layers, "ranks": train.ranks, "init": recipe.adapter.init_lora_weights,
+        "offload": str(train.offload_layers), "ranks": train.ranks, "init": recipe.adapter.init_lora_weights,
         "objective": objective,
         "loss_type": train.loss_type, "label_smoothing": train.label_smoothing,
     }  # fmt: skip

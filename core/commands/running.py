@@ -366,7 +366,7 @@ def follow(
         print(file=sys.stderr)
     status = runs.status(run)
     if status.state not in TERMINAL | {State.PAUSED}:
-        changes = {"state": State.FAILED, "message": msg("run.never_started", code=process.returncode)}
+        changes = {"state": State.FAILED, "message": msg("run.never_started", code=str(process.returncode))}
         status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
         with (
             contextlib.suppress(Timeout),

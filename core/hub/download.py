@@ -157,7 +157,7 @@ def run_worker(
                     "the download of a model failed: %s in %s", message["bug"], message["where"]
                 )
             elif "ended" in message:
-                raise ModelError("hub.ended", repo=order["repo"], code=message["ended"])
+                raise ModelError("hub.ended", repo=order["repo"], code=str(message["ended"]))
     finally:
         child.end(0)
 

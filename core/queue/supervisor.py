@@ -342,7 +342,7 @@ class Supervisor:
             )
             return
         elif status.state == State.QUEUED:
-            crashed = Failed(msg("run.never_started", code=exit_code), msg("advice.crashed"))
+            crashed = Failed(msg("run.never_started", code=str(exit_code)), msg("advice.crashed"))
             run.write_status(ending(status, crashed, EndFacts.from_run(run), time.time()))
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an earlier app had started it already

@@ -90,7 +90,7 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
         page.locator("#live-chart .lc-small", has_text="Log-probability").locator(".lc-box").get_attribute("aria-label")
         or ""
     )
-    assert "better -31.2" in said and "worse -43" in said and "At step 29" in said
+    assert "better −31.2" in said and "worse −43" in said and "At step 29" in said
     kit.unfold(page, "#run-settings-fold")
     kit.unfold(page, "#run-story-fold")
     card.locator("summary").click()

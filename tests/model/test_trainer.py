@@ -238,7 +238,10 @@ def test_a_change_of_threads_is_heard_of_every_step_and_told(tmp_path: Path, mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     trainer = trainer_of(adapted(tiny_base()), tmp_path, max_steps=3, per_device_train_batch_size=2)
     assert trainer._threads.most == torch.get_num_threads()
-    monkeypatch.setattr(trainer, "_log_guard", lambda *said: told.append(said))
+    log_event = RunFolder.log_event
+    monkeypatch.setattr(
+        RunFolder, "log_event", lambda run, kind, **event: told.append((kind, event)) or log_event(run, kind, **event)
+    )
     fewer = msg("threads.fewer", now=1, before=2, faster=3.0)
 
     def note(seconds: float, tokens: float) -> Message | None:
@@ -247,7 +250,7 @@ def test_a_change_of_threads_is_heard_of_every_step_and_told(tmp_path: Path, mon
 
     monkeypatch.setattr(trainer._threads, "note", note)
     trainer.run()
-    assert len(heard) == 3 and min(heard) > 0 and told == [("threads", 2, fewer)]
+    assert len(heard) == 3 and min(heard) > 0 and ("decision", {"message": fewer}) in told
 
 
 def test_whoever_sets_the_threads_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

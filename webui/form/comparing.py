@@ -29,7 +29,7 @@ from webui.form.planner import Form, FormResult
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
-from webui.kit.live import CONTROL, QUIET, Updates, shown
+from webui.kit.live import CONTROL, QUIET, Updates
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.state.trying import TryingProgress
@@ -57,45 +57,34 @@ class Comparing(Panel):
 
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="comparing") as self.column:
-            self.text = gr.HTML("", elem_id="comparing-said")
-            with gr.Row(elem_classes="lg-tight"):
-                self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
-                self.attempt = gr.Button("", size="sm", elem_id="comparing-try", elem_classes="lg-remedy")
-            self.judges = judges_view.component()
-            self.tried = gr.HTML("", elem_id="comparing-tried", visible=False)
+            self.text = judges_view.component()
+            self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
+            self.attempt = gr.Button("", size="sm", elem_id="comparing-try", elem_classes="lg-remedy")
 
     @property
     def parts(self) -> Components:
-        return {self.column, self.text, self.button, self.attempt, self.judges, self.tried}
+        return {self.column, self.text, self.button, self.attempt}
 
     def draw(self, form: Form) -> Updates:
-        """Return the updates of the offer's text and button (another objective, or only the better answers); hidden
-        unless the dataset suits one or one is chosen."""
+        """Return the updates of the offer's text and buttons (another objective, or only the better answers; a try of
+        the model before training by rewards); hidden unless the dataset suits one or one is chosen."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
-            return {self.column: gr.update(visible=False)}
+            return dict.fromkeys(self.parts, gr.update()) | {self.column: gr.update(visible=False)}
         back = "comparing.imitate" if objective == "grpo" else "comparing.better_only"
         button = back if objective else f"comparing.choose_{kind}"
         return {
             self.column: gr.update(visible=True),
             self.text: self._sentences(kind, objective, form),
             self.button: gr.update(value=self.w.t(button)),
-            **self._draw_trial(form, "grpo" in (objective, kind) and objective in ("", "grpo")),
+            self.attempt: gr.update(visible=_by_rewards(kind, objective), value=self._attempt(form)),
         }
 
-    def _draw_trial(self, form: Form, by_rewards: bool) -> Updates:
-        """Return the updates of the button that tries the model, and of the progress or result of this form's try."""
-        w, progress = self.w, self.services.trying.progress()
-        if not by_rewards:
-            return {self.attempt: gr.update(visible=False), self.judges: shown(""), self.tried: shown("")}
-        is_mine = progress.key == self._key(form)
-        at_work = is_mine and progress.at_work
-        label = w.t("chat_page.stop" if at_work else "comparing.try")
-        return {
-            self.attempt: gr.update(visible=True, value=label),
-            self.judges: shown(self._draw_judges(form) if self._objective(form) else ""),
-            self.tried: shown(trial_view(progress, w) if is_mine else ""),
-        }
+    def _attempt(self, form: Form) -> str:
+        """Return the label of the button that tries the model, or ends the try of this form that is at work."""
+        progress = self.services.trying.progress()
+        is_at_work = progress.at_work and progress.key == self._key(form)
+        return self.w.t("chat_page.stop" if is_at_work else "comparing.try")
 
     def _draw_judges(self, form: Form) -> Html:
         """Return the table of the chosen judges; "" if the dataset cannot be read."""
@@ -171,8 +160,13 @@ class Comparing(Panel):
         """Return sentences on what is learned from the better and worse answers (or that the objective does not suit
         them), and from which model the training starts."""
         w = self.w
-        if "grpo" in (objective, kind) and objective in ("", "grpo"):
-            return self._by_rewards(form, bool(objective))
+        if _by_rewards(kind, objective):
+            progress = self.services.trying.progress()
+            return join([
+                self._by_rewards(form, bool(objective)),
+                self._draw_judges(form) if objective else None,
+                trial_view(progress, w) if progress.key == self._key(form) else None,
+            ])  # fmt: skip
         if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
             return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
         used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
@@ -241,6 +235,11 @@ class Comparing(Panel):
         form.fill_on(self.attempt.click, attempt, form.inputs, set(), **CONTROL)
 
 
+def _by_rewards(kind: Kind | None, objective: str) -> bool:
+    """Return whether training by rewards is chosen, or offered while no objective is."""
+    return "grpo" in (objective, kind) and objective in ("", "grpo")
+
+
 def trial_view(progress: TryingProgress, w: Wording) -> Html:
     """Return the progress of a try, or its result: the verdict, the shares of questions, and the best answer."""
     if progress.at_work:
@@ -255,9 +254,11 @@ def trial_view(progress: TryingProgress, w: Wording) -> Html:
         return Html("")
     tone = "ok" if trial.can_learn else "warn"
     facts = trial.model_dump(include={"questions", "answers", "wrong", "right", "mixed"})
-    return join([
+    return tag(
+        "div",
         notice(w.render(trial.verdict()), tone),
         muted(w.t("comparing.tried", percent=100 * trial.reward, **facts)),
         tag("p", trial.question[:MAX_SHOWN], class_="jd-question", dir="auto"),
         tag("p", trial.best[:MAX_SHOWN], class_="jd-answer", dir="auto"),
-    ])  # fmt: skip
+        id="comparing-tried",
+    )

@@ -158,7 +158,7 @@ def setting_error(error: RecipeError) -> GarageError:
     if (section, name) not in FIELDS:
         return error
     kind, value = kind_of((section, name)), item["input"]
-    values = {"field": name, "found": value if type(value) in (int, float) else str(value)[:40]}
+    values = {"field": name, "found": value if type(value) is float else str(value)[:40]}
     rules = {
         bound: limit
         for rule in field_of(section, name).metadata

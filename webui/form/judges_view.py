@@ -14,6 +14,7 @@ from core.judges import weighted
 from core.judges.judge import judge
 from core.judges.texts import words
 from core.judges.weighted import WeightedJudge
+from core.messages import as_typed
 from core.reward_settings import Rewards
 from webui.kit.html import Html, notice, tag
 from webui.kit.theme import ASSETS
@@ -28,8 +29,8 @@ NUMBERS = (("num_generations", 2, 64, 1), ("max_completion_length", 1, 32768, 1)
 
 
 def component() -> gr.HTML:
-    script = (ASSETS / "judges.js").read_text("utf-8")
-    return gr.HTML("", js_on_load=script, apply_default_css=False, elem_id="comparing-judges", visible=False)
+    """Return the element whose script answers the table of judges (`drawn`)."""
+    return gr.HTML("", js_on_load=(ASSETS / "judges.js").read_text("utf-8"), elem_id="comparing-said")
 
 
 def drawn(given: object, proposed: JsonObject | None, answers: Sequence[str], w: Wording) -> Html:
@@ -129,6 +130,6 @@ def _numbers(given: Mapping[str, object], beta: float, w: Wording) -> Html:
         usual = beta if name == "beta" else Rewards.model_fields[name].default
         value, label = given.get(name), w.t(f"comparing.rewards_{name}")
         field = tag("input", type="number", name_=name, value=value if isinstance(value, int | float) else "",
-                    placeholder=f"{usual:g}", min=least, max=most, step=step, id=f"judge-{name}")  # fmt: skip
+                    placeholder=as_typed(usual), min=least, max=most, step=step, id=f"judge-{name}")  # fmt: skip
         fields.append(tag("label", tag("span", label), field))
     return tag("div", *fields, class_="lg-judge-numbers")

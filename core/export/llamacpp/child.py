@@ -34,7 +34,7 @@ def ask(module: str, request: JsonObject, work: Path, log: Path, check: Callable
     if failed and (files.free_when_full(work) is not None or files.is_disk_full(OSError(log_tail))):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if not isinstance(answer, dict):
-        raise ExportError("gguf.died", what=what, code=code, reason=programs.last_line(log_tail))
+        raise ExportError("gguf.died", what=what, code=str(code), reason=programs.last_line(log_tail))
     if refused := answer.get("refused"):
         raise ExportError(f"gguf.{refused}", **answer.get("found", {}))
     return answer

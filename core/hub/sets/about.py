@@ -111,7 +111,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
             if "refused" in message and details is not None:
                 return details.model_copy(update={"head": Message.model_validate(message["refused"])})
             if "ended" in message:
-                raise DataError("hub_set.look_ended", repo=name.repo, code=message["ended"])
+                raise DataError("hub_set.look_ended", repo=name.repo, code=str(message["ended"]))
             details = AboutSet.model_validate(message["about"])
             if details.head is not None or not with_rows:
                 return details

@@ -86,7 +86,7 @@ def test_better_answers_that_fall_while_the_margin_grows_are_said_with_their_num
         and 10 < (finding.step or 0) < 35
     )
     if measured:
-        assert "-30.0, now -45.0" in str(finding.evidence) and "margin grew to 2.00" in str(finding.evidence)
+        assert "−30.0, now −45.0" in str(finding.evidence) and "margin grew to 2.00" in str(finding.evidence)
     again = doctor(grown(DISPLACED), measured, sft_weight=1.0)
     assert again and again.fix == {"train.learning_rate": 4e-6}, (
         "what is learned besides already is learned more slowly"

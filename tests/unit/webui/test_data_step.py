@@ -162,9 +162,9 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
         monkeypatch.setattr(services.trying, "_progress", progress)
         for each in (form, chosen):  # choosing the objective changes nothing that was tried
             drawn = part.draw(each)
-            assert said in drawn[part.tried]["value"] and button in drawn[part.attempt]["value"]
-        assert "<b>" not in drawn[part.tried]["value"]
-        assert part.draw(replace(form, model="other"))[part.tried]["visible"] is False
+            assert said in drawn[part.text] and button in drawn[part.attempt]["value"]
+        assert "<b>" not in drawn[part.text]
+        assert said not in part.draw(replace(form, model="other"))[part.text]
         assert part.draw(replace(form, data="sample:pirate_answers"))[part.column]["visible"] is False
     for junk in (replace(form, model="no/such/model"), replace(chosen, data=7), replace(chosen, data="gone")):
         monkeypatch.setattr(services.trying, "_progress", TryingProgress())

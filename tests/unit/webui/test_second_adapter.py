@@ -38,7 +38,7 @@ def test_both_are_loaded_as_one_each_at_its_strength(tmp_path: Path) -> None:
     page, target = SecondAdapter(Services.open(space), Wording("en")), target_of(first)
     assert page.combine(target, 0.7, "", 1.0) == (target, 0.7) == page.combine(target, 0.7, None, 1.0)
     both, strength = page.combine(target, 0.5, second.id, -0.25)
-    assert strength == 1.0 and both.adapter and both.label == "Pirate at 50 % + Facts at -25 %" and both.run == first.id
+    assert strength == 1.0 and both.adapter and both.label == "Pirate at 50 % + Facts at −25 %" and both.run == first.id
     rows = load_file(both.adapter / "adapter_model.safetensors")[NAME.format("A")][:, 0].tolist()
     assert rows == [0.5 * 2, 0.5 * 2, -0.25 * 2 * 10, -0.25 * 2 * 10]
     assert page.combine(target, 0.5, second.id, -0.25)[0] == both, "and is not written again"
