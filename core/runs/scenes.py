@@ -88,7 +88,8 @@ class Scenes(Frozen):
 
 
 def read(run: RunFolder) -> Scenes | None:
-    """Return the scenes of a run; None without sample answers, or if the file cannot be read."""
+    """Return the scenes of a run, the prompts of its sample answers; None if there are none or the file cannot be
+    read."""
     return files.read_model(Scenes, run.path / FILE)
 
 

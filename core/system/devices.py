@@ -169,8 +169,8 @@ def environment_of(device: str | None, nvidia: Nvidia, count: int = 1, chosen: C
 
 
 def beside(device: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> list[Card]:
-    """Return the other GPUs that a run on device may use: those with chosen uuids first, then those with most free
-    memory."""
+    """Return the usable GPUs except the one with uuid device (all for None): those with chosen uuids first, then those
+    with most free memory."""
     others = (card for card in may_be_chosen(nvidia) if card.uuid != device)
     return sorted(others, key=lambda card: (card.uuid not in chosen, -(card.free_bytes or 0)))
 

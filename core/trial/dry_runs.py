@@ -47,7 +47,8 @@ class DryRunState:
 
 
 class DryRuns:
-    """Starts dry runs and keeps their results. running: returns the run at work, or None."""
+    """Starts dry runs and keeps their results. running: returns the run at work, or None; no dry run starts while it
+    needs the processor. idle_s: after which the process ends. limit_s: for one answer."""
 
     def __init__(
         self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S

@@ -98,8 +98,8 @@ def read(workspace: Workspace) -> Preferences:
 
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:
-    """Write the preferences with these changes and return them. Raises RecipeError for an invalid choice, and if it
-    cannot be written."""
+    """Write the preferences with these changes and return them; unknown names are ignored. Raises RecipeError for an
+    invalid value, and if the file cannot be read or written."""
     file = workspace.root / PREFERENCES
     try:
         kept = files.read_model(Preferences, file, for_update=True) or Preferences()

@@ -297,9 +297,9 @@ class Planner:
             return ""
 
     def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """Return the pace of a run of the same kind on this PC, else of a step of this plan that is timed now. Before
-        it is timed, and for a GPU that is only planned for, it is computed for a large model, else None. None for
-        training by rewards, whose time is that of the drawn answers."""
+        """Return the pace of a run of the same kind on this PC, else of a step of this plan that is timed now (not for
+        experts or several ranks). Until it is timed on a CPU, and for a GPU that is only planned for, a large model's
+        is computed. Else None, as for training by rewards, whose time is that of the drawn answers."""
         recipe = planned.recipe
         if recipe.rewards:
             return None

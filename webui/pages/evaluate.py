@@ -127,7 +127,8 @@ class EvaluatePlace:
 
     # ---- pressed ----------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:
-        """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
+        """Answer a button, for any JSON from a browser; an unknown act says nothing. Raises GarageError for what cannot
+        be done."""
         acts = {
             "start": self._start,
             "send": self._send,

@@ -60,8 +60,8 @@ def note(names: Sequence[str], left_out: Counter[str]) -> list[Message]:
 
 
 def code_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield a file as one row, a long one as several, with their first lines, without a licence above the code, which
-    is an omission."""
+    """Yield a file as one row, a long one as several, each with the number of its first line. A licence above the code
+    is left out and yielded as an omission."""
     paragraph, row, number, is_first = Paragraph(), 0, 1, True
     with source.path.open(encoding=source.encoding) as file:
         head = file.read(_HEAD)

@@ -40,8 +40,9 @@ _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-
 
 
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the chosen and the rejected answer, with their prompt if its column needs a new name, as columns; None for
-    a row that ranks nothing. Raises Flaw for a tie."""
+    """Return the chosen and the rejected answer ("" if the best and worst of a list are equal), with their prompt if
+    its column needs a new name, as columns; None for a row that ranks nothing. Raises Flaw for two answers that tie,
+    and for a list without a ranked answer."""
     if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
     if (flagged := _flagged(values)) is not None:

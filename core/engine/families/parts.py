@@ -153,7 +153,8 @@ def set_aside(model: transformers.PreTrainedModel) -> None:
 
 
 def absent(model: transformers.PreTrainedModel) -> str:
-    """A regular expression for the names of layers in removed parts; matches nothing if there are none."""
+    """Return a regular expression, for re.fullmatch, of the names of layers below removed parts; "" if there are
+    none."""
     places = [name for name, module in model.named_modules() if isinstance(module, Absent)]
     return "|".join(rf"{re.escape(place)}\..*" for place in places)
 

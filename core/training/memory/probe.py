@@ -154,7 +154,8 @@ class Probe:
             )
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
-        """Return the watch for spilled memory during the following training."""
+        """Return the watch for memory that overflows during the following training: the GPU's into RAM, or RAM to disk.
+        on_card: it trains on the GPU, with or without offloaded layers."""
         card, rig = self._card_and_rig(on_card)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         return SpillWatch(reporter, where, partial(memory_now, card, torch.cuda.memory_reserved if on_card else None))
