@@ -97,8 +97,8 @@ def family_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
 
 
 def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
-    """Yield warnings of texts beyond the model's context, estimated lengths, cut rows, few steps, an adapter smaller
-    than the data, and long texts with QLoRA."""
+    """Yield warnings of a length limit beyond the model's context and, if the data is known, of estimated lengths, cut
+    rows (not of pairs), few steps, an adapter too small for the data, and a high length limit with QLoRA."""
     length, readable = draft.data.max_length, case.shape.max_position_embeddings if case.shape else None
     if readable and length > readable:
         yield msg("advise.warn_beyond_model", value=length, readable=readable)

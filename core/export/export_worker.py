@@ -94,6 +94,7 @@ class ExportReporter(Job[ExportStatus]):
         return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._phases, ends, strict=True))
 
     def counted(self, stage: str, progress: Progress | None) -> None:
+        """Report the stage with the fraction done; without one if progress is None or has no total."""
         self.set_stage(stage, progress.done / progress.total if progress and progress.total else None)
 
     def set_awake(self, how: Message) -> None:

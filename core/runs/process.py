@@ -82,7 +82,8 @@ def missing_cards(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
 
 
 def environment_nearest(device: str | None) -> dict[str, str]:
-    """Return the environment variables for a chat or an export, which may use another device if its own is missing."""
+    """Return the variables to add to the environment of a chat or an export, so that it runs on `device`, or on the
+    nearest present one if that is missing."""
     nvidia = devices.read_cards()
     return devices.environment_of(devices.nearest(device, nvidia), nvidia)
 

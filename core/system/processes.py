@@ -230,8 +230,8 @@ MIN_BYTES = 200 << 20  # closing a smaller program gains nothing
 
 
 def top_by_ram(count: int) -> list[tuple[str, int]]:
-    """Return (name, bytes) of the programs that use most RAM, at most `count`, each above MIN_BYTES and none of ours;
-    empty if the system does not report them."""
+    """Return (name, bytes) of the programs that use most RAM, the processes of one name summed: at most `count`, each
+    of at least MIN_BYTES and none of ours; empty if the system does not report them."""
     ours = _ours()
     used: Counter[str] = Counter()
     for process in psutil.process_iter(["pid", "name", "memory_info"]):

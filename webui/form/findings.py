@@ -71,6 +71,7 @@ class PlanFindings:
     """The findings of the rules with these ids, in one step of the form."""
 
     def __init__(self, wording: Wording, ids: tuple[str, ...]):
+        """Keep the wording and the ids of the rules; nothing is drawn yet."""
         self.w, self.ids = wording, ids
 
     def build(self) -> None:

@@ -57,7 +57,7 @@ class Trying:
                 self._progress = TryingProgress(key, error=why)
 
     def stop(self) -> None:
-        """End the try, without a result. Without one, an answer in Chat goes on."""
+        """End the try, without a result. If none is at work, do nothing: an answer in Chat goes on."""
         if self._progress.at_work:
             self._stopped.set()
             self._chat.stop()

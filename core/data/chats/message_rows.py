@@ -136,7 +136,9 @@ def _columns(source: Source) -> MessageColumns:
 
 
 def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
-    """Yield the messages of one conversation after those of another, each in its order."""
+    """Yield the messages of one conversation after those of another, each conversation sorted by its parents or times;
+    in the order of the file if the source has no column for conversation, parent or time. Problems and omissions come
+    in between."""
     columns = _columns(source)
     is_sorted = columns.conversation or columns.parent or columns.time
     return _sorted(source, limits) if is_sorted else _as_they_stand(source, limits)

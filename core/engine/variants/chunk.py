@@ -43,8 +43,8 @@ def chunk_loss(
 def _softmaxed(
     logits: torch.Tensor, aim: torch.Tensor, scale: float, cap: float | None, learns: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (losses, gradient by the head's unscaled output) of fp32 logits, which are overwritten; without `learns`
-    the second is not a gradient and is not used."""
+    """Return (loss of each row, its gradient with respect to `logits` as passed). logits: the head's raw fp32 output,
+    scaled and then capped here, and overwritten. Without `learns` the second is not a gradient and is not used."""
     if scale != 1.0:
         logits.mul_(scale)
     if cap is not None:

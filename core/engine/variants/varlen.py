@@ -27,9 +27,9 @@ LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """Return the kernel for this number, width and dtype of heads on this device, tested at the first call; or None,
-    also on a CPU, in float32, for values of another width or several rows. Shapes as in `packed_sdpa`: (1, heads, T,
-    d)."""
+    """Return a kernel for heads of these numbers, width and dtype on this device, with or without a window (its size
+    does not matter); tested here at the first call for them. None if no kernel passes, on a CPU, in float32, for values
+    of another width, or for several rows. Shapes as in `packed_sdpa`: (1, heads, T, d)."""
     if (
         query.device.type != CARD
         or query.dtype == torch.float32

@@ -77,7 +77,7 @@ def for_model(model_id: str, folder: Path | None) -> Licence:
 
 
 def header_of(card: Path) -> JsonObject:
-    """Return the YAML header of a model card; empty without a readable one."""
+    """Return the YAML header of a model card; empty if the header or the file is absent or unreadable."""
     try:
         with open(card, "rb") as file:
             return front_matter(file.read(LONGEST).decode("utf-8", "replace"))

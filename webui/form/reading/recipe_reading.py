@@ -49,7 +49,8 @@ class RecipeReading(Frozen):
 
     @classmethod
     def from_data(cls, data: Data, id: str, title: str) -> Self | None:
-        """Return the choices of data for the dataset `id`; None without any."""
+        """Return all choices in `data`, labelled with their dataset's id and title (cut to LONGEST_TITLE); None if
+        nothing is chosen."""
         choices = Choices.from_data(data)
         return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.chosen else None
 
