@@ -94,7 +94,7 @@ class Refusals:
     """Answers that refuse to help, or in which the model speaks of itself as an AI."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._marked = max_repair_rows, Marked()
+        self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         """Mark the row if its first answer begins with a refusal, or with the model as an AI; a plain text, or an
@@ -110,7 +110,7 @@ class Refusals:
             self._marked.add(words.row, words.quote(head, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
-        return self._marked.finding("refusals", rows, [self._marked.repair("remove", "refusals", self._most)])
+        return self._marked.finding("refusals", rows, [self._marked.repair("remove", "refusals", self._max_rows)])
 
 
 def _only_names_itself(text: str, match: re.Match[str]) -> bool:
@@ -127,7 +127,7 @@ class Answers:
     """
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._lengths = max_repair_rows, array("i")
+        self._max_rows, self._lengths = max_repair_rows, array("i")
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
@@ -153,27 +153,30 @@ class Answers:
         result: list[Finding] = []
         if usual > 2 * SHORT:  # else "none", "-" and "<" are answers like others
             result += self._nothing.finding(
-                "says_nothing", rows, [self._nothing.repair("remove", "says_nothing", self._most)]
+                "says_nothing", rows, [self._nothing.repair("remove", "says_nothing", self._max_rows)]
             )
         if all_but_few >= LONG_ENOUGH:
             result += self._short.finding(
-                "short_answers", rows, [self._short.repair("remove", "short_answers", self._most)], usual=usual
+                "short_answers",
+                rows,
+                [self._short.repair("remove", "short_answers", self._max_rows)],
+                usual=usual,
             )
-        return result + self._echoes.finding("echoes", rows, [self._echoes.repair("remove", "echoes", self._most)])
+        return result + self._echoes.finding("echoes", rows, [self._echoes.repair("remove", "echoes", self._max_rows)])
 
 
 class SamePairs:
     """Pairs whose answers differ in case, spaces and marks alone, so that there is nothing to prefer."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._marked = max_repair_rows, Marked()
+        self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         if words.worse_answer and normalized(words.worse_answer) == normalized(words.last_answer):
             self._marked.add(words.row, words.quote(words.last_answer))
 
     def findings(self, rows: int) -> list[Finding]:
-        return self._marked.finding("same_pairs", rows, [self._marked.repair("remove", "same_pairs", self._most)])
+        return self._marked.finding("same_pairs", rows, [self._marked.repair("remove", "same_pairs", self._max_rows)])
 
 
 class Openings:
@@ -184,7 +187,7 @@ class Openings:
     """
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._answers = max_repair_rows, 0
+        self._max_rows, self._answers = max_repair_rows, 0
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[tuple[int, str]]] = {}
 

@@ -17,7 +17,7 @@ class Languages:
     """Answers in another language than most."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most = max_repair_rows
+        self._max_rows = max_repair_rows
         self._by_language: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
@@ -44,5 +44,5 @@ class Languages:
         named = [msg(f"finding.language_{language}", count=len(marked)) for language, marked in few]
         main = msg(f"finding.language_{most_language}", count=len(most_marked))
         return others.finding(
-            "languages", rows, [others.repair("remove", "languages", self._most)], main=main, others=named
+            "languages", rows, [others.repair("remove", "languages", self._max_rows)], main=main, others=named
         )

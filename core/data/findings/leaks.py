@@ -12,7 +12,7 @@ class Leaks:
     """Rows with secrets (core/data/findings/secrets)."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._any = max_repair_rows, Marked()
+        self._max_rows, self._any = max_repair_rows, Marked()
         self._by_kind = {kind: Marked() for kind in STAND_IN}
 
     def add(self, words: RowWords) -> None:
@@ -25,7 +25,7 @@ class Leaks:
         """Return the secrets with a repair for each kind, and one that removes the rows."""
         kinds = {kind: marked for kind, marked in self._by_kind.items() if marked}
         named = [msg(f"finding.secret_{kind}", count=len(marked)) for kind, marked in kinds.items()]
-        repairs = [marked.repair("replace", "secrets", self._most, kind) for kind, marked in kinds.items()]
+        repairs = [marked.repair("replace", "secrets", self._max_rows, kind) for kind, marked in kinds.items()]
         return self._any.finding(
-            "secrets", rows, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named
+            "secrets", rows, [*repairs, self._any.repair("remove", "secrets", self._max_rows)], kinds=named
         )

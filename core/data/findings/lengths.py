@@ -16,7 +16,7 @@ class Lengths:
     """Conversations that are far longer than the median."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._lengths = max_repair_rows, array("i")
+        self._max_rows, self._lengths = max_repair_rows, array("i")
         self._long: list[tuple[int, int, str]] = []
 
     def add(self, words: RowWords) -> None:
@@ -38,5 +38,9 @@ class Lengths:
                 marked.add(row, quote)
                 longest = max(longest, length)
         return marked.finding(
-            "far_longer", rows, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest
+            "far_longer",
+            rows,
+            [marked.repair("remove", "far_longer", self._max_rows)],
+            usual=usual,
+            longest=longest,
         )

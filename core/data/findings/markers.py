@@ -26,7 +26,7 @@ class Markers:
     """Rows with turn markers in their texts, outside of code."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._marked = max_repair_rows, Marked()
+        self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
         """Mark the row if its text outside code holds marks of a chat template, or begins a turn as a written talk
@@ -40,4 +40,6 @@ class Markers:
             self._marked.add(words.row, words.quote(text, mark.start(), mark.end()) if self._marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        return self._marked.finding("turn_markers", rows, [self._marked.repair("remove", "turn_markers", self._most)])
+        return self._marked.finding(
+            "turn_markers", rows, [self._marked.repair("remove", "turn_markers", self._max_rows)]
+        )

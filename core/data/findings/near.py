@@ -132,7 +132,7 @@ class Repeated:
     """Equal rows and near ones, as two findings."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._near = max_repair_rows, Near()
+        self._max_rows, self._near = max_repair_rows, Near()
         self._quotes: dict[int, str] = {}
 
     def add(self, words: RowWords) -> None:
@@ -144,8 +144,8 @@ class Repeated:
         equal, near = Marked(), Marked()
         for row, first, is_equal in self._near.pairs():
             (equal if is_equal else near).add(row, masked(self._quotes.get(row, "")), first)
-        result = equal.finding("repeated", rows, [equal.repair("remove", "repeated", self._most)])
-        return result + near.finding("near_repeated", rows, [near.repair("remove", "near_repeated", self._most)])
+        result = equal.finding("repeated", rows, [equal.repair("remove", "repeated", self._max_rows)])
+        return result + near.finding("near_repeated", rows, [near.repair("remove", "near_repeated", self._max_rows)])
 
 
 def _plain(text: str) -> bytes:

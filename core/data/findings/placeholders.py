@@ -67,7 +67,7 @@ class Placeholders:
     """Rows with unfilled placeholders."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most, self._any = max_repair_rows, Marked()
+        self._max_rows, self._any = max_repair_rows, Marked()
         self._by_name: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
@@ -86,8 +86,11 @@ class Placeholders:
         """Return the placeholders with a repair that fills in each of the MAX_NAMED most frequent, and one that removes
         the rows."""
         first = sorted(self._by_name.items(), key=lambda item: -len(item[1]))[:MAX_NAMED]
-        repairs = [marked.repair("fill", "placeholders", self._most, name) for name, marked in first]
+        repairs = [marked.repair("fill", "placeholders", self._max_rows, name) for name, marked in first]
         named = [name for name, _ in first[:4]] + (["…"] if len(self._by_name) > 4 else [])
         return self._any.finding(
-            "placeholders", rows, [*repairs, self._any.repair("remove", "placeholders", self._most)], names=named
+            "placeholders",
+            rows,
+            [*repairs, self._any.repair("remove", "placeholders", self._max_rows)],
+            names=named,
         )

@@ -62,7 +62,7 @@ class Writing:
     """Rows with markup, wrong encodings or lost characters."""
 
     def __init__(self, max_repair_rows: int | None):
-        self._most = max_repair_rows
+        self._max_rows = max_repair_rows
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
@@ -88,7 +88,7 @@ class Writing:
         marked."""
         markup, mojibake, lost = self._markup, self._mojibake, self._lost
         return [
-            *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._most)]),
-            *lost.finding("lost_characters", rows, [lost.repair("remove", "lost_characters", self._most)]),
-            *markup.finding("markup", rows, [markup.repair("replace", "markup", self._most)]),
+            *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._max_rows)]),
+            *lost.finding("lost_characters", rows, [lost.repair("remove", "lost_characters", self._max_rows)]),
+            *markup.finding("markup", rows, [markup.repair("replace", "markup", self._max_rows)]),
         ]
