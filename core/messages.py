@@ -62,7 +62,10 @@ class Message(Frozen):
 
 def msg(key: str, **params: object) -> Message:
     """Return a Message whose params can be written as JSON: Messages become {key, params}, also those in lists; values
-    other than numbers, texts, booleans and None become their text, a Path and a dict too."""
+    other than numbers, texts, booleans and None become their text, a Path and a dict too.
+
+    Sentences write a negative number with a minus; what is typed or printed with a hyphen (offload_layers -1, an exit
+    status) is passed as text."""
     return Message(key=key, params={k: _as_json(v) for k, v in params.items()})
 
 

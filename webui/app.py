@@ -76,14 +76,14 @@ html { scrollbar-gutter: stable; scroll-padding: 110px 0 24px; } /* what has the
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
-# By language, the page's code and what it says when the app does not answer (server/script).
-SAID = json.dumps(
+# By language, the page's code and the sentence for an app that does not answer (server/script).
+FIRST_WORDS = json.dumps(
     {each: [*map(Wording(each).t, ("language.html", "page.lost"))] for each in LANGUAGES},
     ensure_ascii=False,
 )
 HTML_LANG = (
-    f"<script>{{ const said = {SAID}; [document.documentElement.lang, window.loraGarageLost] = "
-    f"said[location.pathname.split('/').filter(Boolean).pop()] ?? said.en; }} "
+    f"<script>{{ const words = {FIRST_WORDS}; [document.documentElement.lang, window.loraGarageLost] = "
+    f"words[location.pathname.split('/').filter(Boolean).pop()] ?? words.en; }} "
     f"document.querySelector('link[rel=manifest]')?.setAttribute('crossorigin', 'use-credentials');</script>"
 )
 

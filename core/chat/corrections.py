@@ -25,12 +25,10 @@ from core.data.validation_split import FEW_PAIRS
 from core.errors import ChatError, DataError
 from core.files import JsonObject
 from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Data, Recipe, Train
-from core.runs import further
+from core.runs import further, judging
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from core.workspace.names import short_id
-
-DRAWN = "pairs.jsonl"  # in the folder of a run by rewards
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
@@ -93,7 +91,7 @@ def rows_from_draws(run: RunFolder) -> list[JsonObject]:
     """Return the best and worst answers that a run by rewards has drawn, each pair as a row. Raises ChatError if there
     are none."""
     rows = list[JsonObject]()
-    for line in files.read_lines(run.path / DRAWN, 0).records:
+    for line in files.read_lines(run.path / judging.PAIRS, 0).records:
         with contextlib.suppress(ChatError, KeyError, TypeError, AttributeError):  # equal texts, or a damaged line
             rows.append(row(line["messages"], line["chosen"], line["rejected"]))
     if not rows:

@@ -59,15 +59,15 @@ def questions_of(examples: Sequence[Example], seed: int) -> list[tuple[list[Turn
     RunError if no row has a question that a chat can ask."""
     rows = (examples[place] for place in shuffle(range(len(examples)), random.Random(f"{seed}/trial")))
     conversations = (conversation(row) for row in rows if row.text is None and not row.tools)
-    asked = (
+    questions = (
         (turns[:-1], str(turns[-1]["content"]))
         for turns in conversations
         if len(turns) > 1 and turns[-1]["role"] == "assistant" and turns[-2]["role"] == "user"
     )
-    found = list(islice(asked, QUESTIONS))
-    if not found:
+    drawn = list(islice(questions, QUESTIONS))
+    if not drawn:
         raise RunError("rewards.no_question")
-    return found
+    return drawn
 
 
 def try_model(
@@ -76,22 +76,22 @@ def try_model(
     """Let a model answer questions of the data as a step of the recipe would, have the answers judged, and return the
     result. report(answers there, answers in all) may raise. Raises GarageError."""
     assert recipe.rewards
-    rewards, asked = recipe.rewards, questions_of(examples, recipe.train.seed)
-    copies, total = rewards.num_generations, len(asked) * rewards.num_generations
+    rewards, questions = recipe.rewards, questions_of(examples, recipe.train.seed)
+    copies, total = rewards.num_generations, len(questions) * rewards.num_generations
     ensure_loaded(writer.chat, writer.target)
     thinks = None if writer.chat.state().thinks is None else bool(recipe.data.enable_thinking)
     texts = list[list[str]]()
     for seed in range(copies):
-        report(seed * len(asked), total)
+        report(seed * len(questions), total)
         sampling = Sampling(
             do_sample=True, temperature=rewards.temperature, top_p=1.0, seed=seed, enable_thinking=thinks,
             max_new_tokens=min(MAX_TOKENS, rewards.max_completion_length),
         )  # fmt: skip
-        texts.append(writer.sampled([turns for turns, _ in asked], sampling))
+        texts.append(writer.sampled([turns for turns, _ in questions], sampling))
     judges = weighted.read(rewards.judges)
     judging = Judging(judges)
     try:
-        pairs = [(expected, one[place]) for place, (_, expected) in enumerate(asked) for one in texts]
+        pairs = [(expected, one[place]) for place, (_, expected) in enumerate(questions) for one in texts]
         judged = judging.judge(pairs, lambda: report(total, total))
     finally:
         judging.close()
@@ -103,12 +103,12 @@ def try_model(
     _, best = max(known)
     shares = shares_of_groups(given, copies, largest)
     return Trial(
-        questions=len(asked),
+        questions=len(questions),
         answers=copies,
-        wrong=round(shares["frac_all_wrong"] * len(asked)),
-        right=round(shares["frac_all_right"] * len(asked)),
-        mixed=round((1 - shares["frac_reward_zero_std"]) * len(asked)),
+        wrong=round(shares["frac_all_wrong"] * len(questions)),
+        right=round(shares["frac_all_right"] * len(questions)),
+        mixed=round((1 - shares["frac_reward_zero_std"]) * len(questions)),
         reward=statistics.fmean(reward for reward, _ in known) / largest,
-        question=str(asked[best // copies][0][-1]["content"]),
+        question=str(questions[best // copies][0][-1]["content"]),
         best=pairs[best][1],
     )

@@ -17,6 +17,7 @@ from core.system.lines import Child
 from core.system.processes import kill_tree
 
 MODULE = "core.runs.judging_worker"
+ANSWERS, PAIRS = "answers.jsonl", "pairs.jsonl"  # in the folder of a run: drawn answers, and the best with the worst
 DEADLINE_S = 60.0  # of one judge for all answers of a step; the slowest pattern takes 0.5 s an answer
 MAX_FAILURES = 3  # steps in a row without a result of a judge, after which the run ends
 LOOK_S = 0.2

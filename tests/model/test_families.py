@@ -170,7 +170,8 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
     """Bytes of every tensor kept for the backward, beside the same step whose products keep the outputs of norms and
     gates, as on a GPU."""
     name, folder = family
-    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    shape = ModelShape.from_config(config)
     ours = tuned(base_model.load(folder, FP32, four_bit=False))
     is_packed = attention.enable(ours.get_base_model())
     batch = collate_packed(rows(), FP32.device) if is_packed else collate(rows(), 2, FP32.device)
@@ -204,15 +205,17 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
     here, on_gpu = (
         kept_values(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card")
     )
-    said = (
+    left_out = (
         sum((on_gpu[width] - here[width]) * getattr(shape, size) for width, size in SIZES.items())
         * shape.num_hidden_layers
     )
     first = shape.hidden_size  # the first norm reads what needs no gradient, and its output is kept
-    assert said - first <= counted
-    # Of Gemma 3n only the first layers, whose gates are made sparse, keep them; the estimate counts them in each layer.
-    if said and name != "gemma3n":
-        assert counted <= said + shape.num_hidden_layers * shape.hidden_size
+    # Of Gemma 3n only the layers whose gates are made sparse keep them; the estimate counts gates in each layer.
+    dense = config.get("text_config", config).get("activation_sparsity_pattern", []).count(0.0)
+    computed_again = left_out + dense * 2 * shape.intermediate_size
+    assert computed_again - first <= counted
+    if left_out:
+        assert counted <= computed_again + shape.num_hidden_layers * shape.hidden_size
 
 
 def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[str, Path]) -> None:

@@ -165,7 +165,7 @@ class Comparing(Panel):
             return join([
                 self._by_rewards(form, bool(objective)),
                 self._draw_judges(form) if objective else None,
-                trial_view(progress, w) if progress.key == self._key(form) else None,
+                trial_view(progress, w) if progress.key and progress.key == self._key(form) else None,
             ])  # fmt: skip
         if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
             return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))

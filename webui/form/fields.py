@@ -107,8 +107,8 @@ def step_of(default: float | int) -> float | int:
 def label_of(name: str, w: Wording) -> str:
     """Return a setting's label, then its name in the libraries unless the label has it."""
     words = w.t(f"wizard.field_{name}")
-    is_said = words.lower() == name or words.lower().endswith(f"({name})")
-    return words if is_said else f"{words} ({name})"
+    has_name = words.lower() == name or words.lower().endswith(f"({name})")
+    return words if has_name else f"{words} ({name})"
 
 
 def shown_value(key: Key, value: Any) -> object:

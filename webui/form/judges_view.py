@@ -20,6 +20,7 @@ from webui.kit.html import Html, notice, tag
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 
+MIN_OWN_SHARE = 0.9  # of the dataset's own answers that a judge of content has to call right to be offered
 TRIED = 20  # own answers that are judged
 MAX_JUDGES = 8  # that can be chosen here
 FULL_STOP = "[.!?。！？]$"
@@ -114,9 +115,9 @@ def _adding(
 
 
 def _offered(proposed: JsonObject | None, answers: Sequence[str]) -> Iterator[JsonObject]:
-    given = [*(proposed or {"judges": []})["judges"], *({"kind": kind} for kind in BY_CONTENT)]
-    for each in given:
-        if (one := _read(each)) and (own_share(one, answers) or 0) > 0.9 and each not in given[: given.index(each)]:
+    specs = [*(proposed or {"judges": []})["judges"], *({"kind": kind} for kind in BY_CONTENT)]
+    for place, each in enumerate(specs):
+        if each not in specs[:place] and (one := _read(each)) and (own_share(one, answers) or 0) > MIN_OWN_SHARE:
             yield each
     longest = max((len(words(answer)) for answer in answers), default=1)
     yield from ({"kind": "length", "most": 2 * max(1, longest)}, {"kind": "regex", "pattern": FULL_STOP})

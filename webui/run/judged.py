@@ -17,6 +17,7 @@ from core.errors import GarageError
 from core.files import JsonObject
 from core.judges import weighted
 from core.recipe import Recipe
+from core.runs import judging
 from core.runs.folder import RunFolder
 from webui.kit import format
 from webui.kit.drawn_part import drawn_part
@@ -24,7 +25,6 @@ from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
-ANSWERS = "answers.jsonl"
 TAIL_BYTES = 256 << 10  # of answers.jsonl
 MAX_TEXT = 1200  # characters shown of a question or an answer
 WIDTH, HEIGHT, MAX_POINTS = 120, 24, 120  # of a small curve, in px
@@ -79,7 +79,7 @@ def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:
 
 def _pairs(run: RunFolder, w: Wording) -> Html | None:
     """Return the button that makes a dataset of the run's best and worst answers; None before there is a pair."""
-    if not files.stamp(run.path / corrections.DRAWN):
+    if not files.stamp(run.path / judging.PAIRS):
         return None
     about = muted(w.t("judged_view.pairs_about"))
     button = tag("button", w.t("judged_view.pairs"), type="button", class_="lg-small", data_act="pairs",
@@ -146,7 +146,7 @@ def _metrics(path: Path, _stamp: object) -> list[JsonObject]:
 def _answers(run: RunFolder, w: Wording) -> Iterator[Html]:
     """Yield the best and the worst answer of the newest step, each below its question; one of them, if all got the
     same reward."""
-    file = run.path / ANSWERS
+    file = run.path / judging.ANSWERS
     lines = files.read_lines(file, max(0, file.stat().st_size - TAIL_BYTES) if file.exists() else 0).records
     known = [line for line in lines if all(isinstance(line.get(name), dict) for name in ("best", "worst"))]
     if not known:

@@ -74,7 +74,7 @@ class SetFile:
                 return _sent(_bytes(sets.lines(sets.open_set(self.workspace, id))), id)
             if request.url.path == MADE:
                 making = Making.open(self.workspace, id)
-                values = making.values(with_source="no" not in request.query_params.getlist("sources"))
+                values = making.values(with_source=PLAIN not in request.url.query.split("&"))
                 made = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
                 return _sent(_bytes(made), making.order.title)
             rows = self.sets.rows(id)

@@ -29,7 +29,7 @@ from core.files import JsonObject, is_out_of_memory
 from core.judges import weighted
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs.judging import Judged, Judging, shares_of_groups
+from core.runs.judging import ANSWERS, PAIRS, Judged, Judging, shares_of_groups
 from core.runs.reporter import Reporter
 from core.training.rewards.questions import AskedRow, question_of
 from core.training.rewards.reference import with_reference
@@ -146,7 +146,7 @@ class Drawing:
         draw = self.draw(questions, self._seed * 1_000_003 + number, number)
         self._last = draw
         self._look(number, draw)
-        self._append("pairs.jsonl", draw.pairs(list(map(self._turns_of, places))))
+        self._append(PAIRS, draw.pairs(list(map(self._turns_of, places))))
         weighed = self.policy.weighed(draw.answers, draw.rewards, draw.copies)
         if self.policy.beta:
             weighed = with_reference(weighed, self.step)
@@ -258,7 +258,7 @@ class Drawing:
                 }
                 for name, i in (("best", best), ("worst", worst))
             }
-            self._append("answers.jsonl", [line])
+            self._append(ANSWERS, [line])
 
     def _append(self, name: str, lines: Iterable[JsonObject]) -> None:
         """Append lines to a file of the run; a full disk ends no training."""
