@@ -149,8 +149,7 @@ def finding(root: Path, fault: Fault, full: bool, seconds: dict[str, float]) -> 
 
 
 def is_always_run(test: str, seconds: dict[str, float]) -> bool:
-    folder = test.split("/")[1] if test.count("/") > 1 else ""
-    return test in seconds and (folder not in sampling.DRAWN_S or seconds[test] < sampling.SHORT_S)
+    return test in seconds and not sampling.is_long(test, seconds[test])
 
 
 def main() -> None:

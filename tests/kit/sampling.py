@@ -2,8 +2,8 @@
 
 * A test whose cases take MAX_S or more together (tests/durations.tsv) runs as many of them as take about MAX_S, at
   least LEAST.
-* Of the tests in the folders of DRAWN_S that take SHORT_S or more, as many are drawn as take that folder's seconds.
-  Tests marked `gate` or `spawn` always run.
+* Of the tests in the folders of DRAWN that take that folder's `least` seconds or more, as many are drawn as take its
+  `total`. Tests marked `gate` or `spawn` always run.
 
 `--seed N` draws the same again. Nothing is sampled if tests are named on the command line.
 
@@ -18,6 +18,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import pytest
 
@@ -25,8 +26,16 @@ from tests.kit import durations
 
 MAX_S = 2.0
 LEAST = 3  # cases
-SHORT_S = 1.0
-DRAWN_S = {"browser": 35.0, "process": 30.0, "faults": 20.0}
+
+
+class Draw(NamedTuple):
+    """Which tests of a folder are drawn. least: seconds of a test from which on it is; total: of all that are drawn."""
+
+    least: float
+    total: float
+
+
+DRAWN = {"browser": Draw(1, 30), "process": Draw(1, 25), "faults": Draw(1, 15), "model": Draw(3, 20)}
 
 
 def begin(config: pytest.Config) -> None:
@@ -45,6 +54,12 @@ def header() -> str | None:
     return f"a sample of the long tests: --seed {seed}; --full runs all" if seed else None
 
 
+def is_long(test: str, seconds: float) -> bool:
+    """Return whether this test is drawn unless it is marked. seconds: of the cases that run."""
+    draw = DRAWN.get(test.split("/")[1])
+    return draw is not None and seconds >= draw.least
+
+
 def cases_run(count: int, seconds: float) -> int:
     """Return how many of a test's cases the gate runs. seconds: of all cases together."""
     return min(count, max(LEAST, round(count * MAX_S / seconds))) if seconds > MAX_S else count
@@ -56,13 +71,13 @@ def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, f
     cases: dict[str, list[str]] = defaultdict(list)
     for name in names:
         cases[name.partition("[")[0]].append(name)
-    left = dict(DRAWN_S)
+    left = {folder: draw.total for folder, draw in DRAWN.items()}
     chosen: set[str] = set()
     # Each test draws by itself, so that a test that is added changes no other's cases.
     for test in sorted(cases, key=lambda test: random.Random(f"{seed} {test}").random()):
         count, took, folder = len(cases[test]), seconds.get(test, 0.0), test.split("/")[1]
         count, took = (fewer := cases_run(count, took)), took * fewer / count
-        if folder in left and took >= SHORT_S and test not in always:
+        if is_long(test, took) and test not in always:
             if took > left[folder]:
                 continue
             left[folder] -= took
@@ -98,11 +113,11 @@ def lanes(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> dict[st
     by_lane: dict[str, list[str]] = {"full alone": [], "drawn": [], "some of its cases": []}
     for test, every in sorted(cases.items()):
         short = [item for item in every if not item.get_closest_marker("full")]
-        took, folder = seconds.get(test, 0.0), test.split("/")[1]
+        took = seconds.get(test, 0.0)
         count = cases_run(len(short), took)
         if not short:
             by_lane["full alone"].append(test)
-        elif folder in DRAWN_S and took * count / len(short) >= SHORT_S and not any(map(is_always_run, short)):
+        elif is_long(test, took * count / len(short)) and not any(map(is_always_run, short)):
             by_lane["drawn"].append(f"{test} ({took:.1f} s)")
         elif count < len(every):
             by_lane["some of its cases"].append(f"{test} ({count} of {len(every)})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tests.kit.sampling import DRAWN_S, LEAST, MAX_S, SHORT_S, drawn, lanes
+from tests.kit.sampling import DRAWN, LEAST, MAX_S, drawn, lanes
 
 CASES = [f"tests/unit/a.py::test_long[{n}]" for n in range(40)]
 SHORT = [f"tests/unit/a.py::test_short[{n}]" for n in range(40)]
@@ -30,11 +30,11 @@ def test_a_few_cases_are_kept_whatever_they_take() -> None:
 
 def test_long_tests_of_the_browser_are_drawn_up_to_their_seconds_and_those_of_the_gate_always_run() -> None:
     long = [f"tests/browser/b.py::test_{n}" for n in range(30)]
-    seconds = dict.fromkeys(long, 10.0) | {"tests/browser/b.py::test_short": SHORT_S / 2}
+    seconds = dict.fromkeys(long, 10.0) | {"tests/browser/b.py::test_short": DRAWN["browser"].least / 2}
     always = {"tests/browser/b.py::test_29"}
     one, other = (drawn([*long, "tests/browser/b.py::test_short"], always, seconds, seed) for seed in ("1", "2"))
     for run in (one, other):
-        assert run >= always | {"tests/browser/b.py::test_short"} and len(run) == 2 + DRAWN_S["browser"] // 10
+        assert run >= always | {"tests/browser/b.py::test_short"} and len(run) == 2 + DRAWN["browser"].total // 10
     assert one != other
     assert set().union(*(drawn(long, always, seconds, str(seed)) for seed in range(60))) == {*long}
 
