@@ -30,18 +30,19 @@ MOST = 1000  # rows of a store
 
 @dataclass(frozen=True)
 class Use:
-    """A run that uses a model. needs_it: it waits, is at work, or can be resumed."""
+    """A run that uses a model. needs_it: it waits, is at work, or can be resumed. created: seconds since 1970."""
 
     run: str
     needs_it: bool
+    created: float
 
 
 @dataclass(frozen=True)
 class StoredModel:
     """A model on this PC.
 
-    id: the model.id. size: bytes. last_used: newest access or change of one of its files, seconds since 1970; some
-    systems record accesses once a day, some never. is_complete: for the hub's, whether it loads.
+    id: the model.id. size: bytes. last_used: newest access or change of one of its files, or start of a run, seconds
+    since 1970; some systems record accesses once a day, some never. is_complete: for the hub's, whether it loads.
     """
 
     store: Store
@@ -61,8 +62,12 @@ class StoredModel:
 def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[StoredModel]:
     """Return all models, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
     rows = [*_hub(), *_starter(workspace), *_library(workspace)]
-    used = (replace(row, uses=tuple(of_model)) if (of_model := (uses or {}).get(row.id)) else row for row in rows)
-    return sorted(used, key=lambda row: (-row.size, row.id))
+    return sorted((_with_uses(row, (uses or {}).get(row.id, ())) for row in rows), key=lambda row: (-row.size, row.id))
+
+
+def _with_uses(row: StoredModel, uses: Sequence[Use]) -> StoredModel:
+    newest = max((use.created for use in uses), default=0.0)
+    return replace(row, uses=tuple(uses), last_used=max(row.last_used, newest))
 
 
 def delete(repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:

@@ -121,7 +121,7 @@ class Runs:
         for run in self.list():
             with contextlib.suppress(RecipeError):
                 model, needs_it = run.recipe().model.id, self.status(run).state not in TERMINAL
-                uses[model] = (*uses.get(model, ()), Use(run.name, needs_it))
+                uses[model] = (*uses.get(model, ()), Use(run.name, needs_it, run.facts().created))
         return uses
 
     def status(self, run: RunFolder) -> Status:

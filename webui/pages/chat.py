@@ -152,9 +152,10 @@ class ChatPage:
             self.send = gr.Button(w.t("chat_page.send"), variant="primary", elem_id="chat-send")
             self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="chat-stop")
             self.undo = gr.Button(w.t("chat_page.undo"), elem_id="chat-undo")
+            self.clear = gr.Button(w.t("chat_page.clear"), elem_id="chat-clear")
+            # Last those that an answer being written hides, so that they leave no hole.
             self.again = gr.Button(w.t("chat_page.regenerate"), elem_id="chat-regenerate")
             self.corrections.build_button()
-            self.clear = gr.Button(w.t("chat_page.clear"), elem_id="chat-clear")
 
     def _build_load(self) -> None:
         """Build the choice of the base's precision, and the button that loads the model before the first question."""

@@ -124,7 +124,8 @@ def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
     for step in PATHS[state]:
         run.write_status(Status(state=step, since=1.0))
     (row,) = [row for row in on_disk(space, runs.uses()) if row.store == "hub"]
-    assert row.uses == (Use("Pirate", needed),) and row.can_delete is not needed
+    assert row.uses == (Use("Pirate", needed, run.facts().created),) and row.can_delete is not needed
+    assert row.last_used >= run.facts().created, "the system may not have recorded that the run read the files"
     if not needed:
         delete(REPO, runs.uses())
         assert not hub_folder.exists()

@@ -54,14 +54,14 @@ def search_card(page: ModelsPage, **fields: object) -> str:
 @pytest.mark.parametrize("language", ["en", "zh", "de"])
 @pytest.mark.parametrize("store", get_args(Store))
 def test_every_store_has_its_words_and_the_hub_alone_a_button_that_deletes(store: Store, language: str) -> None:
-    kept = replace(KEPT, store=store, id="<b>/m", uses=(Use("<i>", False),), is_complete=False)
+    kept = replace(KEPT, store=store, id="<b>/m", uses=(Use("<i>", False, 0),), is_complete=False)
     drawn = disk.rows([kept], Wording(language))
     assert "{" not in drawn and "disk_view." not in drawn and "<b>" not in drawn and "<i>" not in drawn
     assert ("data-kept" in drawn) == (store == "hub")
 
 
 def test_what_a_run_needs_cannot_be_deleted_and_names_it() -> None:
-    uses = tuple(Use(name, name == "night") for name in ("one", "two", "three", "night"))
+    uses = tuple(Use(name, name == "night", 0) for name in ("one", "two", "three", "night"))
     drawn = disk.row(replace(KEPT, uses=uses), EN)
     assert "needed by night, one, two and 1 more" in drawn and "data-kept" not in drawn
     assert "8.1 GB" in drawn and "used by one" in disk.row(replace(KEPT, uses=uses[:1]), EN)
