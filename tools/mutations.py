@@ -1,8 +1,9 @@
 """Puts small faults into core at random places and reports which tests find them.
 
-    python -m tools.mutations [--count 60] [--seed N] [--full] FOLDER
+    python -m tools.mutations [--count 60] [--seed N] [--first 1] [--full] FOLDER
 
-FOLDER: a checkout of its own (git worktree add), which is changed.
+FOLDER: a checkout of its own (git worktree add), which is changed. --first: the number of the drawn fault to begin
+with, to go on with a round that was ended.
 
 Each fault replaces one operator (KINDS) at one place of one file of core, drawn by the printed seed. The nearest of the
 tests that `test --changed` chooses for it are run until one fails; with --full the others that reach it too, in their
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     root, draw, seconds = options.folder.resolve(), random.Random(options.seed), durations.kept()
@@ -164,17 +166,20 @@ def main() -> None:
     every = [fault for path in files for fault in faults_of(path, (root / path).read_text("utf-8"))]
     print(f"seed {options.seed}: {options.count} of {len(every)} faults", flush=True)
     counts: Counter[str] = Counter()
-    for fault in draw.sample(every, options.count):
+    for number, fault in enumerate(draw.sample(every, options.count), 1):
+        if number < options.first:
+            continue
         failure, tests = finding(root, fault, options.full, seconds)
         what = "not found" if failure is None else "found" if failure else "did not end, or fails without it"
         counts[what] += 1
         sure = is_always_run(failure, seconds) if failure else False
         counts["always in the gate"] += sure
         print(
-            f"{fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {tests} tests",
+            f"{number}. {fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {tests} tests",
             flush=True,
         )
-    print(f"of {options.count}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
+    total = counts.total() - counts["always in the gate"]
+    print(f"of {total}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
 
 
 if __name__ == "__main__":
