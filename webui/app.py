@@ -66,11 +66,11 @@ FIRST_STYLE = """<style>
 html { scrollbar-gutter: stable; scroll-padding: 110px 0 24px; } /* what has the focus is not behind the bar */
 .nav-holder { display: none !important; }
 .gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
-.gradio-container > .main { max-width: 1480px !important; width: 100% !important; margin: 0 !important;
+.gradio-container > .main { max-width: none !important; width: 100% !important; margin: 0 !important;
   padding: 0 !important; }
-@media (min-width: 721px) { .gradio-container > .main { max-width: 1692px !important; box-sizing: border-box;
-  padding-left: 212px !important; } } /* not a margin: it stands there before this comes, and would be moved */
-.gradio-container main { width: 100%; padding: 30px clamp(20px, 3.4vw, 44px) 56px !important; }
+@media (min-width: 721px) { .gradio-container > .main { box-sizing: border-box; padding-left: 212px !important; } }
+.gradio-container main { width: 100%; max-width: 1480px; margin: 0 auto !important;
+  padding: 30px clamp(20px, 3.4vw, 44px) 56px !important; }
 @media (max-width: 720px) { .gradio-container main { padding: 10px 14px 132px !important; }
   html { scroll-padding: 12px 0 124px; } } /* nor behind Start and the rail of a phone */
 @keyframes lg-wait { from, to { visibility: hidden; } }

@@ -41,8 +41,9 @@ PATIENT_S = 900.0  # on a PC that does ten other things; time decides no test
 EN, ZH = Wording("en"), Wording("zh")
 METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
 KNOWN = {model.id: model.shape for model in known_models()}
-# What differs by more than WITHIN between arithmetic and dry run, and why. Nothing does.
-APART: dict[str, str] = {}
+# What differs by more than WITHIN between arithmetic and dry run, and why.
+SCORES = "on the null card four copies of the scores lie in the softmax's backward, the dry run counts three"
+APART = dict.fromkeys(("gemma-2-2b-it", "gemma-2-9b-it", "gemma-2-27b-it"), SCORES)
 # A family each, the smallest and the largest, long and short, with and without checkpointing; MORE: made of the same
 # parts.
 CORNERS = [

@@ -73,7 +73,7 @@ def card(result: FormResult, w: Wording) -> Html:
                 w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r),
             ),
             badge(advice.verdict, w, is_plain=result.is_long),
-            tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if result.is_long else None,
+            format.takes_long(result.seconds, w),
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),

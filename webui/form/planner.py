@@ -40,13 +40,12 @@ from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.fields import FormAnswers, setting_error
 from webui.form.reading.recipe_reading import choices_for
-from webui.kit import samples
+from webui.kit import format, samples
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
 HERE, PROCESSOR, SIZE = "here", "cpu", "size:"
 FAILURE_KEPT_S = 60.0
-LONG_S = 12 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class FormResult:
     @property
     def is_long(self) -> bool:
         """True if the run would take longer than a night at the best known pace."""
-        return (self.seconds or 0.0) > LONG_S
+        return (self.seconds or 0.0) > format.LONG_S
 
     @property
     def is_doubtful(self) -> bool:

@@ -10,10 +10,10 @@ from core.advice.shelf import HubRow
 from core.hub.hub_errors import host_of, page
 from core.hub.search import FoundModel
 from webui.kit import format
-from webui.kit.format import METHODS, gib, grouped
+from webui.kit.format import gib, grouped
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
-from webui.shelf.rows import TONES, Marks, gate, head, language_names, listed, minutes, minutes_note
+from webui.shelf.rows import Marks, gate, head, language_names, listed, minutes_note, seconds_of, verdict
 
 
 def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
@@ -24,7 +24,7 @@ def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Htm
     head_line = tag(
         "p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status"
     )
-    timed = minutes_note(w) if any(about_minutes(each, marks, w) for each in rows) else None
+    timed = minutes_note(w) if any(seconds_of(each, each.shape, marks) for each in rows) else None
     return join([head_line, timed, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
 
 
@@ -35,14 +35,12 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     if model.why_not is not None:
         reason = tag("p", w.render(model.why_not), class_="lg-quiet")
         return tag("li", tag("p", tag("strong", model.id)), reason, instead(model.made_from, marks, w))
-    badge = None
-    if each.fits is not None:
-        word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
-        badge = tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
+    seconds = seconds_of(each, each.shape, marks)
+    badge = verdict(each, seconds, w) if each.fits is not None else None
     return tag(
         "li",
         head(model.id, model.id, badge, marks, w, 2 * model.params if model.params else None),
-        tag("p", " · ".join(fact for fact in facts(each, marks, w) if fact), class_="lg-quiet"),
+        tag("p", " · ".join(fact for fact in facts(each, seconds, w) if fact), class_="lg-quiet"),
         gate(page(model.id) if model.gated else None, w),
     )
 
@@ -56,19 +54,14 @@ def instead(base: str | None, marks: Marks, w: Wording) -> Html | None:
     return tag("button", w.t("hub_rows_view.instead", base=base), type="button", data_model=base, class_="lg-small")
 
 
-def about_minutes(each: HubRow, marks: Marks, w: Wording) -> str:
-    """Return `rows.minutes` of a found model; "" if its shape is unknown."""
-    return minutes(each, each.shape, marks, w) if each.shape is not None else ""
-
-
-def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
-    """Return a model's facts in words: parameters, memory, minutes, licence, languages, likes, date; "" for unknown
-    ones."""
+def facts(each: HubRow, seconds: float | None, w: Wording) -> list[str]:
+    """Return a model's facts in words: parameters, memory, training time, licence, languages, likes, date; "" for
+    unknown ones."""
     model = each.result
     return [
         format.parameters(w, model.params) if model.params and not each.is_packed else "",
         needs(each, w),
-        about_minutes(each, marks, w),
+        format.about(w, seconds),
         model.license or w.t("hub_rows_view.no_licence"),
         languages(model, w),
         w.t("hub_rows_view.liked", downloads=grouped(w, model.downloads or 0), likes=grouped(w, model.likes or 0)),

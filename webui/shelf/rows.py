@@ -56,7 +56,7 @@ def shelf(matches: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
     """Return how the search was understood, then the rows. controls: the wish set by other controls, which is not
     repeated."""
     rows = [row(each, matches.wish.language, marks, w) for each in matches.rows]
-    is_timed = any(minutes(each, each.model.shape, marks, w) for each in matches.rows)
+    is_timed = any(seconds_of(each, each.model.shape, marks) for each in matches.rows)
     more = len(rows) - OPEN_ROWS
     folded = None
     if more > 0:
@@ -73,13 +73,13 @@ def minutes_note(w: Wording) -> Html:
     return tag("p", w.t("shelf_view.minutes_of", examples=grouped(w, EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
-def minutes(each: ShelfRow | HubRow, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """Return how long training EXAMPLES examples takes, "about 25 min", as computed; "" if the model does not fit, or
-    where only a measurement tells (a GPU here)."""
-    if each.verdict == "no" or marks.budget is None:
-        return ""
+def seconds_of(each: ShelfRow | HubRow, shape: ModelShape | None, marks: Marks) -> float | None:
+    """Return the computed time for training EXAMPLES examples; None if the model does not fit, or where only a
+    measurement tells (a GPU here)."""
+    if each.verdict == "no" or marks.budget is None or shape is None:
+        return None
     computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
-    return format.about(w, pace.seconds(EXAMPLES * TOKENS_EACH, computed) if computed else None)
+    return pace.seconds(EXAMPLES * TOKENS_EACH, computed) if computed else None
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:
@@ -112,11 +112,11 @@ def summary(matches: Shelf, controls: Wish, w: Wording) -> Html:
 def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     """Return one model. language: the one in the search, which is then named. The whole row can be pressed
     (shelf.css)."""
-    model, way = each.model, support_of_known(each.model)
+    model, way, seconds = each.model, support_of_known(each.model), seconds_of(each, each.model.shape, marks)
     facts = [
         w.t("shelf_view.billions", billions=billions(model, w)),
         needs(each, w),
-        minutes(each, model.shape, marks, w),
+        format.about(w, seconds),
         licence(model, w),
         language_names(model.languages, language, w),
         w.t(f"shelf_view.thinking_{model.thinking}") if model.thinking in ("optional", "always") else "",
@@ -126,7 +126,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     ]
     return tag(
         "li",
-        head(model.hub, model.title, verdict(each, w), marks, w, each.download_bytes),
+        head(model.hub, model.title, verdict(each, seconds, w), marks, w, each.download_bytes),
         tag("p", w.preset(model.note, f"model_{model.id}_note")),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
         tag("p", w.render(way.why), class_="lg-quiet") if way.why else None,
@@ -145,7 +145,10 @@ def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording, siz
     return tag("div", button, badge, local_note, class_="lg-shelf-head")
 
 
-def verdict(each: ShelfRow, w: Wording) -> Html:
+def verdict(each: ShelfRow | HubRow, seconds: float | None, w: Wording) -> Html:
+    """Return whether a model fits, as a badge; of one that fits, that its training takes very long if it does."""
+    if slow := format.takes_long(seconds, w):
+        return slow
     word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
     return tag("span", word, class_=f"lg-badge lg-{TONES[each.verdict]}")
 

@@ -78,8 +78,8 @@ def sentences(run: RunFolder) -> list[Message]:
 
 def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool) -> list[Message]:
     """Return sentences that compare the first answers with the last ones: how many are right, with intervals, and how
-    long. Too few that ended in time give one sentence that says so; questions of earlier versions, which have neither
-    an answer nor a judge, []."""
+    long; [] if too few answers ended in time (the evaluation asks them again), and for questions of earlier versions,
+    which have neither an answer nor a judge."""
     questions = film.held_out
     if any(question.judge is None and not question.answer for question in questions):
         return []
@@ -96,7 +96,7 @@ def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_p
         if "time" not in (before.why, now.why)
     ]
     if len(both) < MIN_HELD_OUT:
-        return [msg("better.no_time", answered=len(both), count=len(questions))]
+        return []
     values: dict[str, object] = {"count": len(both)}
     for name, right in (
         ("now", sum(is_right(question, now) for question, _, now in both)),
