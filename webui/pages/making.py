@@ -20,6 +20,7 @@ from core.chat.making.prompts import NAMES
 from core.chat.making.rows import SHOWN, Dropped, MadeRow, MakingOrder, Result
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
+from core.memory import budget as budgets
 from webui.kit import format, samples
 from webui.kit.drawn_part import fields_sent, select
 from webui.kit.html import Html, bar, join, muted, notice, tag
@@ -138,8 +139,8 @@ class DocumentQuestions:
         return tag("details", summary, about, class_="ep-how", id="mk-style", open=_example("question", 0) in kept)
 
     def _size(self, dataset: str, chosen: Mapping[str, str], missing: int) -> Iterator[Html]:
-        """Yield how much there is to read and write, and how long that takes where the chosen model has written before.
-        missing: passages that a stopped making lacks, 0 for all."""
+        """Yield how much there is to read and write, how long that takes where the chosen model has written before, and
+        the memory it needs. missing: passages that a stopped making lacks, 0 for all."""
         w = self.w
         took = [
             result.seconds
@@ -158,6 +159,11 @@ class DocumentQuestions:
                 seconds = sum(took) / len(took) * (missing or len(passages))
                 time = w.t("making_view.time", time=format.duration(w, seconds))
         yield muted(f"{time} {w.t('making_view.size')}")
+        if chosen["writer"] != SERVER and (need := self.services.makings.needed_gib(chosen["writer"])) is not None:
+            budget = budgets.of_machine(self.services.monitor.newest())
+            is_tight = budget.free_gib is not None and need > budget.free_gib
+            text = w.t("making_view.memory", need=format.gib(w, need), place=format.free_memory(budget, w))
+            yield notice(text, "warn") if is_tight else muted(text)
 
     def _languages(self) -> list[tuple[str, str]]:
         """Return the languages that rows can be written in, first that of the document."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from core.chat.client import ChatClient
+from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import Contestant
 from core.chat.contest import chat_target, ensure_loaded
 from core.chat.endpoint import Endpoint
@@ -14,10 +14,14 @@ from core.chat.making.making import Making
 from core.chat.making.passages import Passage, blocks_of, passages_of
 from core.chat.making.rows import MakingOrder, Result
 from core.chat.making.writers import LocalWriter, RowWriter, ServerWriter
+from core.chat.memory_check import needed_bytes
 from core.data.store import DatasetStore
 from core.errors import ChatError, GarageError
+from core.memory.setup import Setup
 from core.messages import Message, msg
+from core.models.library import Models
 from core.queue.queue import Queue
+from core.values import GIB
 from core.workspace.folder import Workspace
 
 GAME_LOOK_S = 2.0  # between two looks whether a game is over
@@ -50,6 +54,16 @@ class Makings:
 
     def progress(self) -> MakingProgress:
         return self._progress
+
+    def needed_gib(self, writer: str) -> float | None:
+        """Return the memory, in GiB, that a model of this PC takes as it writes; None if it is unknown."""
+        try:
+            target = self._target(writer)
+            shape = Models(self._workspace).shape(target.model_id, target.revision)
+        except GarageError:
+            return None
+        setup = Setup(method="qlora" if target.four_bit else "lora", load_in_8bit=target.eight_bit)
+        return needed_bytes(shape, setup) / GIB
 
     def newest(self, dataset: str) -> Making | None:
         """Return the newest making with this dataset among its documents; None without one."""
@@ -137,8 +151,12 @@ class Makings:
         """Return the model that writes, loaded if it is one of this PC. Raises GarageError."""
         if endpoint is not None:
             return ServerWriter(endpoint, self._stopped.is_set)
-        kind, _, name = order.writer.partition(":")
-        values = {"run": name} if kind == "run" else {"other": order.writer, "column": "base"}
-        target = chat_target(self._workspace, Contestant(label=order.writer, **values))
+        target = self._target(order.writer)
         ensure_loaded(self._chat, target)
         return LocalWriter(self._chat, target, order.writer)
+
+    def _target(self, writer: str) -> ChatTarget:
+        """Return a model of this PC by its choice on the page, "run:ID" or "base:MODEL". Raises GarageError."""
+        kind, _, name = writer.partition(":")
+        values = {"run": name} if kind == "run" else {"other": writer, "column": "base"}
+        return chat_target(self._workspace, Contestant(label=writer, **values))

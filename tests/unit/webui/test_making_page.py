@@ -117,6 +117,7 @@ def test_before_start_the_work_is_said_and_its_time_once_the_model_has_written(
 ) -> None:
     before = section.drawn({"run": document})
     assert "6 passages, 1 of them for validation; about" in before and "some minutes for each page" in before
+    assert "needs about 0.3 GiB of memory" in before, "the starter, in 16 bits with its cache"
     [writer] = [value for _, value in section._models()][:1]
     order = MakingOrder(title="a", documents=((document, 0),), writer=writer)
     passages = services.makings.divided(document)
