@@ -212,7 +212,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
         if columns is None or _last_word(speaker) in _split(_ID) and not columns.conversation:
             continue
         is_clear = _has(speaker, _CLEAR_SPEAKER)
-        is_talk = not any(_NOT_TALK & {*_words(name)} for name in table.values)
+        is_talk = not any(_NOT_TALK & {*_words(name)} or name.rstrip().endswith("?") for name in table.values)
         evidence = columns.conversation or (
             is_talk and (is_clear or (columns.time and len(set(people)) * 5 <= len(people)))
         )

@@ -24,7 +24,7 @@ from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.reading.suffixes import DOCUMENTS, MARKDOWN, SPREADSHEETS
 from core.data.shapes import class_names, marked_rows, multiple_choice, prose, rankings, sides
-from core.data.shapes.cells import columns_of_lists, with_joined_lists
+from core.data.shapes.cells import columns_of_lines, columns_of_lists, with_joined_lists, with_lines
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal, refuse_tags
@@ -36,6 +36,7 @@ from core.recipe import Format
 
 _MAX_TABLES = 20  # named in a refusal
 _TABLES = ("csv", "sqlite", *SPREADSHEETS)  # whose cells are texts
+_UNREAD = ("data.nested", "data.unknown_format", "data.no_text")
 CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
@@ -171,10 +172,16 @@ def _meaning(
         multiple_choice.refuse_unread(rows)
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
         join = partial(with_joined_lists, columns=lists)
-        source = _noted(source, msg("data.note_lists", columns=[*lists]))
-        meaning = _of_texts(source, [*map(join, rows)], format, choices)
-        return replace(meaning, conversions=(join, *meaning.conversions))
-    return _of_texts(source, rows, format, choices)
+    else:
+        try:
+            return _of_texts(source, rows, format, choices)
+        except DataError as error:
+            if error.message.key not in _UNREAD or not (lists := columns_of_lines(rows)):
+                raise
+        join = partial(with_lines, columns=lists)
+    source = _noted(source, msg("data.note_lists", columns=[*lists]))
+    meaning = _of_texts(source, [*map(join, rows)], format, choices)
+    return replace(meaning, conversions=(join, *meaning.conversions))
 
 
 def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:

@@ -63,6 +63,27 @@ def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(name for name, values in given.items() if values and all(map(is_list, values)))
 
 
+def columns_of_lines(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the columns that hold only texts and lists of texts, at least one of them a list."""
+
+    def are_lines(value: object) -> bool:
+        return isinstance(value, str) or isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+    names = dict.fromkeys(str(name) for row in rows for name in row.values)
+    given = {name: [value for row in rows if has_value(value := row.values.get(name))] for name in names}
+    return tuple(
+        name
+        for name, values in given.items()
+        if all(map(are_lines, values)) and any(isinstance(value, list) for value in values)
+    )
+
+
+def with_lines(row: Row, columns: tuple[str, ...]) -> Row:
+    """Return a row with its lists of texts as one text, a line each."""
+    lists = {name: "\n".join(value) for name in columns if isinstance(value := row.values.get(name), list)}
+    return replace(row, values={**row.values, **lists})
+
+
 def with_joined_lists(row: Row, columns: tuple[str, ...]) -> Row:
     """Return a row with its lists as texts: words and signs as a sentence, anything else with commas."""
     parts = {name: parsed_cell(row.values.get(name)) for name in columns}

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from core.data.reading.file_rows import Problem, Row
@@ -30,10 +31,9 @@ _KEY_WORDS = re.compile(
 _STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "sent1", "题目", "题干", "problem text")
 _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "dialogue", "dialog", "document",
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
-_NUMBERED = re.compile(r"column \d+")
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
 _MIN_WORDS = 3  # of a question that no name tells
-_KEY = re.compile(r"[A-Ja-j]|\d")
+_KEY, _NUMBER = re.compile(r"[A-Ja-j]|\d"), re.compile(r"\s*\d+\s*")
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -143,8 +143,8 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     names = [*dict.fromkeys(name for each in values for name in each)]
     if not _OTHER_SHAPES.isdisjoint(names):
         return None
-    names = _up_to_key(values, names) if _are_unnamed(names) else names
-    for place in map(partial(_with_right_one, values, names), _places_of_options(names)):
+    names = _from_question_to_key(values, names) if reading.are_unnamed(names) else names
+    for place in map(partial(_with_right_one, values, names), _places_of_options(values, names)):
         if not _most((place.options(each) is not None for each in values), len(values)):
             continue
         question, contexts = _question_columns(values, [name for name in names if name not in place.names], place)
@@ -164,8 +164,8 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
     which is right."""
     values = [Columns(row.values) for row in sample]
     names = [*dict.fromkeys(name for each in values for name in each)]
-    for place in _places_of_options(names):
-        if place.kind in ("list", "columns") and not _are_unnamed(names):
+    for place in _places_of_options(values, names):
+        if place.kind in ("list", "columns") and not reading.are_unnamed(names):
             question, _ = _question_columns(values, [name for name in names if name not in place.names], place)
             if question and _most((place.options(each) is not None for each in values), len(values)):
                 raise DataError("data.options_without_key", question=question, options=[*place.names])
@@ -187,20 +187,20 @@ def refuse_unread(sample: Sequence[Row]) -> None:
             raise DataError("data.options_unread", answer=answer, options=name)
 
 
-def _places_of_options(names: Sequence[str]) -> Iterator[Place]:
+def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Iterator[Place]:
     """Yield the places where these columns may hold options, the most certain first."""
     if apart := reading.right_and_wrong(names):
         yield Place("apart", (apart[0], *apart[1]))
     yield from (Place("list", (name,)) for name in reading.LISTS if name in names)
-    if columns := reading.columns_of_options(names):
+    marked = (name for name in names if _most((reading.are_marked(each.peek(name)) for each in values), len(values)))
+    yield from (Place("list", (name,)) for name in marked if name not in reading.LISTS)
+    columns = reading.columns_of_options(names)
+    if not columns and all(_holds_text(values, name) for name in reading.lettered(names)):
+        columns = reading.lettered(names)
+    if columns:
         yield Place("columns", tuple(columns))
     if question := column_named(names, "question"):
         yield Place("inline", (question,))
-
-
-def _are_unnamed(names: Sequence[str]) -> bool:
-    """Return True for the columns of a table without names: one alone may be the index that pandas writes."""
-    return names[:1] == ["column 1"] and all(_NUMBERED.fullmatch(name) for name in names)
 
 
 def _most(flags: Iterable[bool], count: int) -> bool:
@@ -229,27 +229,38 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
     question = column_named([name for name in texts if name not in contexts], "question")
     if stem and (question is None or meaning_of(question, exact=True) is None):  # such as gold-source
         question = stem
-    if _are_unnamed(names):
-        question = "column 1"
+    if reading.are_unnamed(names):
+        question = names[0]
     if question is None and contexts:  # "text" or "premise" alone is what the options go with
         question = contexts.pop()
-    if question is None:  # no name says it: the only column of several words
+    if question is None:  # no name says it: the only column of several words, or the only one that asks
         wordy = [
             name for name in texts if not _KEY_WORDS.search(name) and not is_about(name) and _is_wordy(values, name)
         ]
-        question = wordy[0] if len(wordy) == 1 else None
+        asking = [name for name in wordy if _asks(values, name)] if len(wordy) > 1 else wordy
+        question = asking[0] if len(asking) == 1 else None
+        contexts += [*takewhile(lambda name: name != question, wordy)] if question else []
     return question or "", tuple(name for name in contexts if name != question)
 
 
-def _up_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
-    """Return the columns of a table without names up to the first of letters or small numbers after two texts: what
-    follows the key is no option."""
-    keys = [
-        name
-        for name in names[3:]
-        if _most((bool(_KEY.fullmatch(str(each.peek(name)))) for each in values), len(values))
-    ]
-    return [*names[: names.index(keys[0]) + 1]] if keys else [*names]
+def _holds_text(values: Sequence[Columns], name: str) -> bool:
+    return 2 * sum(any(map(str.isalpha, _text(each.peek(name)))) for each in values) >= len(values)
+
+
+def _asks(values: Sequence[Columns], name: str) -> bool:
+    return 2 * sum(_text(each.peek(name)).endswith(("?", "？", "؟", ":", "：")) for each in values) >= len(values)
+
+
+def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
+    """Return the columns of a table without names from the first that is no number, such as a level, up to the first of
+    letters or small numbers after two texts: what follows the key is no option."""
+
+    def are(pattern: re.Pattern[str], name: str) -> bool:
+        return _most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
+
+    named = [*dropwhile(lambda name: are(_NUMBER, name), names)] or [*names]
+    keys = [name for name in named[3:] if are(_KEY, name)]
+    return named[: named.index(keys[0]) + 1] if keys else named
 
 
 def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Place) -> Place:
@@ -272,7 +283,7 @@ def _is_wordy(values: Sequence[Columns], name: str) -> bool:
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
     """Return the columns that may say which option is right: by their names, of a table without names the last."""
-    if _are_unnamed(names):
+    if reading.are_unnamed(names):
         return [names[-1]]
     return [name for name in names if name not in others and _KEY_WORDS.search(name)]
 
@@ -322,7 +333,7 @@ class _Keys:
             (column, scheme) for (column, scheme), count in self.means.items() if count >= _SURE * self.given[column]
         ]
         if not fitting:
-            hidden = [column for column in self.columns if not _NUMBERED.fullmatch(column)]
+            hidden = [column for column in self.columns if not reading.are_unnamed([column])]
             return [(column, "text") for column in hidden if self.hidden[column] and not self.given[column]]
         return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import number_of
+from core.data.shapes.roles import meaning_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Scheme = Literal["label", "letter", "text", "number"]
@@ -39,6 +40,7 @@ _EACH = frozenset(
 )
 RIGHT = ("correct_answer", "correct answer", "correct", "right_answer", "right answer", "correct_option", "answer",
     "richtige antwort", "正确答案")  # fmt: skip
+_UNNAMED = re.compile(r"column \d+")
 _WRONG = re.compile(r"(?:distractors?|incorrect|wrong|false)(?:[\s_-]?(?:answers?|options?|choices?))?[\s_-]?\d*")
 _ORDINAL = re.compile(r"(.*?)[\s_\-.(]*([a-j]|\d{1,2})\)?")
 _TEXT_KEYS = ("text", "option", "content", "value", "choice", "answer", "option_text", "body")
@@ -184,12 +186,32 @@ def _from_objects(parts: list[dict[str, Any]]) -> Options | None:
     label_key = next(
         (key for key in _LABEL_KEYS if key != text_key and all(has_value(p.get(key)) for p in parts)), None
     )
-    flag_key = next((key for key in _FLAG_KEYS if all(isinstance(p.get(key), bool) for p in parts)), None)
+    flag_key = next((key for key in _FLAG_KEYS if all(isinstance(p.get(key), bool) for p in parts)), _flag_of(parts))
+    if text_key is None and flag_key:  # in other words: the first that holds more than a letter
+        texts = [key for key in parts[0] if all(isinstance(part.get(key), str) for part in parts)]
+        text_key = next((key for key in texts if any(len(part[key].strip(" .:)")) > 1 for part in parts)), None)
     if text_key is None:
         return None
     labels = [part[label_key] for part in parts] if label_key else []
     right = [at for at, part in enumerate(parts) if flag_key and part[flag_key]]
     return _options([part[text_key] for part in parts], labels, right)
+
+
+def _flag_of(parts: Sequence[dict[str, Any]]) -> str | None:
+    """Return the only key that is true in one of the parts and false in all others, by any name; None without one."""
+    flags = [
+        key
+        for key in parts[0]
+        if all(isinstance(part.get(key), bool) for part in parts) and sum(part[key] for part in parts) == 1
+    ]
+    return flags[0] if len(flags) == 1 else None
+
+
+def are_marked(value: Any) -> bool:
+    """Return True for a list of two or more objects, one of which is marked as the right one."""
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(part, dict) for part in value):
+        return False
+    return _flag_of(value) is not None and (options := listed(value)) is not None and len(options.right) == 1
 
 
 def parsed_cell(cell: Any) -> Any:
@@ -270,8 +292,24 @@ def columns_of_options(names: Sequence[str]) -> list[str]:
             run = [*takewhile(lambda ordinal: ordinal in members, ordinals)]  # noqa: B023 - used at once
             if len(run) >= (2 if prefix else 3):
                 return [members[ordinal] for ordinal in run]
-    if len(names) > 3 and all(name == f"column {at}" for at, name in enumerate(names, 1)):
-        return [*names[1:-1]]  # a table without names: the question, its options, the letter
+    if len(names) > 3 and are_unnamed(names):
+        return [*names[1:-1]]  # the question, its options, the letter
+    return []
+
+
+def are_unnamed(names: Sequence[str]) -> bool:
+    """Return True for the columns of a table without names."""
+    return bool(names) and all(map(_UNNAMED.fullmatch, names))
+
+
+def lettered(names: Sequence[str]) -> list[str]:
+    """Return three or more columns that differ by their last letters alone, a, b, c, in a language whose words for
+    options are not known: "odpa", "odpb", "odpc". [] without them, or if their word means another side."""
+    for name in names:
+        prefix = name[:-1]
+        family = [*takewhile(lambda column: column in names, (f"{prefix}{letter}" for letter in "abcdefghij"))]
+        if prefix.strip(" _-.") and len(family) >= 3 and meaning_of(prefix) in (None, "answer"):
+            return family
     return []
 
 

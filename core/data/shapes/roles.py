@@ -55,6 +55,7 @@ _WORSE_WORDS = frozenset(
         r"\w+", "rejected reject dispreferred nonpreferred worse worst incorrect wrong loser losing bad distractor"
     )
 )
+_OF_LINES = frozenset({"summary", "summaries", "highlights", "steps"})  # a list in such a column is one text
 _NAMES = {role: frozenset(words.split()) for role, words in _ROLE_WORDS.items()}
 _WORDS = re.compile(r"[^\W_]+")
 _WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
@@ -147,5 +148,11 @@ def renamed(row: Row, roles: Roles) -> Row:
         role = roles.get(str(name))
         if role == "ignore":
             continue
+        if (
+            isinstance(value, list)
+            and str(name).strip().lower() in _OF_LINES
+            and all(isinstance(v, str) for v in value)
+        ):
+            value = "\n".join(value)
         values[role or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
     return Row(row.number, values, row.line, row.omissions, validation=row.validation)

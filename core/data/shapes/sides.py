@@ -30,6 +30,7 @@ MIN_WORDS = 3  # median of a column of sentences; names, dates and labels have f
 _MAX_SIDES = 4  # columns of which each may go with each
 MAX_READINGS = 6  # offered to a person
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
+_NEARLY_ALL = 0.9  # share of the values of a column of text that are texts
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 _ORIGIN, _GOAL = frozenset({"source", "src"}), frozenset({"target", "tgt", "summary", "translation", "output"})
@@ -186,10 +187,10 @@ class _Table:
 
     def _words(self, name: str) -> float | None:
         """Return the median number of words of a column; None for links, flags, credits and what is no text."""
-        values = self.values[name]
-        if not all(isinstance(value, str) and not _LINK.match(value) for value in values):
+        values = [value for value in self.values[name] if isinstance(value, str)]
+        if len(values) < _NEARLY_ALL * len(self.values[name]) or any(map(_LINK.match, values)):
             return None
-        if {str(value).strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
+        if {value.strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
             return None
         counts = sorted(len(words_of(value)) for value in values)
         return (counts[len(counts) // 2] + counts[(len(counts) - 1) // 2]) / 2
@@ -202,6 +203,7 @@ class _Table:
             for name, words in self.texts.items()
             if words >= MIN_WORDS
             and not is_about(name)
+            and not self.holds_dates(name)
             and not self.repeats_unlike_others(name)
             and self.share(name, (_APART.search(str(value)) is not None for value in self.values[name])) >= 0.5
         ]
@@ -281,6 +283,14 @@ class _Table:
         """Return True for a whole prompt with the marks of its turns."""
         return self.share(name, (turns_in(str(value)) is not None for value in self.values[name])) >= 0.5
 
+    def asks_nothing(self, name: str) -> bool:
+        """Return True for a column that is never a question: of facts about the row, dates or bare numbers."""
+        return is_about(name) or self.holds_dates(name) or self.is_numeric(name)
+
+    def holds_dates(self, name: str) -> bool:
+        """Return True for a column of dates or times, as programs write them."""
+        return all(_DATE.match(str(value)) for value in self.values[name])
+
     def is_numeric(self, name: str) -> bool:
         """Return True for a column of numbers, whose meaning the file does not tell."""
         return all(_NUMBER.fullmatch(str(value)) for value in self.values[name])
@@ -305,6 +315,9 @@ class _Table:
 _SECOND = re.compile(r"[\s_-]*(?:\d|[a-dA-D])$")  # of a name, of two alike
 _LINK = re.compile(r"\s*https?://\S+\s*$")
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
+_DATE = re.compile(
+    r"\s*(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?:[T ,]+[\d:.]+\s*(?:[AP]M|Z|[+-][\d:]+)?)?\s*$"
+)
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
 
 
@@ -389,10 +402,12 @@ def _one_named(table: _Table) -> Decision | None:
     if (question is None) == (answer is None):
         return None
     if answer is not None:
-        others = [name for name in table.texts if name != answer and not is_about(name) and not is_worse(name)]
+        others = [name for name in table.texts if not (name == answer or table.asks_nothing(name) or is_worse(name))]
         pairs = [_pair(name, answer) for name in others]
-        if len(others) == 1 and table.is_label(others[0]):  # an answer for a label, or the label of a text
-            return _question_to_person([_pair(answer, others[0]), *pairs])
+        if len(others) == 1 and (table.is_label(others[0]) or table.holds_kinds(others[0])):
+            # an answer for a label, or the label of a text
+            alone = [] if table.is_label(others[0]) else [_alone(answer)]
+            return _question_to_person([_pair(answer, others[0]), *pairs, *alone])
     else:
         others = [
             name
@@ -478,7 +493,21 @@ def _labelled(table: _Table) -> Decision | None:
     (text,) = sentences
     others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
-    return _question_to_person([*(_pair(text, label) for label in labels), *reverse, _alone(text), *others])
+    return _question_to_person(
+        [*(_pair(text, label) for label in labels[:2]), *_explained(table, text), *reverse, _alone(text), *others]
+    )
+
+
+def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
+    """Return the first column of names or terms, all different and of a word or two, with the text as its
+    explanation; [] without one."""
+    terms = (
+        name
+        for name, words in table.texts.items()
+        if name != text and 0 < words < MIN_WORDS and len({*map(str, table.values[name])}) == len(table.values[name])
+        if not table.holds_dates(name) and meaning_of(name) is None
+    )
+    return [_pair(name, text) for name in itertools.islice(terms, 1)]
 
 
 def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
@@ -506,7 +535,7 @@ def _unnamed(table: _Table) -> Decision | None:
         for name, words in table.texts.items()
         if name not in columns
         and words > 0
-        and (has_two or not is_about(name))
+        and (has_two or not is_about(name) and not table.holds_dates(name))
         and not table.repeats_unlike_others(name)
     ]
     if len(columns) == 1 and not short:
