@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, irc, message_rows, messengers, whatsapp
+from core.data.chats import assistants, dates, irc, message_rows, messengers, whatsapp
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.reading.file_rows import Limits, Problem, Readable, Source
@@ -56,11 +56,12 @@ KINDS = {
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages of all files of a source; threads of different files (of different folders in Slack's) are
-    different. Messages longer than LONGEST_MESSAGE are left out, as an omission."""
+    """Yield the messages of all files of a source; threads of different files are different,
+    except of Slack's days in one folder. Messages longer than LONGEST_MESSAGE are left out, as an omission."""
     for part in source.parts or (source,):
-        # Slack writes a file for each day into the channel's folder.
-        prefix = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
+        # Slack writes a file for each day into the channel's folder; any other file is a channel of its own.
+        is_of_day = source.chat == "slack" and dates.parse_iso(part.path.stem) is not None
+        prefix = PurePosixPath(part.path.name).parent if is_of_day else part.path.name
         for item in KINDS[source.chat].messages(part, limits):
             if isinstance(item, ExportedMessage) and len(item.text) > LONGEST_MESSAGE:
                 item = item._replace(text="", omission=Omission("chat", "long"))

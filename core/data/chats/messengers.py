@@ -100,9 +100,7 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     versions in the exporting PC's format, whose order is inferred from all rows."""
     order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := dates.numbers_in(record["date"])))
     for line, record in enumerate(_records(source), 2):
-        when = dates.parse_iso(record["date"])
-        if when is None and (numbers := dates.numbers_in(record["date"])):
-            when = dates.seconds(numbers, order)
+        when = dates.moment(record["date"], order)
         # Discord put a number after each name (anna#0412) until names had to be unique.
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
         if record["attachments"].strip():
@@ -172,11 +170,7 @@ def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     names |= source.people
     for _, message in objects(source, "item"):
         user = text_at(message, "user", "bot_id")
-        person, stamp = names.get(user, user), message.get("ts")
-        try:
-            when = float(stamp) if isinstance(stamp, str) else None
-        except ValueError:
-            when = None
+        person, when = names.get(user, user), dates.moment(message.get("ts"), "dmy")
         text = html.unescape(_SLACK_MARK.sub(lambda match: _slack_mark(match, names), text_at(message, "text")))
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_WRITTEN:
             yield ExportedMessage(person, text, when, omission=APP)
@@ -188,7 +182,10 @@ SLACK_USERS = "users.json"
 
 
 def slack_users(users: object) -> dict[str, str]:
-    """Return {id: name} of a workspace's list of people; those without either are skipped."""
+    """Return {id: name} of a workspace's people; those without either are skipped. users: a list of them, an object of
+    them by id, or the answer of Slack's API ("members")."""
+    if isinstance(users, dict):
+        users = users.get("members") or [{"id": id, **user} for id, user in users.items() if isinstance(user, dict)]
     listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
     names = {
         text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 
 from core.data.chats import dates
 from core.data.chats.exported_message import MARKS, ExportedMessage, omission_of_text
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Omission
+from core.data.shapes.roles import words_of
 
 _BLANK = r"[\s\u202f\u00a0]"
 # The beginning of a message on both systems; some clocks contain U+202F or U+00A0. Runs of blanks are possessive (++),
@@ -39,13 +42,16 @@ _CALL = re.compile(
 _DELETED = re.compile(
     r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht"
     r"|du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé"
-    r"|mensagem apagada|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다"
+    r"|(?:esta )?mensagem(?: foi)? apagada|(?:você )?apag(?:ou|aste) esta mensagem"
+    r"|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다"
     r"|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$",
     re.IGNORECASE,
 )
 _EDITED = re.compile(
     r"\u200e?<[^<>]{0,80}(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]{0,80}>\s*$", re.IGNORECASE
 )
+# Of a notice in a language that is not listed above: a few words, exactly the same from several people.
+_LONGEST_NOTICE, _WORDS_OF_A_NOTICE, _TIMES, _PEOPLE = 120, 3, 5, 3
 # Between the name and the message; some languages use a wide colon.
 _NAME_ENDS = re.compile(r": |：|:$")
 
@@ -61,22 +67,40 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the messages of an export with their lines and times, each with the text lines that continue it. The order
     of dates is inferred from all of them."""
     order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
+    notices = _notices(source)
     current: ExportedMessage | None = None
     more: list[str] = []
-    for number, line, numbers in _lines(source):
+    for number, line, numbers in chain(_lines(source), [(0, "", (0, 0, 0, 0, 0, 0))]):  # what ends the last message
         if numbers is None:
             more.append(line)
             continue
         if current:
-            yield _complete(current, more)
+            yield _complete(current, more, notices)
         more = []
         ends = _NAME_ENDS.search(line)
         person = MARKS.sub("", line[: ends.start()]).strip(" ~\u202f\u00a0") if ends else ""
         current = ExportedMessage(
             person, line[ends.end() :] if ends else line, dates.seconds(numbers, order), line=number
         )
-    if current:
-        yield _complete(current, more)
+
+
+def _notices(source: Source) -> set[str]:
+    """Return the texts that the app writes under people's names, whatever the language: people vary case and signs of
+    what they repeat, the app does not, and it asks nothing."""
+    said = Counter(
+        (" ".join(words_of(text)).casefold(), text.strip(), line[: ends.start()])
+        for _, line, numbers in _lines(source)
+        if numbers and (ends := _NAME_ENDS.search(line)) and len(text := line[ends.end() :]) <= _LONGEST_NOTICE
+    )
+    return {
+        group[0][1]
+        for words, each in groupby(sorted(said), key=lambda one: one[0])
+        if len(words.split()) >= _WORDS_OF_A_NOTICE
+        and len(group := [*each]) >= _PEOPLE
+        and len({text for _, text, _ in group}) == 1
+        and not group[0][1].endswith(("?", "？", "؟"))
+        and sum(said[one] for one in group) >= _TIMES
+    }
 
 
 def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
@@ -105,16 +129,15 @@ def _is_poll(text: str) -> bool:
     return bool(question and _ASKS.fullmatch(first) and _OPTION.fullmatch(last))
 
 
-def _complete(message: ExportedMessage, more: list[str]) -> ExportedMessage:
-    """Return the message with its further lines, without marks; calls and what the app wrote, media, places and polls,
-    and deleted ones are marked as left out."""
+def _complete(message: ExportedMessage, more: list[str], notices: set[str]) -> ExportedMessage:
+    """Return the message with its further lines, without marks; calls and what the app wrote (notices among it), media,
+    places and polls, and deleted ones are marked as left out."""
     text = "\n".join([message.text, *more]).strip("\n ")
-    if not message.person:
-        return message._replace(text=text, omission=Omission("chat", "app"))
-    if _CALL.match(text):
+    if not message.person or _CALL.match(text):
         return message._replace(text=text, omission=Omission("chat", "app"))
     if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
         return message._replace(text=text, omission=Omission("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
-    omission = Omission("chat", "deleted") if _DELETED.match(text) else omission_of_text(text)
+    by_app = Omission("chat", "deleted" if _DELETED.match(text) else "app")
+    omission = by_app if text in notices or _DELETED.match(text) else omission_of_text(text)
     return message._replace(text=text, omission=omission)
