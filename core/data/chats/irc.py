@@ -3,16 +3,18 @@
 irssi, ZNC, mIRC, HexChat    12:03 <@anna> Hello      [12:03:04] <anna> Hello      anna> Hello
 WeeChat                      2025-03-12 12:03:04<tab>@anna<tab>Hello
 meetings, messengers         [12:03] Anna: Hello      12:03:04 From Anna to Everyone: Hello
+                             [Anna] [12:03] Hello     2013년 2월 28일 오후 11:17, Anna : Hello
 scripts                      Anna: Hello
+posts                        [2025-03-12 12:03] Anna, and the text in the lines below
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from core.data.chats import dates
@@ -22,13 +24,18 @@ from core.data.shapes.left_out import Omission
 from core.data.shapes.roles import means_something
 from core.data.shapes.speakers import role_of
 
-_DAY = 86_400
+_DAY, _END = 86_400, "\0"  # seconds; after the last line
+_QUESTION_MARKS = ("?", "？", "؟")
 _WORDS_OF_A_NAME = 3
-_SCRIPT, _LINES_OF_ONE = 0.9, 4  # share of the lines of a script, and lines that each speaks at least, on average
-_TIME = rf"""
-    [\[(]?(?P<date>\d{{4}}-\d\d-\d\d|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|[A-Z][a-z]{{2}}[ ]\d{{1,2}})?,?[T ]?
-    (?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?:[.,]\d+)?
-    [ ]?(?P<half>(?i:{dates.HALVES}))?[\])]?[ \t]+"""
+_SCRIPT, _LINES_OF_ONE = 0.5, 4  # share of the lines of a script, and lines that each speaks at least, on average
+_STAMP = rf"""
+    [\[(]?(?P<date>\d{{4}}[-/.]\d\d[-/.]\d\d|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|[A-Z][a-z]{{2}}[ ]\d{{1,2}}
+    |\d{{4}}(?:[년年]|\.[ ])[ ]?\d{{1,2}}(?:[월月]|\.[ ])[ ]?\d{{1,2}}[일日.]
+    |\d{{1,2}}[ -][A-Z][a-z]{{2}}[ -]\d{{2,4}})?
+    ,?[T ]?(?P<before>(?i:{dates.HALVES}))?[ ]?
+    (?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?:[.,]\d+)?(?:Z|[+-]\d\d:\d\d)?
+    [ ]?(?P<half>(?i:{dates.HALVES}))?[\])]?,?"""
+_TIME = rf"{_STAMP}[ \t]+"
 _NICK = r"[~&@%+ ]?(?P<nick>[^\s<>:/*#-][^\s<>:/]{0,39})"
 # Tried in this order, the strictest first: many texts have lines with a colon.
 _STYLES = {
@@ -37,9 +44,13 @@ _STYLES = {
     "arrow": rf"(?:{_TIME})?{_NICK}>[ ](?P<text>.*)",
     "colon": rf"{_TIME}(?:From[ ]+)?(?P<nick>[^\s<>:*#-][^<>:\t]{{0,39}}?)(?:[ ]+to[ ]+[^:]{{1,40}})?[ ]?:[ \t]+"
     r"(?P<text>.*)",
+    "named": rf"\[(?P<nick>[^\s\[\]][^\[\]]{{0,39}})\][ ]{_TIME}(?P<text>.*)",
     "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
+    # A date and seconds without brackets are a program's too; a diary has none.
+    "posts": rf"(?=[\[(]|\d{{4}}-\d\d-\d\d[ T]\d{{1,2}}:\d\d:\d\d){_TIME}"
+    r"(?P<nick>[^\s<>:*#-][^<>:\t()]{0,39}?)(?:[ ]?\([^()]*\))?(?P<text>)[ ]*\Z",
 }
-_LEAST = {"colon": 0.5, "script": _SCRIPT}  # share of the lines
+_LEAST = {"colon": 0.5, "named": 0.5, "script": _SCRIPT, "posts": 0.0}  # share of the lines
 _MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
 _EVENT = re.compile(
@@ -50,6 +61,7 @@ _BY_APP = re.compile(
     r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
     r"was kicked)\b"
 )
+_DAY_LINE = re.compile(rf"[-= ]*{_STAMP}[-= ]*\Z", re.VERBOSE)
 _PROCESS = re.compile(r"\[[^\]]*\d\]$")  # of a system's log
 _LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
 _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a-z]{2}) +(\d{1,2})\b.{0,40}?(\d{4})")
@@ -61,8 +73,7 @@ class _LogStyle(NamedTuple):
 
 
 def recognize(lines: Sequence[str]) -> str:
-    """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first that are not
-    blank."""
+    """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first."""
     style = _style(lines)
     return "" if style is None else "log" if style.name in _LEAST else "irc"
 
@@ -70,23 +81,38 @@ def recognize(lines: Sequence[str]) -> str:
 def _style(lines: Iterable[str]) -> _LogStyle | None:
     """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
     two names that write repeatedly and are no programs, levels or tags."""
-    lines = [line.rstrip("\n") for line in lines if line.strip()]
+    every = [line.rstrip("\n") if line.strip() else "" for line in lines]
+    lines = [*filter(None, every)]
     for name, message in _MESSAGES.items():
         nicks = Counter(match["nick"] for line in lines if (match := message.match(line)))
         events = sum(bool(_EVENT.match(line)) and not message.match(line) for line in lines)
         of_chat = nicks.total() + events
         # <b> is a tag and no nick if </b> stands there too.
         is_markup = name == "angles" and any(f"</{nick}>" in line for nick in nicks for line in lines)
-        least = 4 if name == "colon" else 2
+        least = 4 if name in ("colon", "posts") else 2
         # People write more than once; fields of a program's log differ in nearly every line.
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
         are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
-            speakers = [match["nick"].strip() for line in lines if (match := message.match(line))]
-            are_people, of_chat = are_people and _are_speakers(speakers), nicks.total()
+            of_chat = nicks.total()
+            are_people = are_people and _is_script(every, [*map(message.match, every)])
+        elif name == "posts" and are_people:  # most stand above a text
+            above = (not message.match(below) for line, below in pairwise([*lines, ""]) if message.match(line))
+            are_people = 5 * sum(above) >= 4 * nicks.total()
         if are_people and not is_markup and of_chat >= _LEAST.get(name, 0.8) * len(lines):
             return _LogStyle(name, message)
     return None
+
+
+def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) -> bool:
+    """Return True for the lines of a script; matches: of those with a name. A line without a name goes on with the text
+    above, except at the beginning of a paragraph; where many do, somebody asks, as fields of a record do not."""
+    names = [match["nick"].strip() for match in matches if match]
+    asking = sum(match["text"].rstrip().endswith(_QUESTION_MARKS) for match in matches if match)
+    others = [before for before, line, match in zip(["", *lines], lines, matches, strict=False) if line and not match]
+    # A letter alone, as Q and A, names a side and no person.
+    is_clear = len(others) * 9 <= len(names) or 4 * asking >= len(names) and min(map(len, names)) > 1
+    return is_clear and sum(not before for before in others) * 9 <= len(names) and _are_speakers(names)
 
 
 def _are_speakers(names: Sequence[str]) -> bool:
@@ -101,30 +127,30 @@ def _are_speakers(names: Sequence[str]) -> bool:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of a log, each with the lines that continue it, and its events as lines of the app, left out.
-    Nothing if its notation is unknown."""
+    """Yield the messages of a log, each with the lines that continue it, and its events and days as lines of the app,
+    left out. Nothing if its notation is unknown."""
     with source.path.open(encoding=source.encoding) as file:
         style = _style(file.readline(4096) for _ in range(200))
     if style is None:
         return
-    clock, nicks = _Clock(), set[str]()
+    is_post, clock, nicks = style.name == "posts", _Clock(), set[str]()
     current: ExportedMessage | None = None
     with source.path.open(encoding=source.encoding) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(chain(file, [_END]), 1):
             line = line.rstrip("\n")
             message = style.message.match(line)
-            action = None if message else _ACTION.match(line)
+            action = None if message or is_post else _ACTION.match(line)
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
             match = message or (action if is_action else None)
-            if match is None and not _EVENT.match(line):
-                if current and line.strip():
+            by_app = not is_post and (_EVENT.match(line) or (day := _DAY_LINE.match(line)) and day["date"])
+            if match is None and not by_app and line != _END:
+                if current and (line.strip() or is_post):
                     current = current._replace(text=f"{current.text}\n{line}")
                 continue
             if current:
-                yield current._replace(
-                    text=current.text.strip(), omission=current.omission or omission_of_text(current.text)
-                )
+                text = textwrap.dedent(current.text).strip()
+                yield current._replace(text=text, omission=current.omission or omission_of_text(text))
             if match is None:
                 clock.read_day(line)
                 current = ExportedMessage("", line, omission=Omission("chat", "app"), line=number)
@@ -133,8 +159,6 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             text = match["text"] if message else f"* {match['nick']} {match['text']}"
             is_model = role_of(match["nick"]) == "assistant"
             current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
-    if current:
-        yield current._replace(text=current.text.strip(), omission=current.omission or omission_of_text(current.text))
 
 
 class _Clock:
@@ -145,19 +169,16 @@ class _Clock:
 
     def read_day(self, line: str) -> None:
         """Take the date from a line that announces a new day; other lines are ignored."""
-        if match := _NEW_DAY.search(line):
-            try:
-                day = datetime.strptime(" ".join(match.groups()), "%b %d %Y").replace(tzinfo=UTC)
-            except ValueError:
-                return
-            self._day = self._before = day.timestamp()
+        match = _NEW_DAY.search(line)
+        if match and (day := dates.moment("{1} {0} {2} 00:00".format(*match.groups()), "dmy")) is not None:
+            self._day = self._before = day
 
     def time(self, match: re.Match[str]) -> float | None:
         """Return the time of a line in seconds since 1970, or of the log's first day if no date is known; None if it
         has none."""
         if match["hour"] is None:
             return None
-        hour, minute = dates.hour_of(int(match["hour"]), match["half"]), int(match["minute"])
+        hour, minute = dates.hour_of(int(match["hour"]), match["before"] or match["half"]), int(match["minute"])
         of_day = hour * 3600 + minute * 60 + int(match["second"] or 0)
         numbers = dates.numbers_in(match["date"]) if match["date"] else None
         if numbers and (day := dates.seconds(numbers, dates.order_of([numbers[:3]]))) is not None:

@@ -79,8 +79,8 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
-            lines = [line for line in lines if line.strip()]
-            return "whatsapp" if whatsapp.is_chat(lines) else irc.recognize(lines)
+            is_whatsapp = whatsapp.is_chat([line for line in lines if line.strip()])
+            return "whatsapp" if is_whatsapp else irc.recognize(lines)
         head = file.read(OPENING)
     if kind == "csv":
         names = {

@@ -46,20 +46,30 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     started, same = _each_once(started, limits)
     parts = [part for part in parts if part.path.name not in same]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
-    decision = Decision.merge(each for _, _, each, _ in started)
+    two_ways = _two_ways(started)
+    decision = Decision(({"text": "text"},), "none") if two_ways else Decision.merge(each for _, _, each, _ in started)
     known = {part.path.name: part.notes for part in source.parts}
     # Of a file's notes only those that reading its rows has added: the source has the others.
     of_rows = folders.distinct_notes(
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
     )
     again = (msg("data.note_same_rows", file=name, other=other) for name, other in same.items())
-    source = replace(source, notes=(*source.notes, *of_rows, *again))
+    source = replace(source, notes=(*source.notes, *of_rows, *again, *two_ways))
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
     # Warnings last: they belong to no row.
     items = chain(_one_after_another(source, started, limits), warnings)
     return replace(source, parts=tuple(parts)), most, decision, items
+
+
+def _two_ways(started: Iterable[Started]) -> list[Message]:
+    """Return a note if some texts of a set are read as chats and others as plain text, which no person has chosen; else
+    []."""
+    chats = [source.path.name for source, *_ in started if source.kind == "txt" and source.chat]
+    texts = [s.path.name for s, _, each, _ in started if s.kind == "txt" and s.is_prose and each.evidence != "chosen"]
+    named = {"chats": chats[:_MAX_FILES_NAMED], "texts": texts[:_MAX_FILES_NAMED]}
+    return [msg("data.two_ways", **named)] if chats and texts else []
 
 
 def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], dict[str, str]]:

@@ -224,8 +224,11 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
 def undecided(report: DataReport) -> DataError:
     """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from; or
     of lines that are no running text."""
-    if len(report.readings) == 1 and (notes := [note for note in report.notes if note.key == "data.no_prose"]):
-        return DataError("data.which_text", why=notes[0], column=next(iter(report.readings[0])))
+    # A note on one file of several has another inside.
+    if len(report.readings) == 1 and (
+        notes := [n for n in report.notes if any(k in n.model_dump_json() for k in ("data.no_prose", "data.two_ways"))]
+    ):
+        return DataError("data.which_text", why=notes[-1], column=next(iter(report.readings[0])))
     columns = [name for roles in report.readings for name, role in roles.items() if role == "answer"]
     return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
 
