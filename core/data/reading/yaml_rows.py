@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from core.data.reading.file_rows import Limits, RawRow, Readable, Source
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
+from core.data.shapes.sides import LISTED
 from core.errors import DataError
 from core.messages import YAML_ERRORS
 from core.values import MIB
@@ -55,11 +57,27 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
         yield from (Omission("beside", str(other)) for other in value if other != name and has_value(value[other]))
     if not isinstance(items, list) or not items:
         raise DataError("data.yaml_no_list", file=source.path.name)
-    row = 0
-    for item in items:
-        for one in rows_in_object(_plain(item)):
-            row += 1
-            yield RawRow(row, one)
+    columns = source.choices.columns or {}
+    are_lists = all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items)
+    in_turn = not LISTED[1].keys().isdisjoint(columns)
+    odd = [item for item in items if are_lists and len(item) > 1 and len(item) % 2]
+    # A tenth of odd lists lets both readings seem possible.
+    both = 10 * len(odd) >= len(items) or are_lists and (in_turn or not LISTED[0].keys().isdisjoint(columns))
+    rows = (_in_both_ways(item, columns, in_turn) if both else rows_in_object(_plain(item)) for item in items)
+    for row, one in enumerate(chain.from_iterable(rows), 1):
+        yield RawRow(row, one)
+    yield from (Omission("chat", "unanswered") for _ in odd if in_turn)
+
+
+def _in_both_ways(texts: Sequence[str], columns: Mapping[str, object], in_turn: bool) -> Iterator[dict[str, object]]:
+    """Yield rows for both readings of a list of texts: its first text with each later one; and questions and answers in
+    turn. columns: those that a person has chosen. in_turn: they are of the second, which then is one row, the pairs
+    before the last as its history."""
+    last = len(texts) // 2 * 2 - 1
+    for place in range(max(last, 1) if in_turn else 1, len(texts), 1 + in_turn):
+        parts = (texts[0], texts[place], *texts[place - 1 : place + 1][: 2 * (place % 2)])
+        row = {name: part for name, part in zip(chain(*LISTED), parts, strict=False) if not columns or name in columns}
+        yield row | ({"history": [[*texts[n : n + 2]] for n in range(0, last - 1, 2)]} if in_turn else {})
 
 
 def is_dataset(file: Readable, limits: Limits) -> bool:

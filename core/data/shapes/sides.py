@@ -54,6 +54,11 @@ _CODE_BEGINS = re.compile(
     r"package|fn|#include|#!/|<\?php|<!doctype|<html)\b|\s*```",
     re.IGNORECASE,
 )
+# Both readings of lists of texts: several answers to one question, or questions and answers in turn.
+LISTED: tuple[Roles, Roles] = (
+    {"first text": "question", "later text": "answer"},
+    {"odd text": "question", "even text": "answer"},
+)
 Evidence = Literal["chosen", "names", "content", "none"]
 
 
@@ -94,7 +99,8 @@ def decide(rows: Sequence[Row]) -> Decision | None:
     table = _Table(rows)
     # From what names say for sure to what only contents suggest.
     kinds = (_lettered, _both_named, _one_named, _correction, _labelled, _unnamed)
-    return next((decision for decide_by in kinds if (decision := decide_by(table))), None)
+    listed = Decision(LISTED, "none") if table.values.keys() == {*LISTED[0], *LISTED[1]} else None
+    return listed or next((decision for decide_by in kinds if (decision := decide_by(table))), None)
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:

@@ -98,3 +98,21 @@ def test_lines_of_a_chat_are_found_by_a_time_and_a_name_that_repeats(form: str, 
     if form.startswith("2013년"):
         chat = inspect_file(file, choices=Choices(gap_hours=48)).chat
         assert chat and dict(chat.ladder)[6] == 6, "with a time for each"
+
+
+def test_lists_of_texts_with_odd_numbers_have_two_readings(tmp_path: Path) -> None:
+    """Seen: a second answer to a question was trained as the next question, and a third was dropped."""
+    lists = "conversations:\n- - Are you sad?\n  - No.\n  - Not now.\n- - Hi\n  - Hello\n  - How are you?\n  - Well.\n"
+    file = written(tmp_path, "bot.yml", lists)
+    report = inspect_file(file)
+    assert report.undecided and "later text, even text" in str(undecided(report))
+    several, in_turn = (Choices(columns=dict(roles)) for roles in report.readings)
+    assert turns(file, several) == [
+        ["u Are you sad?", "a No."],
+        ["u Are you sad?", "a Not now."],
+        *(["u Hi", f"a {text}"] for text in ("Hello", "How are you?", "Well.")),
+    ]
+    assert turns(file, in_turn) == [["u Are you sad?", "a No."], ["u Hi", "a Hello", "u How are you?", "a Well."]]
+    assert left(inspect_file(file, choices=in_turn)) == {"unanswered": 1}
+    pairs = written(tmp_path, "pairs.yml", "conversations:\n- - Hi\n  - Hello\n")
+    assert turns(pairs, in_turn) == turns(pairs) == [["u Hi", "a Hello"]]
