@@ -1,5 +1,5 @@
 """Conversations with assistants and characters: archives of ChatGPT, DeepSeek, Claude, Grok and Gemini, Claude
-Code, SillyTavern, Character.AI.
+Code, aider, SillyTavern, Character.AI.
 
 Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
 regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import accumulate, groupby
 
 from core.data.chats import dates
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
@@ -331,6 +332,47 @@ def _parse_date(value: object) -> float | None:
         except ValueError:
             continue
     return dates.parse_iso(value)
+
+
+# ---- aider ---------------------------------------------------------------------------------------
+AIDER_BEGINS = "# aider chat started at "
+
+
+def aider(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield the messages of aider's history; lines of the program and commands are left out. Each start of the program
+    and each /clear begins a conversation."""
+    thread = 0
+    with source.path.open(encoding=source.encoding) as file:
+        has_ends = any(line.startswith("> Tokens: ") for line in file)
+    with source.path.open(encoding=source.encoding) as file:
+        sides = accumulate(
+            enumerate(file, 1),
+            lambda before, line: (_aider_side(before[0], line[1], has_ends), *line),
+            initial=("", 0, ""),
+        )
+        for side, group in groupby(sides, key=lambda line: line[0]):
+            lines = [(number, line[4:].strip() if side == "you" else line.rstrip()) for _, number, line in group]
+            text = re.sub(r"^/(?:ask|code|architect)\s+", "", "\n".join(line for _, line in lines).strip())
+            thread += side == "start" or text in ("/clear", "/reset")
+            is_command = side == "you" and text.startswith(("/", "!"))
+            why = Omission("chat", "app") if is_command or side in ("start", "app") else omission_of_text(text)
+            if side:
+                yield ExportedMessage(
+                    YOU if side == "you" else "aider", text, None, str(thread), why, lines[0][0], side == "answer"
+                )
+
+
+def _aider_side(before: str, line: str, has_ends: bool) -> str:
+    """Return who wrote a line: "you" for one with ####, "app" for a block with >, "start" for the title of a session,
+    "answer" for any other; "" for an empty line outside of answers. before: that of the line above. has_ends: the
+    program writes after each answer, so that #### within one is a heading."""
+    return (
+        "start" if line.startswith(AIDER_BEGINS)
+        else "you" if line.startswith("####") and not (before == "answer" and has_ends)
+        else "app" if line.startswith("> ") or before == "app" and line.strip()
+        else "answer" if line.strip() or before == "answer"
+        else ""
+    )  # fmt: skip
 
 
 # ---- Character.AI --------------------------------------------------------------------------------

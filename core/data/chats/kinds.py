@@ -46,6 +46,7 @@ KINDS = {
     "claude_code": Kind("Claude Code", assistants.claude_code, False, False),
     "grok": Kind("Grok", assistants.grok, False, False),
     "gemini": Kind("Gemini", assistants.gemini, False, False),
+    "aider": Kind("aider", assistants.aider, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
     "irc": Kind("IRC", irc.messages),
@@ -79,6 +80,8 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
+            if next(filter(str.strip, lines), "").startswith(assistants.AIDER_BEGINS):
+                return "aider"
             is_whatsapp = whatsapp.is_chat([line for line in lines if line.strip()])
             return "whatsapp" if is_whatsapp else irc.recognize(lines)
         head = file.read(OPENING)

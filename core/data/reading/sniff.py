@@ -52,10 +52,10 @@ _BINARY: dict[bytes, FileKind] = {
     b"ARROW1": "arrow",
     b"SQLite format 3\0": "sqlite",
 }
-# mailboxes, and chats of LINE and aider
-_CHAT = re.compile(
-    rb"\A(?:From \S.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\])|^# aider chat started at \d", re.MULTILINE
-)
+_UNREAD = {
+    "is_mailbox": re.compile(rb"From \S.*\d{4}\r?\n[A-Za-z-]+: "),
+    "is_unread_chat": re.compile(rb"(?:\xef\xbb\xbf)?\[LINE\]"),
+}
 # The marks of quiz questions in a text: Moodle's GIFT and Aiken, and OpenTriviaQA.
 _QUIZ = {
     "{=...~...}": re.compile(rb"\{\s*(?:=[^{}~=]{1,400}~|~[^{}~=]{1,400}[=~])[^{}]{1,2000}\}"),
@@ -335,8 +335,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
         raise DataError("data.not_database", file=path.name)
     if SUFFIXES.get(path.suffix.lower(), "txt") == "txt":
         _refuse_quiz(path, head)
-    if _CHAT.search(head):
-        raise DataError("data.is_unread_chat", file=path.name)
+    if key := next((key for key, begins_so in _UNREAD.items() if begins_so.match(head)), ""):
+        raise DataError(f"data.{key}", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
 

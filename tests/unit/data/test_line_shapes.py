@@ -287,11 +287,6 @@ def test_texts_in_files_that_are_named_as_classes_are_refused(names: tuple[str, 
         inspect_file(tmp_path)
 
 
-def test_a_chat_of_aider_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="chat of LINE or aider"):
-        read(tmp_path, "\n# aider chat started at 2024-08-05 19:33:02\n\n#### add a test\n\n> app.py\n", "history.md")
-
-
 def test_instruct_and_output_mark_the_sides_of_a_conversation(tmp_path: Path) -> None:
     talk = "System: You write posts.\n\nInstruct: Write one about tea, {n}.\n\nOutput: Tea is warm, {n}.\n"
     file = tmp_path / "a.jsonl"
