@@ -12,7 +12,8 @@ from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
-from core.data.shapes.roles import meaning_of
+from core.data.shapes.nested import MIN_WORDS, texts_in
+from core.data.shapes.roles import meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -37,6 +38,7 @@ _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _OBJECTS_OR_LISTS = re.compile(r"\[[ \t\r\n]*[\[{]")
 _ALIKE = "\0"  # no key of an object
 _LONG = 20  # words of a text that a name stands for
+_MIN_ROWS, _LOOKED_AT = 5, 20  # rows of lists that are columns; items that are searched for a text
 _DECODER = json.JSONDecoder()
 
 
@@ -157,8 +159,8 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
 
 def _list_of_pairs(source: Source, limits: Limits) -> str:
     """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
-    a conversation; "" if the first list has them (talk apart), or the file is large or broken; _ALIKE if all lists have
-    the same rows."""
+    a conversation; without one, and if the first list has no text, of the first with sentences. "" if the first list
+    has them (talk apart), or the file is large or broken; _ALIKE if all lists are rows of one kind, or columns."""
     # It is decided on the whole value, so only of a small file.
     if source.bytes > limits.row_bytes:
         return ""
@@ -167,11 +169,28 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
             value = json.load(file)
         except (ValueError, RecursionError):
             return ""
-    if _are_alike(value):
+    if _are_alike(value) or _are_columns(value):
         return _ALIKE
     lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
     pairs = next((key for key in lists if _is_pair(value[key][0])), "")
+    if lists and not pairs and lists[0].lower() not in _NO_ROWS and not _has_text(value[lists[0]], 1):
+        return next((key for key in value if isinstance(value[key], list) and _has_text(value[key], MIN_WORDS)), "")
     return pairs if pairs and (pairs != lists[0] or _holds_talk(value[pairs][0])) else ""
+
+
+def _has_text(items: list[Any], words: int) -> bool:
+    """Return True if one of the first objects in a list holds a text of so many words, however deep."""
+    objects = [item for item in items[:_LOOKED_AT] if isinstance(item, dict)]
+    return any(len(words_of(text)) >= words for item in objects for _, text in texts_in(item))
+
+
+def _are_columns(value: dict[str, Any]) -> bool:
+    """Return True for lists of one length beside each other that are columns: some hold objects, and some do not."""
+    lists = {name: part for name, part in value.items() if isinstance(part, list) and part}
+    is_other = any(split_of(name) or name.lower() in _WRAPPERS | _NO_ROWS | _TURNS for name in lists)
+    is_mixed = len({isinstance(part[0], dict) for part in lists.values()}) == 2
+    is_long = all(len(part) >= _MIN_ROWS for part in lists.values())
+    return is_mixed and not is_other and is_long and len({*map(len, lists.values())}) == 1
 
 
 def _are_alike(value: dict[str, Any]) -> bool:
@@ -211,7 +230,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             if _has_value(text) and not is_list:
                 yield Omission("beside", key)
         elif (key == pairs if pairs else name not in _NO_ROWS) and text.opens_with(
-            _LIST if name in _WRAPPERS else _OBJECTS_OR_LISTS if split and not _is_row(fields) else _OBJECTS
+            _LIST if pairs or name in _WRAPPERS else _OBJECTS_OR_LISTS if split and not _is_row(fields) else _OBJECTS
         ):
             yield from (Omission("beside", beside) for beside, value in fields.items() if has_value(value))
             used = key
@@ -221,6 +240,8 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
+        alone = {name for name, value in fields.items() if has_value(value) and not isinstance(value, list)}
+        yield from (Omission("beside", name) for name in fields if name in alone and _are_columns(fields))
         objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
         rows = (one for row in objects for one in rows_in_object(row))
         for number, one in enumerate(rows, 1):
@@ -239,10 +260,7 @@ def _has_value(text: _RowsText) -> bool:
     is."""
     if text.peek() not in ("[", "{"):
         return has_value(text.value())
-    has_content = False
-    for _ in text.items():
-        has_content = has_value(text.value()) or has_content
-    return has_content
+    return any([has_value(text.value()) for _ in text.items()])  # a list, for all of it is to be read
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
@@ -282,8 +300,9 @@ def _is_talk(value: object) -> bool:
 def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Return the rows of an object whose values are not rows, or None.
 
-    It holds lists of rows alike; texts by their names; columns, each a list of equal length, or as pandas writes it
-    {"0": ..., "1": ...}; rows by a key of theirs; or answers by their questions.
+    It holds lists of rows alike; texts by their names; columns, each a list of equal length (of turns that end with a
+    question and of replies, conversations), or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs; or
+    answers by their questions.
     """
     columns = list(value.values())
     if _are_alike(value):
@@ -303,6 +322,19 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         if any(column.keys() != columns[0].keys() for column in columns):
             return None
         return [{name: column[key] for name, column in value.items()} for key in columns[0]]
-    if not all(isinstance(column, list) and column and len(column) == len(columns[0]) for column in columns):
+    lists = {name: column for name, column in value.items() if isinstance(column, list) and column}
+    if not _are_columns(value) and (len(lists) < len(value) or len({*map(len, lists.values())}) > 1):
         return None
-    return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    rows = [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+    asked = [name for name in lists if all(_is_talk(row[name]) and _field(row[name][-1]) == "user" for row in rows)]
+    replies = [name for name in lists if all(_field(row[name], "content") for row in rows)]
+    if len(asked) != 1 or len(replies) != 1:
+        return rows
+    return [
+        row | {"messages": [*row[asked[0]], row[replies[0]] | {"role": "assistant"}], asked[0]: None, replies[0]: None}
+        for row in rows
+    ]
+
+
+def _field(turn: object, name: str = "role") -> object:
+    return turn.get(name) if isinstance(turn, dict) else None

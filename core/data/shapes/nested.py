@@ -62,7 +62,7 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
         if len(tagged := _tagged(rows)) == 2:
             return DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
         return DataError("data.no_text", columns=[*columns][:20])
-    longest = sorted(texts, key=lambda path: -median(texts[path]) * len(texts[path]))
+    longest = sorted(texts, key=lambda path: (-median(texts[path]) * len(texts[path]), -sum(texts[path])))
     if longest[0] in columns or not nested:
         return None
     return _nested([name for name in nested], longest)
