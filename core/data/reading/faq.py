@@ -1,4 +1,8 @@
-"""Pages of questions: each heading that asks, with what follows it, becomes a question and its answer."""
+"""Pages of questions: each heading that asks, with what follows it, becomes a question and its answer.
+
+A heading is a line with #, a line in bold, the title of a block (??? question "...", with its text indented) or of a
+<details>.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,20 @@ from core.data.shapes.left_out import Omission
 _HELD = 5_000  # paragraphs; a longer text is no page of questions
 _MIN_QUESTIONS = 3
 _MIN_SHARE = 0.5  # of the sections with text that ask
-_BOLD = 7  # the level of a line in bold, below the six of headings
+_BOLD, _BLOCK = 7, 8  # the levels of a line in bold, below the six of headings, and of a block with its text indented
+_SUMMARY = "######"  # how the title of a block in HTML is written, whose text ends with its tag
 # No pattern here tries a run of equal characters from each of its places: a line may have 16,000.
-_HEADING = re.compile(r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$")
+_HEADING = re.compile(
+    r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$|(?:\?\?\?\+?|!!!)\s+\w+\s+\"(?P<block>[^\"]+|.+)\"$"
+)
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
-_ASKS = re.compile(r"^(?>.*[?？])\W*$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
+_ASKS = re.compile(r"^(?>.*[?？])\W*(?:\([^()]*\)\W*)?$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
 _HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]{0,200}>((?:[^<]|<(?!/?h\d)){0,300})</h\1>", re.IGNORECASE)
+_DETAILS = re.compile(
+    r"(?:<details\b[^<>]{0,200}>\s*)?<(summary)\b[^<>]{0,200}>((?:[^<]|<(?!/?summary)){0,300})</summary>\n?"
+)
+_EMPTY = re.compile(r"<(span|a)\b[^<>]{0,200}></\1>\n?")  # a place that a link leads to
+_NUMBER = re.compile(r"Q\s?\d+\s*[—–:.)-]\s*(?=\S)")
 _TAG = re.compile(r"</?\w[^<>]{0,200}>")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
@@ -66,26 +78,30 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
     is_code = False
     for row in rows:
         sections[-1].text.append(row.joint or "")
-        text = _HTML_HEADING.sub(_as_markdown, row.value["text"])
-        for number, line in enumerate(text.split("\n")):
+        text = _DETAILS.sub(_as_markdown, _HTML_HEADING.sub(_as_markdown, _EMPTY.sub("", row.value["text"])))
+        for number, line in enumerate(text.replace("</details>", "\n</details>").split("\n")):
             is_code ^= bool(_FENCE.match(line))
-            match = None if is_code else _HEADING.match(line.strip())
-            level = len(match[1]) if match and match[1] else _BOLD
+            last, is_indented = sections[-1], line[:1].isspace() or not line
+            match = None if is_code or last.level == _BLOCK and is_indented else _HEADING.match(line.strip())
+            level = (len(match[1]) if match[1] else _BLOCK if match["block"] else _BOLD) if match else 0
             title = _title(match) if match else ""
-            is_part = sections[-1].asks and level > sections[-1].level
-            if match is None or is_part or (level == _BOLD and not _ASKS.search(title)):
-                sections[-1].text += ["\n" if number else "", line]
+            if line == "</details>" or match is None and last.level == _BLOCK and not is_indented and not is_code:
+                sections += [_TitledText(0, "", row.line)] if last.level in (len(_SUMMARY), _BLOCK) else []
+                sections[-1].text += [line] if any(map(str.isalnum, line)) and line != "</details>" else []
+            elif match is None or last.asks and level > last.level or level == _BOLD and not _ASKS.search(title):
+                last.text += ["\n" if number else "", line.removeprefix("    " if last.level == _BLOCK else "")]
             else:
                 sections.append(_TitledText(level, title, row.line))
     return sections
 
 
 def _as_markdown(heading: re.Match[str]) -> str:
-    """Return a heading in HTML as one in Markdown, without tags inside."""
-    return f"{'#' * int(heading[1])} {' '.join(_TAG.sub('', heading[2]).split())}"
+    """Return a heading in HTML, or the title of a block, as a heading in Markdown, without tags inside."""
+    title = " ".join(_TAG.sub("", heading[2]).split())
+    return f"\n{_SUMMARY} {title}\n" if heading[1] == "summary" else f"{'#' * int(heading[1])} {title}"
 
 
 def _title(heading: re.Match[str]) -> str:
     """Return the words of a heading, without the marks and the anchor that may follow them."""
-    words = heading["bold"] or _ANCHOR.sub("", heading[2]).rstrip().rstrip("#").rstrip()
-    return words.strip(" *_")
+    words = heading["bold"] or heading["block"] or _ANCHOR.sub("", heading[2]).rstrip().rstrip("#").rstrip()
+    return _NUMBER.sub("", words.strip(" *_"), count=1)

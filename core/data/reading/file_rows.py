@@ -136,6 +136,7 @@ class Source:
         default_factory=dict
     )  # names of a chat's people by their ids, if another file has them
     requests: Mapping[str, JsonObject] = field(default_factory=dict)  # of a batch's results: the requests by their ids
+    beside: tuple[str, ...] = ()  # of code in a folder: the files of data there
     # The files that it is read from, each with its core.files.stamp before it was read.
     stamps: tuple[tuple[Path, tuple[int, ...]], ...] = ()
     label_names: LabelNames = NO_NAMES  # of classes, where a description of the data has them

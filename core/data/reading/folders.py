@@ -23,16 +23,18 @@ from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Readable, Source
 from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
 from core.data.reading.suffixes import CODE, DOCUMENTATION_SUFFIXES, DOCUMENTS, SUFFIXES, data_suffix
+from core.data.reading.yaml_rows import is_dataset
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
 
 MAX_FILES = 5_000
 _MAX_NAMED = 10
+_TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".ods")
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
+    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|mkdocs|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
     r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )
@@ -120,6 +122,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     line_files.refuse_side_by_side(path.name, parts)
     line_files.refuse_classes(path.name, data_parts)
     own_code, others_code = _code_parts(parts, data_parts)
+    beside = tuple(part.name for part in parts if own_code and _is_data_beside(part, limits))
     # Only a source folder is trained on its code; elsewhere code is no data, unless there is nothing else.
     data_parts = own_code or [part for part in data_parts if not source_code.is_code(part.name)] or data_parts
     read: list[Source] = []
@@ -129,7 +132,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
         try:
             if part.flaw:
                 raise DataError(part.flaw, file=part.name)
-            read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
+            read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name), beside=beside))
             unpacked += getattr(read[-1].path, "unpacked", 0)
         except DataError as error:
             refused.append(error)
@@ -145,7 +148,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     others = [part.name for part in parts if part.name not in used]
     notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
-        about_code = source_code.note([str(source.path.name) for source in read], others_code)
+        about_code = source_code.note([str(source.path.name) for source in read], others_code, beside)
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
     names_and_hashes = "".join(f"{source.path.name}\0{source.sha256}\0" for source in read)
     digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
@@ -158,17 +161,9 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     chats = {source.chat for source in read}
     same_chat = chats.pop() if len(chats) == 1 else ""
     return Source(
-        path,
-        "zip",
-        size,
-        digest,
-        read[0].encoding,
-        notes=notes,
-        chat=same_chat,
-        choices=choices,
-        parts=tuple(read),
-        stored_as="zip",
-    )
+        path, "zip", size, digest, read[0].encoding,
+        notes=notes, chat=same_chat, choices=choices, parts=tuple(read), stored_as="zip",
+    )  # fmt: skip
 
 
 def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
@@ -193,6 +188,13 @@ def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part]
     reasons = [source_code.reason_against(part) for part in code]
     own = [part for part, why in zip(code, reasons, strict=True) if not why]
     return own, Counter(why for why in reasons if why)
+
+
+def _is_data_beside(part: Part, limits: Limits) -> bool:
+    """Return True for a table, or a list of objects in YAML, that is no part of the tests of a source folder."""
+    if part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ()):
+        return False
+    return data_suffix(part.name) in _TABLES or part.suffix in (".yml", ".yaml") and is_dataset(part, limits)
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:

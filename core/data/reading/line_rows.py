@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice, pairwise, takewhile
 from typing import Literal, TypeVar
 
@@ -122,14 +123,11 @@ def separator_of(lines: Sequence[str]) -> str:
     if len(filled) < _MIN_CARDS:
         return ""
 
-    def is_card(line: str) -> bool:
+    def is_card(line: str, separator: str) -> bool:
         term, _, definition = line.partition(separator)
         return 0 < len(term.strip()) <= _LONGEST_TERM and bool(definition.strip())
 
-    fitting = []
-    for separator in _SEPARATORS:
-        if _mostly(filled, is_card):
-            fitting.append(separator)
+    fitting = [each for each in _SEPARATORS if _mostly(filled, partial(is_card, separator=each))]
     return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default="")
 
 

@@ -13,6 +13,7 @@ from core.data.reading.table_rows import MAX_CHARACTERS, Paragraph
 from core.data.shapes.left_out import Omission
 from core.messages import Message, msg
 
+_MAX_NAMED = 10  # files of data
 _HEAD = 4_096  # characters in which a generated file says so, and a licence stands
 _LONGEST_LINE = 1_000  # characters of a line on average: no person writes such code
 _VENDORED = ("node_modules", "vendor", "vendors", "third_party", "thirdparty", "dist", "build", "target", "__pycache__",
@@ -50,11 +51,13 @@ def reason_against(file: Readable) -> str:
     return "generated" if comment and _GENERATED.search(comment[0]) else ""
 
 
-def note(names: Sequence[str], left_out: Counter[str]) -> list[Message]:
-    """Return notes on the languages of the files that are read, and on the number left out for each reason."""
+def note(names: Sequence[str], left_out: Counter[str], beside: Sequence[str] = ()) -> list[Message]:
+    """Return notes on the languages of the files that are read, on the files of data beside them, and on the number
+    left out for each reason."""
     languages = Counter(CODE[PurePosixPath(name).suffix.lower()] for name in names)
     counted = [msg("data.counted", name=name, count=count) for name, count in languages.most_common()]
-    notes = [msg("data.note_code", languages=counted)]
+    about_data = [msg("data.note_code_beside_data", files=[*beside[:_MAX_NAMED]])] if beside else []
+    notes = [msg("data.note_code", languages=counted), *about_data]
     others = [msg("data.counted", name=msg(f"data.code_{why}"), count=count) for why, count in sorted(left_out.items())]
     return [*notes, msg("data.note_code_left_out", kinds=others)] if others else notes
 

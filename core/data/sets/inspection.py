@@ -221,14 +221,16 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
     return [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in roles.items()]
 
 
+_DOUBTS = ("data.no_prose", "data.two_ways", "data.note_code_beside_data")
+
+
 def undecided(report: DataReport) -> DataError:
     """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from; or
     of lines that are no running text."""
     # A note on one file of several has another inside.
-    if len(report.readings) == 1 and (
-        notes := [n for n in report.notes if any(k in n.model_dump_json() for k in ("data.no_prose", "data.two_ways"))]
-    ):
-        return DataError("data.which_text", why=notes[-1], column=next(iter(report.readings[0])))
+    doubts = [n for n in report.notes if any(key in n.model_dump_json() for key in _DOUBTS)]
+    if len(report.readings) == 1 and doubts:
+        return DataError("data.which_text", why=doubts[-1], column=next(iter(report.readings[0])))
     columns = [name for roles in report.readings for name, role in roles.items() if role == "answer"]
     return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
 

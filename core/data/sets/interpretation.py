@@ -249,10 +249,10 @@ def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
 
 def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
     """Return meaning, or, where the texts are no running text, the same as a question to a person, with a note why.
-    Code and known shapes of lines are not doubted."""
+    Known shapes of lines are not doubted, and code only beside files of data."""
     source, decision = meaning.source, meaning.decision
     if source.kind == "code" or source.lines:
-        return meaning
+        return replace(meaning, decision=Decision(({"text": "text"},), "none")) if source.beside else meaning
     is_named = decision.evidence == "names" and source.kind != "txt"  # or a document, with headings and lists
     is_document = is_named or source.kind in DOCUMENTS or source.path.suffix.lower() in MARKDOWN
     names = COLUMNS["text"]["text"]
@@ -368,6 +368,5 @@ def _noted_as_pairs(source: Source, row: Row) -> Source:
 
 
 def _no_rows_error(source: Source, problem: Problem | None) -> DataError:
-    if problem is None:
-        return DataError("data.no_rows", file=source.path.name)
-    return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)
+    about = {"problem": problem.sentence} if problem else {}
+    return DataError("data.no_good_rows" if problem else "data.no_rows", file=source.path.name, **about)

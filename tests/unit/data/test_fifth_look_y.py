@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from core.data.reading.file_rows import Problem, Row
+from core.data.reading.reader import read_rows
 from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
 
@@ -49,3 +51,42 @@ def test_the_list_with_texts_is_looked_at_before_there_is_none(tmp_path: Path) -
     error = refused(tmp_path, "map.json", value)
     assert error.message.key == "data.nested"
     assert error.message.params["texts"] == ["pages[].list[].parameters[]"]
+
+
+def test_code_beside_data_is_a_question(tmp_path: Path) -> None:
+    """Seen: of a chatbot, its Python alone was trained, and its dialogues "not read"."""
+    for name in ("actions.py", "run.py", "bot.py"):
+        (tmp_path / name).write_text("def run():\n    return 1\n", "utf-8")
+    (tmp_path / "mkdocs.yml").write_text("nav:\n- Home: index.md\n- Plans of ours: plans.md\n", "utf-8")
+    assert not inspect_file(tmp_path).undecided
+    said = "".join(f"- intent: i{n}\n  examples: |\n    - I want to fly to {n}\n" for n in range(4))
+    (tmp_path / "nlu.yml").write_text(f"nlu:\n{said}", "utf-8")
+    report = inspect_file(tmp_path)
+    assert report.undecided
+    assert [note.params["files"] for note in report.notes if note.key == "data.note_code_beside_data"] == [["nlu.yml"]]
+
+
+FAQ = {
+    "blocks": '<a id="q{n}"></a>\n??? question "Q{n} — How do I open door {n}?"\n    Turn it.\n\n    Then push.\n',
+    "details": "<details>\n<summary><b>How do I open door {n}?</b></summary>\n\nTurn it.\n\nThen push.\n</details>\n",
+    "bold": "**How do I open door {n}?**\n\nTurn it.\n\nThen push.\n",
+}
+
+
+@pytest.mark.parametrize("kind", FAQ)
+def test_blocks_whose_titles_ask_are_questions(kind: str, tmp_path: Path) -> None:
+    page = "# Doors\n\nRead this.\n\n" + "\n".join(FAQ[kind].replace("{n}", str(n)) for n in range(4)) + "\n## End\n"
+    (tmp_path / "faq.md").write_text(page, "utf-8")
+    rows = [(row["question"], row["answer"]) for row in map(_values, read_rows(tmp_path / "faq.md"))]
+    assert rows == [(f"How do I open door {n}?", "Turn it.\n\nThen push.") for n in range(4)]
+
+
+def test_text_after_a_block_is_no_part_of_its_answer(tmp_path: Path) -> None:
+    blocks = "\n".join(f'??? faq "Why {n}?"\n    So.\n\nOther words.\n' for n in range(4))
+    (tmp_path / "faq.md").write_text(blocks, "utf-8")
+    assert [_values(row)["answer"] for row in read_rows(tmp_path / "faq.md")] == ["So."] * 4
+
+
+def _values(row: Row | Problem) -> dict[str, Any]:
+    assert isinstance(row, Row)
+    return row.values
