@@ -34,7 +34,7 @@ _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|mkdocs|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
+    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|mkdocs|pyproject|cargo|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
     r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )
@@ -148,7 +148,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     others = [part.name for part in parts if part.name not in used]
     notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
-        about_code = source_code.note([str(source.path.name) for source in read], others_code, beside)
+        about_code = source_code.note([str(source.path.name) for source in read], others_code, beside[:_MAX_NAMED])
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
     names_and_hashes = "".join(f"{source.path.name}\0{source.sha256}\0" for source in read)
     digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
@@ -192,9 +192,10 @@ def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part]
 
 def _is_data_beside(part: Part, limits: Limits) -> bool:
     """Return True for a table, or a list of objects in YAML, that is no part of the tests of a source folder."""
-    if part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ()):
-        return False
-    return data_suffix(part.name) in _TABLES or part.suffix in (".yml", ".yaml") and is_dataset(part, limits)
+    return (
+        not (part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ()))
+        and (part.suffix in _TABLES or SUFFIXES.get(part.suffix) in ("yaml", "toml") and is_dataset(part, limits))
+    )  # fmt: skip
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:

@@ -174,23 +174,22 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
     lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
     pairs = next((key for key in lists if _is_pair(value[key][0])), "")
     if lists and not pairs and lists[0].lower() not in _NO_ROWS and not _has_text(value[lists[0]], 1):
-        return next((key for key in value if isinstance(value[key], list) and _has_text(value[key], MIN_WORDS)), "")
+        lists = [key for key in value if isinstance(value[key], list) and dict in map(type, value[key])]
+        return next((key for key in lists if _has_text(value[key], MIN_WORDS)), "")
     return pairs if pairs and (pairs != lists[0] or _holds_talk(value[pairs][0])) else ""
 
 
 def _has_text(items: list[Any], words: int) -> bool:
-    """Return True if one of the first objects in a list holds a text of so many words, however deep."""
-    objects = [item for item in items[:_LOOKED_AT] if isinstance(item, dict)]
-    return any(len(words_of(text)) >= words for item in objects for _, text in texts_in(item))
+    """Return True if one of the first items of a list holds a text of so many words, however deep."""
+    return any(len(words_of(text)) >= words for item in items[:_LOOKED_AT] for _, text in texts_in({"": item}))
 
 
 def _are_columns(value: dict[str, Any]) -> bool:
     """Return True for lists of one length beside each other that are columns: some hold objects, and some do not."""
     lists = {name: part for name, part in value.items() if isinstance(part, list) and part}
     is_other = any(split_of(name) or name.lower() in _WRAPPERS | _NO_ROWS | _TURNS for name in lists)
-    is_mixed = len({isinstance(part[0], dict) for part in lists.values()}) == 2
-    is_long = all(len(part) >= _MIN_ROWS for part in lists.values())
-    return is_mixed and not is_other and is_long and len({*map(len, lists.values())}) == 1
+    lengths, kinds = {*map(len, lists.values())}, {isinstance(part[0], dict) for part in lists.values()}
+    return not is_other and len(kinds) == 2 and len(lengths) == 1 and min(lengths) >= _MIN_ROWS
 
 
 def _are_alike(value: dict[str, Any]) -> bool:
@@ -240,8 +239,8 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
-        alone = {name for name, value in fields.items() if has_value(value) and not isinstance(value, list)}
-        yield from (Omission("beside", name) for name in fields if name in alone and _are_columns(fields))
+        alone = fields if _are_columns(fields) else {}
+        yield from (Omission("beside", n) for n, value in alone.items() if has_value(value) and type(value) is not list)
         objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
         rows = (one for row in objects for one in rows_in_object(row))
         for number, one in enumerate(rows, 1):
@@ -326,15 +325,15 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     if not _are_columns(value) and (len(lists) < len(value) or len({*map(len, lists.values())}) > 1):
         return None
     rows = [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
-    asked = [name for name in lists if all(_is_talk(row[name]) and _field(row[name][-1]) == "user" for row in rows)]
-    replies = [name for name in lists if all(_field(row[name], "content") for row in rows)]
-    if len(asked) != 1 or len(replies) != 1:
+    # Turns up to a question, and a reply to them.
+    asked = [name for name in lists if all(_is_talk(row[name]) and isinstance(row[name][-1], dict) for row in rows)]
+    asked = [name for name in asked if all(row[name][-1].get("role") == "user" for row in rows)]
+    replies = [name for name in lists if all(isinstance(row[name], dict) and row[name].get("content") for row in rows)]
+    pairs = [(asking, reply) for asking in asked for reply in replies]
+    if len(pairs) != 1:
         return rows
     return [
-        row | {"messages": [*row[asked[0]], row[replies[0]] | {"role": "assistant"}], asked[0]: None, replies[0]: None}
+        row | {"messages": [*row[asking], row[reply] | {"role": "assistant"}], asking: None, reply: None}
         for row in rows
+        for asking, reply in pairs
     ]
-
-
-def _field(turn: object, name: str = "role") -> object:
-    return turn.get(name) if isinstance(turn, dict) else None

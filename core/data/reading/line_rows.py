@@ -131,16 +131,6 @@ def separator_of(lines: Sequence[str]) -> str:
     return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default="")
 
 
-def is_quoted(lines: Sequence[str]) -> bool:
-    """Return False for a table by tabs in which a quotation mark is a character like any other, as quoting would give
-    rows of different widths."""
-    try:
-        widths = {len(record) for record in csv.reader((f"{line}\n" for line in lines), delimiter="\t", strict=True)}
-    except csv.Error:
-        return False
-    return len(widths - {0}) == 1
-
-
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows of a text by the shape of its lines (Source.lines), with problems and omissions."""
     readers = {"clippings": _highlights, "quiz": _quiz_rows, "numbered": _dialogues, "times": _spoken}

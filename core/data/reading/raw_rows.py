@@ -23,7 +23,7 @@ from core.data.shapes.unfolded import unfolded
 READERS: dict[str, Callable[[Source, Limits], Items]] = {
     "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows,
     "sqlite": database_rows,
-    "txt": txt_rows, "yaml": yaml_rows, "ipynb": notebook_rows, "code": code_rows,
+    "txt": txt_rows, "yaml": yaml_rows, "toml": yaml_rows, "ipynb": notebook_rows, "code": code_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
 }  # fmt: skip
 

@@ -23,10 +23,11 @@ from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.compressed import Unpacked, unpacked
 from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, RawRow, Readable, Source
 from core.data.reading.suffixes import CODE, COMPRESSED, DOCUMENTS, MARKDOWN, SPREADSHEETS, SUFFIXES, FileKind
-from core.data.reading.table_rows import ANKI, csv_rows
+from core.data.reading.table_rows import ANKI, csv_rows, rows_as_wide
 from core.data.shapes import header, turn_markers
 from core.errors import DataError
 from core.messages import Message, msg
+from core.progress import go_on
 from core.values import MIB
 
 _HEAD = 64 << 10
@@ -64,6 +65,7 @@ _QUIZ = {
 }
 _QUIZ_HEAD = 16 << 10
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_JSON = re.compile(r"\{|(?:\[\s*)+(?:$|[\]{\"'\d-]|(?:true|false|null|NaN)\b)")  # not [section] of another format
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
 
@@ -182,6 +184,8 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
         return replace(source, notes=(*notes, *source_code.note([path.name], Counter())))
     if kind == "csv":
         source = replace(source, delimiter=source.delimiter or _delimiter(path, encoding))
+        if source.delimiter == "\t" and any(b'"' in chunk for chunk in encodings.chunks(path, go_on)):
+            source = replace(source, quoted=rows_as_wide(source, limits, True) >= rows_as_wide(source, limits, False))
         if source.delimiter != ",":
             name = msg(f"data.delimiter_{_DELIMITERS.index(source.delimiter or ',')}")
             notes.append(msg("data.note_delimiter", delimiter=name))
@@ -207,7 +211,7 @@ def _with_lines(source: Source) -> Source:
     if shape == "conll":
         raise DataError("data.is_conll", file=source.path.name)
     if shape == "table":
-        return replace(source, kind="csv", delimiter="\t", quoted=line_rows.is_quoted(lines))
+        return replace(source, kind="csv", delimiter="\t")
     return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")
 
 
@@ -359,7 +363,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     first = lines[0] if lines else ""
     if by_suffix == "html" or first.startswith("WEBVTT") or any(_TIMES.match(line) for line in lines[:3]):
         return "html" if by_suffix == "html" else "srt"
-    if by_suffix in ("yaml", "ipynb", "code"):
+    if by_suffix in ("yaml", "toml", "ipynb", "code"):
         return by_suffix
     if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
@@ -375,7 +379,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         and not first.startswith("[")
     ):
         return "jsonl"
-    if not first.startswith(("[", "{")):
+    if not first.startswith(("[", "{")) or by_suffix is None and not _JSON.match(first):
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
         if by_suffix is None:
             _refuse_tags(path, encoding)
@@ -415,18 +419,16 @@ def _delimiter(path: Readable, encoding: str) -> str:
     # The last record may be cut off.
     if len(sample) == _HEAD:
         sample = sample[: sample.rfind("\n") + 1] or sample
-    best, best_score = ",", 0.0
-    for delimiter in _DELIMITERS:
-        try:
-            widths = [
-                len(record) for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if record
-            ]
-        except csv.Error:
-            continue
-        if widths and widths[0] > 1:
-            equal = sum(width == widths[0] for width in widths) / len(widths)
-            # Among equals, the one with the most columns.
-            score = equal + widths[0] / 1000
-            if score > best_score:
-                best, best_score = delimiter, score
-    return best
+    return max(_DELIMITERS, key=partial(_fit, sample))
+
+
+def _fit(sample: str, delimiter: str) -> float:
+    """Return how well a delimiter splits records into columns: the share of those as wide as the first, among equals
+    more for more columns; 0 for one column."""
+    try:
+        records = [*csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)]
+    except csv.Error:
+        return 0.0
+    widths = [len(record) for record in records if record]
+    is_one = not widths or widths[0] < 2
+    return 0.0 if is_one else sum(width == widths[0] for width in widths) / len(widths) + widths[0] / 1000

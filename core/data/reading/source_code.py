@@ -13,7 +13,6 @@ from core.data.reading.table_rows import MAX_CHARACTERS, Paragraph
 from core.data.shapes.left_out import Omission
 from core.messages import Message, msg
 
-_MAX_NAMED = 10  # files of data
 _HEAD = 4_096  # characters in which a generated file says so, and a licence stands
 _LONGEST_LINE = 1_000  # characters of a line on average: no person writes such code
 _VENDORED = ("node_modules", "vendor", "vendors", "third_party", "thirdparty", "dist", "build", "target", "__pycache__",
@@ -56,8 +55,8 @@ def note(names: Sequence[str], left_out: Counter[str], beside: Sequence[str] = (
     left out for each reason."""
     languages = Counter(CODE[PurePosixPath(name).suffix.lower()] for name in names)
     counted = [msg("data.counted", name=name, count=count) for name, count in languages.most_common()]
-    about_data = [msg("data.note_code_beside_data", files=[*beside[:_MAX_NAMED]])] if beside else []
-    notes = [msg("data.note_code", languages=counted), *about_data]
+    notes = [msg("data.note_code", languages=counted)]
+    notes += [msg("data.note_code_beside_data", files=[*beside])] if beside else []
     others = [msg("data.counted", name=msg(f"data.code_{why}"), count=count) for why, count in sorted(left_out.items())]
     return [*notes, msg("data.note_code_left_out", kinds=others)] if others else notes
 

@@ -24,6 +24,7 @@ FileKind = Literal[
     "html",
     "srt",
     "yaml",
+    "toml",
     "ipynb",
     "code",
 ]
@@ -32,7 +33,7 @@ SUFFIXES: dict[str, FileKind] = {
     ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
     ".epub": "epub", ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
-    ".yaml": "yaml", ".yml": "yaml", ".ipynb": "ipynb", ".log": "txt",
+    ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ipynb": "ipynb", ".log": "txt",
 }  # fmt: skip
 MARKDOWN = (".md", ".markdown", ".mdown", ".mkd")
 SUFFIXES |= dict.fromkeys(MARKDOWN, "txt")
@@ -51,7 +52,7 @@ SUFFIXES |= dict.fromkeys(CODE, "code")
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
-DOCUMENTATION_SUFFIXES = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml"} | {
+DOCUMENTATION_SUFFIXES = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml", ".toml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")
 }
 

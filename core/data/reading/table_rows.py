@@ -166,6 +166,15 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
         raise DataError("data.only_whitespace", file=source.path.name)
 
 
+def rows_as_wide(source: Source, limits: Limits, quoted: bool) -> int:
+    """Return how many rows of a table have as many columns as the first one, of two or more. quoted: False if a
+    quotation mark is a letter like any other."""
+    with source.path.open(encoding=source.encoding, errors="replace") as file:
+        records = _CsvLines(file, limits.row_bytes).records(source.delimiter, quoted)
+        widths = [len(record) for _, record in records if isinstance(record, list)]
+    return widths.count(max(2, *widths[:1]))
+
+
 def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Limits) -> Problem:
     """Return the problem of a record that cannot be read: a quote that never closes (and the lines it takes in), its
     size, or a stray quote."""

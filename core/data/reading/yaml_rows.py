@@ -1,4 +1,4 @@
-"""Reads rows from YAML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
+"""Reads rows from YAML and TOML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
 
 A file takes some thirty times its size in memory, so it may have at most MAX_BYTES. An alias, which can stand for a
 thousand others, is refused before anything is built; only plain values are built.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -47,8 +48,8 @@ _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "fal
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
-    """Yield the rows of the list in a YAML file, which may be the value of a key; other keys are omissions. Raises
-    DataError without a filled list."""
+    """Yield the rows of the list in a YAML or TOML file, which may be the value of a key; other keys are omissions.
+    Raises DataError without a filled list."""
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
@@ -81,8 +82,8 @@ def _in_both_ways(texts: Sequence[str], columns: Mapping[str, object], in_turn: 
 
 
 def is_dataset(file: Readable, limits: Limits) -> bool:
-    """Return True if a YAML file holds a list of objects or lists, also below a key, and is no recipe; False for an
-    unreadable one."""
+    """Return True if a YAML or TOML file holds a list of objects or lists, also below a key, and is no recipe; False
+    for an unreadable one."""
     try:
         value = _load(file, "utf-8-sig", limits)
     except (DataError, OSError, UnicodeDecodeError):
@@ -145,11 +146,15 @@ def _load(file: Readable, encoding: str, limits: Limits) -> Any:
     if len(text) > MAX_BYTES:
         raise DataError("data.yaml_too_large", file=file.name, limit_mib=MAX_BYTES // MIB)
     try:
-        _check(file, text, limits)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
+        if file.suffix.lower() != ".toml":
+            _check(file, text, limits)
+        # The loader makes plain values alone.
+        value = tomllib.loads(text) if file.suffix.lower() == ".toml" else yaml.load(text, Loader=_Loader)  # noqa: S506
         # By way of JSON, so that only its types are left.
         return _with_flags(json.loads(json.dumps(value, default=str)))
     except (*YAML_ERRORS, TypeError) as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise DataError("data.broken_toml", file=file.name, reason=str(error)) from None
         mark = getattr(error, "problem_mark", None)
         raise DataError("data.broken_yaml", file=file.name, line=mark.line + 1 if mark else 1) from None
 

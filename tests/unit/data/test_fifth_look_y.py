@@ -87,6 +87,24 @@ def test_text_after_a_block_is_no_part_of_its_answer(tmp_path: Path) -> None:
     assert [_values(row)["answer"] for row in read_rows(tmp_path / "faq.md")] == ["So."] * 4
 
 
+def test_toml_is_read_and_no_section_is_json(tmp_path: Path) -> None:
+    """Seen: valid TOML "is broken at row 1: expected a value", as it begins with [."""
+    report = read(tmp_path, "faq.toml", '[[faq]]\n"question" = "Where is it?"\n"answer" = "Here."\n' * 3)
+    assert (report.format, report.kind, report.good_rows) == ("question_answer", "toml", 3)
+    assert refused(tmp_path, "bad.toml", "[[faq]]\nquestion = Where\n").message.key == "data.broken_toml"
+    assert refused(tmp_path, "a.ini", "[section]\nkey = 1\n").message.key == "data.unknown_kind"
+    assert refused(tmp_path, "b.dat", "[[{]]\n").message.key == "data.broken_json_file"
+
+
+def test_a_stray_quote_swallows_no_rows(tmp_path: Path) -> None:
+    """Seen: 1,933 of 4,799 rows in one cell, as the quote stood after the lines that were looked at."""
+    rows = [f"Question {n}?\tAnswer {n}." for n in range(400)]
+    rows[350] = '"Question?\tAn answer.'
+    assert read(tmp_path, "a.tsv", "\n".join(["question\tanswer", *rows])).good_rows == 400
+    quoted = "\n".join(["question\tanswer", *(f'Question {n}?\t"Two\nlines {n}."' for n in range(9))])
+    assert read(tmp_path, "b.tsv", quoted).good_rows == 9
+
+
 def _values(row: Row | Problem) -> dict[str, Any]:
     assert isinstance(row, Row)
     return row.values
