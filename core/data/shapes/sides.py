@@ -48,6 +48,16 @@ _LABEL = frozenset(
 _CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
+# Names of columns by the code of a language (ISO 639), perhaps with a script or a country: sr, sr_lat, pt-BR.
+_LANGUAGE = re.compile(
+    r"(?:aa|ab|af|ak|am|an|ar|as|ay|az|ba|be|bg|bn|bo|br|bs|ca|ce|co|cs|cv|cy|da|de|dv|el|en|eo|es|et|eu|fa|fi|fo|fr|"
+    r"fy|ga|gd|gl|gn|gu|gv|ha|he|hi|hr|ht|hu|hy|ia|id|ig|io|is|it|iu|ja|jv|ka|kg|kk|km|kn|ko|ku|kv|kw|ky|la|lb|lg|li|"
+    r"ln|lo|lt|lv|mg|mi|mk|ml|mn|mr|ms|mt|my|nb|nd|ne|nl|nn|no|nv|ny|oc|om|or|os|pa|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|"
+    r"sd|se|sg|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|wa|"
+    r"wo|xh|yi|yo|za|zh|zu|deu|eng|fra|spa|ita|por|rus|jpn|kor|zho|ara|pol|nld|tur|ukr|csb|hsb|dsb|szl)"
+    r"(?:[_-][a-z]{2,4}){0,2}",
+    re.IGNORECASE,
+)
 _QUESTION_MARKS = ("?", "？", "؟")
 _CODE_BEGINS = re.compile(
     r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
@@ -98,7 +108,7 @@ def decide(rows: Sequence[Row]) -> Decision | None:
     """Return the readings of the rows; None if they have no column of text."""
     table = _Table(rows)
     # From what names say for sure to what only contents suggest.
-    kinds = (_lettered, _both_named, _one_named, _correction, _labelled, _unnamed)
+    kinds = (_lettered, _both_named, _translated, _one_named, _correction, _labelled, _unnamed)
     listed = Decision(LISTED, "none") if table.values.keys() == {*LISTED[0], *LISTED[1]} else None
     return listed or next((decision for decide_by in kinds if (decision := decide_by(table))), None)
 
@@ -131,8 +141,8 @@ def _about_longer(table: _Table) -> Decision | None:
     None without such a column."""
     question, answer = next(iter(table.named("question")), ""), next(iter(table.named("answer")), "")
     before = [*itertools.takewhile(lambda name: name not in (question, answer), table.texts)]
-    longer = [name for name in before if table.texts[name] >= max(_LONG_CONTEXT, 2 * table.texts.get(question, 0))]
-    longer = [name for name in longer if meaning_of(name) is None and not is_about(name)]
+    others = [name for name in before if meaning_of(name) is None and not is_about(name)]
+    longer = [name for name in others if table.texts[name] >= max(_LONG_CONTEXT, 2 * table.texts.get(question, 0))]
     if not (question and answer and longer):
         return None
     pair = _pair(question, answer)
@@ -142,12 +152,17 @@ def _about_longer(table: _Table) -> Decision | None:
 
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
     """Return the readings, for a person to choose, of rows whose format may train the wrong column: a label beside an
-    answer, or an answer beside a column that says if it is right. None for other rows."""
+    answer, or an answer beside a column that says if it is right. None for other rows. Raises DataError if the labels
+    only mark places in the text."""
     table = _Table(rows)
     if format == "question_answer" and table.marks(()):
         return _both_named(table)
     if format == "question_answer" and not table.named("context"):
         return _about_longer(table)
+    names = COLUMNS["text_label"]["label"]
+    labels = [each for row in rows for n, each in row.values.items() if str(n).lower() in names and has_value(each)]
+    if format == "text_label" and labels and all(map(are_spans, labels)):
+        raise DataError("data.every_row", problem=msg("data.only_spans", column=names[0]))
     answers = [name for name in table.named("answer") if name in table.texts and name not in table.of_annotation]
     text, label = (
         next((name for name in table.values if name.strip().lower() in COLUMNS["text_label"][column]), "")
@@ -399,6 +414,15 @@ def _both_named(table: _Table) -> Decision | None:
     if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):
         return _question_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])
     return Decision((readings[0],), "names") if len(readings) == 1 else _question_to_person(readings)
+
+
+def _translated(table: _Table) -> Decision | None:
+    """Return a question to the person for texts in columns that are named by languages: each may be the translation of
+    each other. None for fewer than two languages."""
+    sides = {name: words for name, words in table.texts.items() if _LANGUAGE.fullmatch(name.strip())}
+    names = [name for name, words in sides.items() if words >= MIN_WORDS or not is_about(name)]
+    pairs = [_pair(*pair) for pair in itertools.permutations(names, 2)]
+    return _question_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
 
 
 def _one_named(table: _Table) -> Decision | None:

@@ -96,6 +96,14 @@ def test_toml_is_read_and_no_section_is_json(tmp_path: Path) -> None:
     assert refused(tmp_path, "b.dat", "[[{]]\n").message.key == "data.broken_json_file"
 
 
+def test_columns_of_languages_go_both_ways(tmp_path: Path) -> None:
+    """Seen: no proposal for a dictionary with the columns ru, sr_lat, pos, gender, aspect, notes."""
+    lines = "\n".join(f"слово{n}\treč{n}\tadj\t-\tnote {n}" for n in range(9))
+    report = read(tmp_path, "a.tsv", f"ru\tsr_lat\tpos\tgender\tnotes\n{lines}\n")
+    assert offered(report) == [{"ru": "question", "sr_lat": "answer"}, {"sr_lat": "question", "ru": "answer"}]
+    assert report.undecided
+
+
 def test_a_stray_quote_swallows_no_rows(tmp_path: Path) -> None:
     """Seen: 1,933 of 4,799 rows in one cell, as the quote stood after the lines that were looked at."""
     rows = [f"Question {n}?\tAnswer {n}." for n in range(400)]
@@ -103,6 +111,18 @@ def test_a_stray_quote_swallows_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path, "a.tsv", "\n".join(["question\tanswer", *rows])).good_rows == 400
     quoted = "\n".join(["question\tanswer", *(f'Question {n}?\t"Two\nlines {n}."' for n in range(9))])
     assert read(tmp_path, "b.tsv", quoted).good_rows == 9
+
+
+def test_empty_lists_of_spans_are_no_empty_answers(tmp_path: Path) -> None:
+    rows = [{"text": f"Ann came in year {n}.", "label": [] if n else [[0, 3, "PER"]]} for n in range(9)]
+    assert "“label” marks places" in str(refused(tmp_path, "a.json", rows))
+
+
+def test_relations_between_spans_are_named(tmp_path: Path) -> None:
+    spans = [{"value": {"start": 0, "end": 3, "text": "Ann", "labels": ["PER"]}, "id": "a", "type": "labels"}]
+    related = [*spans, {"from_id": "a", "to_id": "a", "type": "relation", "labels": ["is"]}]
+    task = {"id": 1, "data": {"text": "Ann came."}, "annotations": [{"id": 1, "result": related}]}
+    assert "relations between them" in str(refused(tmp_path, "a.json", [task] * 3))
 
 
 def _values(row: Row | Problem) -> dict[str, Any]:
