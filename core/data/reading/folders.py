@@ -285,9 +285,8 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
     """Return the files without those of all rows whose lines the others have too, and a note on each. Their rows would
     be trained twice, the validation rows among them."""
     rest = [source for source in read if not is_of_all_rows(source.path.name)]
-    if len(rest) == len(read) or not any(each.validation for each in rest):
-        return read, []
-    if not any(is_for_training(each.path.name) for each in rest):
+    has_both = any(each.validation for each in rest) and any(is_for_training(each.path.name) for each in rest)
+    if len(rest) == len(read) or not has_both:
         return read, []
     lines = {line for source in rest if source.kind in ("jsonl", "csv", "txt") for line in _lines_of(source)}
     repeated = [

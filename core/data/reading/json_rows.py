@@ -174,8 +174,8 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
     lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
     pairs = next((key for key in lists if _is_pair(value[key][0])), "")
     if lists and not pairs and lists[0].lower() not in _NO_ROWS and not _has_text(value[lists[0]], 1):
-        lists = [key for key in value if isinstance(value[key], list) and dict in map(type, value[key])]
-        return next((key for key in lists if _has_text(value[key], MIN_WORDS)), "")
+        parts = {key: part for key, part in value.items() if isinstance(part, list) and dict in map(type, part)}
+        return next((key for key in parts if _has_text(parts[key], MIN_WORDS)), "")
     return pairs if pairs and (pairs != lists[0] or _holds_talk(value[pairs][0])) else ""
 
 
@@ -239,8 +239,6 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
-        alone = fields if _are_columns(fields) else {}
-        yield from (Omission("beside", n) for n, value in alone.items() if has_value(value) and type(value) is not list)
         objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
         rows = (one for row in objects for one in rows_in_object(row))
         for number, one in enumerate(rows, 1):
@@ -324,16 +322,15 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     lists = {name: column for name, column in value.items() if isinstance(column, list) and column}
     if not _are_columns(value) and (len(lists) < len(value) or len({*map(len, lists.values())}) > 1):
         return None
-    rows = [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+    # What stands beside the lists holds for every row.
+    rows = [value | dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
     # Turns up to a question, and a reply to them.
     asked = [name for name in lists if all(_is_talk(row[name]) and isinstance(row[name][-1], dict) for row in rows)]
     asked = [name for name in asked if all(row[name][-1].get("role") == "user" for row in rows)]
     replies = [name for name in lists if all(isinstance(row[name], dict) and row[name].get("content") for row in rows)]
-    pairs = [(asking, reply) for asking in asked for reply in replies]
-    if len(pairs) != 1:
+    if len(asked) != 1 or len(replies) != 1:
         return rows
+    (turns,), (reply,) = asked, replies
     return [
-        row | {"messages": [*row[asking], row[reply] | {"role": "assistant"}], asking: None, reply: None}
-        for row in rows
-        for asking, reply in pairs
+        row | {"messages": [*row[turns], row[reply] | {"role": "assistant"}], turns: None, reply: None} for row in rows
     ]

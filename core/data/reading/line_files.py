@@ -13,6 +13,7 @@ from core.data.reading import line_rows
 from core.data.reading.file_rows import Readable
 from core.data.reading.suffixes import SUFFIXES
 from core.data.shapes import prose
+from core.data.shapes.roles import LANGUAGE
 from core.errors import DataError
 from core.values import MIB
 
@@ -21,14 +22,17 @@ _CLASSES = re.compile(
     r"pos|neg|positive|negative|neutral|spam|ham|fake|real|true|false|toxic|clean|ai|human", re.IGNORECASE
 )
 
+# The end of a name that says which side a text is of: train.src beside train.trg, a.en.txt beside a.de.txt.
+_SIDE = re.compile(rf"(?<![^\W_])(?:src|source|trg|tgt|target|{LANGUAGE.pattern})(?=(?:\.txt)?$)", re.IGNORECASE)
+
 
 class SizedFile(Readable, Protocol):
     size: int
 
 
 def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
-    """Raise DataError with the names of a text and of a list of words, in one folder, that have as many lines. Large
-    files are not compared."""
+    """Raise DataError with the names of a text and of a list of words, or of the two sides of a translation, in one
+    folder, that have as many lines. Large files are not compared."""
     by_folder: defaultdict[PurePosixPath, list[SizedFile]] = defaultdict(list)
     for part in parts:
         if SUFFIXES.get(part.suffix.lower(), "txt") == "txt" and 0 < part.size <= _LARGEST:
@@ -38,8 +42,10 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
         for one, other in combinations(group, 2):
             if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
-            if _is_list(one) or _is_list(other):
-                raise DataError("data.side_by_side", file=name, files=[one.name, other.name], lines=lengths[one.name])
+            are_sides = _SIDE.sub("", one.name) == _SIDE.sub("", other.name)
+            if are_sides or _is_list(one) or _is_list(other):
+                key = "data.line_pairs" if are_sides else "data.side_by_side"
+                raise DataError(key, file=name, files=[one.name, other.name], lines=lengths[one.name])
 
 
 def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:

@@ -24,7 +24,7 @@ from core.data.reading.compressed import Unpacked, unpacked
 from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, RawRow, Readable, Source
 from core.data.reading.suffixes import CODE, COMPRESSED, DOCUMENTS, MARKDOWN, SPREADSHEETS, SUFFIXES, FileKind
 from core.data.reading.table_rows import ANKI, csv_rows, rows_as_wide
-from core.data.shapes import header, turn_markers
+from core.data.shapes import header, prose, turn_markers
 from core.errors import DataError
 from core.messages import Message, msg
 from core.progress import go_on
@@ -383,8 +383,14 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
         if by_suffix is None:
             _refuse_tags(path, encoding)
+            why = prose.doubt(line_rows.first_lines(path, encoding))
+            advice = msg("data.if_lines", why=why) if why else msg("data.if_plain_text")
             raise DataError(
-                "data.unknown_kind", file=path.name, start=start, suffixes=sorted(SUFFIXES.keys() - CODE.keys())
+                "data.unknown_kind",
+                file=path.name,
+                start=start,
+                suffixes=sorted(SUFFIXES.keys() - CODE.keys()),
+                advice=advice,
             )
         if by_suffix in ("parquet", "arrow"):
             raise DataError("data.not_parquet", file=path.name, suffix=path.suffix.lower(), start=start)
@@ -419,7 +425,7 @@ def _delimiter(path: Readable, encoding: str) -> str:
     # The last record may be cut off.
     if len(sample) == _HEAD:
         sample = sample[: sample.rfind("\n") + 1] or sample
-    return max(_DELIMITERS, key=partial(_fit, sample))
+    return max(_DELIMITERS, key=partial(_fit, re.sub(r"\A(?:#(?:[#! ]|\w+=).*\n)+", "", sample) or sample))
 
 
 def _fit(sample: str, delimiter: str) -> float:

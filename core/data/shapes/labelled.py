@@ -199,8 +199,12 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
         if text is not None and len(annotations) < len(values.peek(results_key)):
             raise Flaw("data.was_skipped")
         if any(isinstance(result.get("value"), dict) and "start" in result["value"] for result in results):
-            kind = "relations" if any(result.get("type") == "relation" for result in results) else "spans"
-            raise Flaw(f"data.only_{kind}", column=results_key)
+            raise Flaw(
+                "data.only_relations"
+                if any(result.get("type") == "relation" for result in results)
+                else "data.only_spans",
+                column=results_key,
+            )
         if any(isinstance(result.get("value"), dict) and {"x", "y"} <= result["value"].keys() for result in results):
             raise Flaw("data.media_labels", fields=[f"data.{name}" for name in strings if name not in texts])
         return None

@@ -20,6 +20,11 @@ _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
 _BETWEEN = re.compile(r"\s#\s|[\\|\t]|[-=]>|::|\+{2,3}")
+# of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
+_CODE = re.compile(
+    r"\.\w{1,5}:\d|::|\[\[|\]\]|<<|>>|</|[^\W_]_\w|[{}]$|\);$|^[{}<@$\[(;]|[^\W\d]\([^()]*\)$|==|\w =|"
+    r"^[^\W\d][\w ]{0,40}:$|^\"\w+\":|^(?:scene|label|define|show|play|jump|image|goto) "
+)
 _FEW_WORDS, _FEW_CHARACTERS = 4, 12  # the second for languages without spaces
 _SPACELESS = re.compile(r"[\u2e80-\u9fff\u0e00-\u0e7f]")
 _ENDS = (*'.!?…。！？”",，;:；：؟।॥',)
@@ -62,7 +67,8 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     marks = Counter(line[0] for line in lines if not line[0].isalnum()).most_common(1)
     if share(odd.total()) >= 0.5 or marks and share(marks[0][1]) >= 0.9:
         return msg("data.lines_begin", signs=[sign for sign, _ in odd.most_common(_SHOWN) or marks])
-    return None
+    codes = [line for line in lines if _CODE.search(line)]
+    return msg("data.lines_of_code", example=codes[0][:40]) if share(len(codes)) >= 0.3 else None
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from core.data.shapes.cells import are_scores, are_spans
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import number_of
-from core.data.shapes.roles import Role, Roles, is_about, is_worse, meaning_of, words_of
+from core.data.shapes.roles import LANGUAGE, Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.messages import msg
@@ -48,16 +48,6 @@ _LABEL = frozenset(
 _CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
-# Names of columns by the code of a language (ISO 639), perhaps with a script or a country: sr, sr_lat, pt-BR.
-_LANGUAGE = re.compile(
-    r"(?:aa|ab|af|ak|am|an|ar|as|ay|az|ba|be|bg|bn|bo|br|bs|ca|ce|co|cs|cv|cy|da|de|dv|el|en|eo|es|et|eu|fa|fi|fo|fr|"
-    r"fy|ga|gd|gl|gn|gu|gv|ha|he|hi|hr|ht|hu|hy|ia|id|ig|io|is|it|iu|ja|jv|ka|kg|kk|km|kn|ko|ku|kv|kw|ky|la|lb|lg|li|"
-    r"ln|lo|lt|lv|mg|mi|mk|ml|mn|mr|ms|mt|my|nb|nd|ne|nl|nn|no|nv|ny|oc|om|or|os|pa|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|"
-    r"sd|se|sg|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|wa|"
-    r"wo|xh|yi|yo|za|zh|zu|deu|eng|fra|spa|ita|por|rus|jpn|kor|zho|ara|pol|nld|tur|ukr|csb|hsb|dsb|szl)"
-    r"(?:[_-][a-z]{2,4}){0,2}",
-    re.IGNORECASE,
-)
 _QUESTION_MARKS = ("?", "？", "؟")
 _CODE_BEGINS = re.compile(
     r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
@@ -159,10 +149,14 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
         return _both_named(table)
     if format == "question_answer" and not table.named("context"):
         return _about_longer(table)
-    names = COLUMNS["text_label"]["label"]
-    labels = [each for row in rows for n, each in row.values.items() if str(n).lower() in names and has_value(each)]
+    labels = [
+        cell
+        for row in rows
+        for name, cell in row.values.items()
+        if str(name).lower() in COLUMNS["text_label"]["label"] and has_value(cell)
+    ]
     if format == "text_label" and labels and all(map(are_spans, labels)):
-        raise DataError("data.every_row", problem=msg("data.only_spans", column=names[0]))
+        raise DataError("data.every_row", problem=msg("data.only_spans", column="label"))
     answers = [name for name in table.named("answer") if name in table.texts and name not in table.of_annotation]
     text, label = (
         next((name for name in table.values if name.strip().lower() in COLUMNS["text_label"][column]), "")
@@ -419,8 +413,11 @@ def _both_named(table: _Table) -> Decision | None:
 def _translated(table: _Table) -> Decision | None:
     """Return a question to the person for texts in columns that are named by languages: each may be the translation of
     each other. None for fewer than two languages."""
-    sides = {name: words for name, words in table.texts.items() if _LANGUAGE.fullmatch(name.strip())}
-    names = [name for name, words in sides.items() if words >= MIN_WORDS or not is_about(name)]
+    names = [
+        name
+        for name, words in table.texts.items()
+        if LANGUAGE.fullmatch(name.strip()) and (words >= MIN_WORDS or not is_about(name))
+    ]
     pairs = [_pair(*pair) for pair in itertools.permutations(names, 2)]
     return _question_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
 

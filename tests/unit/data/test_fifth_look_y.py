@@ -125,6 +125,34 @@ def test_relations_between_spans_are_named(tmp_path: Path) -> None:
     assert "relations between them" in str(refused(tmp_path, "a.json", [task] * 3))
 
 
+def test_two_sides_of_a_translation_are_no_prose(tmp_path: Path) -> None:
+    """Seen: train.src beside train.trg "contains no supported file"; as .txt both were trained as prose."""
+    for name in ("train.en.txt", "train.de.txt"):
+        (tmp_path / name).write_text("".join(f"This is sentence {n} of a text.\n" for n in range(30)), "utf-8")
+    with pytest.raises(DataError) as caught:
+        inspect_file(tmp_path)
+    assert caught.value.message.key == "data.line_pairs"
+    (tmp_path / "train.de.txt").rename(tmp_path / "other.txt")
+    assert inspect_file(tmp_path).format == "text"
+
+
+SCRIPTS = {
+    "Ren'Py": 'translate spanish part_{n}:\n\n    # "Good day."\n    "Buenos días, {n}."\n\n',
+    "Twine": ":: Door {n}\n\nYou open it, and see two ways.\n\n[[Go left|Door 1]]\n[[Go right|Door 2]]\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_lines_of_code_are_no_prose(kind: str, tmp_path: Path) -> None:
+    """Seen: the advice to name it .txt, and then its commands trained as prose."""
+    script = "".join(SCRIPTS[kind].replace("{n}", str(n)) for n in range(9))
+    assert "give it the ending .txt" not in str(refused(tmp_path, "script.abc", script))
+    assert read(tmp_path, "script.txt", script).undecided
+    story = "He came, and she went away.\nIn the night it rained.\nNobody was there, so they slept.\nAll was well.\n"
+    advice = str(refused(tmp_path, "story.abc", f"{story}Then day broke.\nThe birds sang again.\nWhat a day!\n"))
+    assert "give it the ending .txt" in advice
+
+
 def _values(row: Row | Problem) -> dict[str, Any]:
     assert isinstance(row, Row)
     return row.values
