@@ -29,6 +29,7 @@ _LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
 _TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")
+_PLACES = re.compile(r"\d+-\d+\t\d+-\d+\t")  # of WebAnno: that of a word in its text, and its characters
 _END = "=========="  # of a highlight
 _OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
 _RIGHT = re.compile(
@@ -112,7 +113,8 @@ def _is_conll(lines: Sequence[str]) -> bool:
         return False
     by_tag = _mostly(cells, lambda each: bool(_TAG.match(each[-1].strip())))
     by_number = _mostly(cells, lambda each: len(each) == 10 and each[0].partition("-")[0].partition(".")[0].isdigit())
-    return by_number or (by_tag and (len(words) < len(lines) or len({each[-1] for each in cells}) > 1))
+    by_tag = by_tag and (len(words) < len(lines) or len({each[-1] for each in cells}) > 1)
+    return by_number or by_tag or _mostly(words, _PLACES.match)
 
 
 def separator_of(lines: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from core.values import MIB
 # training and validation, and shown.
 MAX_CHARACTERS = 16_000
 ANKI = "#separator:"  # the beginning of its exports
+_COMMENT = re.compile(r"#(?:[#!]|\w{1,40}=| [\w ]{1,80}[:=]| \w+ \w+ \w+)")  # above a table, with commas too
 _SIDES, _MAX_CARD_FIELDS = ["Front", "Back"], 3  # cards have two sides, and may have tags
 # Ends of a part, best first: the last line, sentence or word that ends in its second half (greedy, up to the given
 # end).
@@ -98,9 +99,10 @@ class _CsvHead:
         self.cells: list[str] = []  # of the row with the names, if there is one
 
     def is_title(self, record: list[str]) -> bool:
-        """True if a record is a title above the table, padded with empty cells to the table's width."""
-        is_padded = self.names is None and len(record) > 2 and not record[-1].strip()
-        return is_padded and sum(bool(cell.strip()) for cell in record) == 1
+        """True if a record is a title above the table, padded with empty cells to the table's width, or a comment."""
+        is_padded = len(record) > 2 and not record[-1].strip() and sum(bool(cell.strip()) for cell in record) == 1
+        is_comment = record and (record[0].startswith("# ") and len(record) == 1 or _COMMENT.match(record[0]))
+        return self.names is None and not self._cards and bool(is_padded or is_comment)
 
     def is_blank(self, record: list[str]) -> bool:
         """Return True if a record is empty. Removes the empty cells at its end that Excel pads rows with, at most down

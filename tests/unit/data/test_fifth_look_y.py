@@ -153,6 +153,16 @@ def test_lines_of_code_are_no_prose(kind: str, tmp_path: Path) -> None:
     assert "give it the ending .txt" in advice
 
 
+def test_comments_above_a_table_are_no_header(tmp_path: Path) -> None:
+    rows = "".join(f"What is {n}?,It is {n}.\n" for n in range(9))
+    report = read(tmp_path, "a.csv", f"# Source: a book, of 1900\n#Text=None\nquestion,answer\n{rows}")
+    assert (report.format, report.good_rows) == ("question_answer", 9)
+    tagged = "".join(f"1-{n}\t{n}-{n + 1}\tword\t_\t\n" for n in range(9))
+    assert refused(tmp_path, "b.tsv", f"#FORMAT=WebAnno TSV 3.2\n\n#Text=word\n{tagged}").message.key == "data.is_conll"
+    named = "".join(f"What is {n}?,It is {n}.\n" for n in range(9))
+    assert read(tmp_path, "c.csv", f"# question,answer\n{named}").good_rows == 9
+
+
 def _values(row: Row | Problem) -> dict[str, Any]:
     assert isinstance(row, Row)
     return row.values
