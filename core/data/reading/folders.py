@@ -150,7 +150,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code, beside[:_MAX_NAMED])
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
-    names_and_hashes = "".join(f"{source.path.name}\0{source.sha256}\0" for source in read)
+    names_and_hashes = "".join([*(f"{source.path.name}\0{source.sha256}\0" for source in read), *beside])
     digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
     size = sum(part.size for part in parts)
     # After the hash, which is of the files as they are.
@@ -191,11 +191,12 @@ def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part]
 
 
 def _is_data_beside(part: Part, limits: Limits) -> bool:
-    """Return True for a table, or a list of objects in YAML, that is no part of the tests of a source folder."""
-    return (
-        not (part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ()))
-        and (part.suffix in _TABLES or SUFFIXES.get(part.suffix) in ("yaml", "toml") and is_dataset(part, limits))
-    )  # fmt: skip
+    """Return True for a table, or a list of objects in YAML or TOML, that is no part of a source folder's tests."""
+    is_other = part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ())
+    return not is_other and (
+        data_suffix(part.name) in _TABLES
+        or (SUFFIXES.get(part.suffix.lower()) in ("yaml", "toml") and is_dataset(part, limits))
+    )
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
