@@ -30,6 +30,7 @@ _DETAILS = re.compile(
 )
 _EMPTY = re.compile(r"<(span|a)\b[^<>]{0,200}></\1>\n?")  # a place that a link leads to
 _NUMBER = re.compile(r"Q\s?\d+\s*[—–:.)-]\s*(?=\S)")
+_LINE_ACROSS = re.compile(r"\n\s*(?:-{3,}|\*{3,}|_{3,})$")
 _TAG = re.compile(r"</?\w[^<>]{0,200}>")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
@@ -45,8 +46,8 @@ class _TitledText:
 
     @property
     def answer(self) -> str:
-        """The text below the title."""
-        return "".join(self.text).strip()
+        """The text below the title, without a line across the page at its end."""
+        return _LINE_ACROSS.sub("", "".join(self.text).strip())
 
     @property
     def asks(self) -> bool:

@@ -145,6 +145,11 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
     answer, or an answer beside a column that says if it is right. None for other rows. Raises DataError if the labels
     only mark places in the text."""
     table = _Table(rows)
+    if format == "question_answer":
+        names = {name.strip().lower(): name for name in table.texts}
+        sides = [next((names[n] for n in COLUMNS[format][side] if n in names), "") for side in ("question", "answer")]
+        if all(sides) and (doubted := _doubted(table, sides[0], sides[1])):
+            return doubted
     if format == "question_answer" and table.marks(()):
         return _both_named(table)
     if format == "question_answer" and not table.named("context"):
@@ -168,6 +173,21 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
             return _question_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
     return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
+
+
+def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
+    """Return a question to the person for questions that are ids, or answers that are XML; None for others. Raises
+    DataError for questions that repeat, each row with one of its options. question, answer: columns of texts."""
+    asked, answers = table.values[question], [str(value) for value in table.values[answer]]
+    if table.share(question, (_ID.fullmatch(str(value)) is not None for value in asked)) >= _NEARLY_ALL or any(
+        value.lstrip().startswith("<?xml") for value in answers
+    ):
+        return _question_to_person([_pair(question, answer), _alone(answer)])
+    marks = [match[1].lower() for value in answers if (match := _OPTION.match(value))]
+    repeats = 3 * len({*map(str, asked)}) <= 2 * len(asked)
+    if repeats and len({*marks}) > 1 and len(marks) >= _NEARLY_ALL * len(answers):
+        raise DataError("data.options_without_key", question=question, options=[answer])
+    return None
 
 
 def _is_question(text: object) -> bool:
@@ -329,6 +349,8 @@ class _Table:
 
 _SECOND = re.compile(r"[\s_-]*(?:\d|[a-dA-D])$")  # of a name, of two alike
 _LINK = re.compile(r"\s*https?://\S+\s*$")
+_ID = re.compile(r"\s*[A-Za-z]+[\w.-]*\d[\w.-]*\s*")  # NEJMoa1404037
+_OPTION = re.compile(r"\s*[(\[*]*([a-hA-H]|[1-8])\s?[).:]\s")
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 _DATE = re.compile(
     r"\s*(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?:[T ,]+[\d:.]+\s*(?:[AP]M|Z|[+-][\d:]+)?)?\s*$"
@@ -403,6 +425,9 @@ def _both_named(table: _Table) -> Decision | None:
     if len(readings) == 1 and (marks := table.marks(readings[0])):
         judged: dict[str, Role] = {question: "context", answers[0]: "question", marks[0]: "answer"}
         return _question_to_person([*readings, judged])
+    if len(readings) == 1 and {question, answers[0]} <= table.texts.keys():
+        if doubted := _doubted(table, question, answers[0]):
+            return doubted
     is_repeated = table.repeats(answers[0]) and not (table.has_few_values(answers[0]) or table.repeats(question))
     beside = table.long_beside(readings[0]) if len(readings) == 1 else []
     if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):

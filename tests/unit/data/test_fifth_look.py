@@ -96,3 +96,27 @@ def test_answers_of_a_form_are_no_chat(tmp_path: Path) -> None:
 def test_the_only_other_column_is_a_kind_and_asks_nothing_by_itself(tmp_path: Path) -> None:
     rows = [{"survey_kind": ("NPS", "note")[n % 2], "answer": f"It was course {n}, and good."} for n in range(24)]
     assert offered(tmp_path, rows) == ["answer? survey_kind=", "survey_kind? answer=", "answer~"]
+
+
+def test_a_line_across_the_page_is_no_part_of_an_answer(tmp_path: Path) -> None:
+    """Seen in a sixth set: nine answers of a page of questions ended with "---"."""
+    parts = [f"## What is part {n}?\n\nIt is the part number {n}.\n\n---\n" for n in range(9)]
+    (tmp_path / "faq.md").write_text("\n".join(parts), "utf-8")
+    answers = [example.messages[-1].content for _, example in examples_of(tmp_path / "faq.md")]
+    assert answers == [f"It is the part number {n}." for n in range(9)]
+
+
+def test_ids_ask_nothing_and_xml_answers_nothing_by_itself(tmp_path: Path) -> None:
+    """Seen in a sixth set: "NEJMoa1404037" was asked, and the XML of a form was the answer."""
+    rows = [{"Question": f"NEJMoa{n}", "Answer": f'<?xml version="1.0"?><a>It helps {n}</a>'} for n in range(9)]
+    assert offered(tmp_path, rows) == ["Question? Answer=", "Answer~"]
+
+
+def test_a_question_that_repeats_with_one_option_in_each_row_is_refused(tmp_path: Path) -> None:
+    """Seen in a sixth set: each wrong option was trained as an answer."""
+    rows = [{"Întrebare": f"Care este {n}?", "Variante de răspuns": f"{letter}) este {letter}{n}"}
+            for n in range(5) for letter in "abc"]  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
+    with pytest.raises(DataError) as caught:
+        inspect_file(tmp_path / "a.json")
+    assert caught.value.message.key == "data.options_without_key"
