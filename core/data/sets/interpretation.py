@@ -174,7 +174,10 @@ def _meaning(
         join = partial(with_joined_lists, columns=lists)
     else:
         try:
-            return _of_texts(source, rows, format, choices)
+            meaning = _of_texts(source, rows, format, choices)
+            is_guess = meaning.format == "text" and meaning.decision.evidence in ("content", "none")
+            if not is_guess or not (lists := columns_of_lines(rows)):
+                return meaning
         except DataError as error:
             if error.message.key not in _UNREAD or not (lists := columns_of_lines(rows)):
                 raise

@@ -120,3 +120,9 @@ def test_a_question_that_repeats_with_one_option_in_each_row_is_refused(tmp_path
     with pytest.raises(DataError) as caught:
         inspect_file(tmp_path / "a.json")
     assert caught.value.message.key == "data.options_without_key"
+
+
+def test_a_short_text_beside_a_list_is_not_trained_alone(tmp_path: Path) -> None:
+    """Seen in a sixth set: the names of dishes were the text, and their parts were left out."""
+    rows = [{"tarif": f"Domates çorbası {n} tane", "malzemeler": [f"{n} domates", "bir soğan"]} for n in range(9)]
+    assert "tarif? malzemeler=" in offered(tmp_path, rows)
