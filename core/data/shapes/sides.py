@@ -349,7 +349,7 @@ class _Table:
 
 _SECOND = re.compile(r"[\s_-]*(?:\d|[a-dA-D])$")  # of a name, of two alike
 _LINK = re.compile(r"\s*https?://\S+\s*$")
-_ID = re.compile(r"\s*[A-Za-z]+[\w.-]*\d[\w.-]*\s*")  # NEJMoa1404037
+_ID = re.compile(r"\s*(?=\S{8,})[A-Za-z]+[\w.-]*\d[\w.-]*\s*")  # NEJMoa1404037
 _OPTION = re.compile(r"\s*[(\[*]*([a-hA-H]|[1-8])\s?[).:]\s")
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 _DATE = re.compile(

@@ -108,7 +108,7 @@ def test_a_line_across_the_page_is_no_part_of_an_answer(tmp_path: Path) -> None:
 
 def test_ids_ask_nothing_and_xml_answers_nothing_by_itself(tmp_path: Path) -> None:
     """Seen in a sixth set: "NEJMoa1404037" was asked, and the XML of a form was the answer."""
-    rows = [{"Question": f"NEJMoa{n}", "Answer": f'<?xml version="1.0"?><a>It helps {n}</a>'} for n in range(9)]
+    rows = [{"Question": f"NEJMoa140403{n}", "Answer": f'<?xml version="1.0"?><a>It helps {n}</a>'} for n in range(9)]
     assert offered(tmp_path, rows) == ["Question? Answer=", "Answer~"]
 
 
