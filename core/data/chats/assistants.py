@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import accumulate, groupby
 
 from core.data.chats import dates
 from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
@@ -345,34 +344,42 @@ def aider(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     with source.path.open(encoding=source.encoding) as file:
         has_ends = any(line.startswith("> Tokens: ") for line in file)
     with source.path.open(encoding=source.encoding) as file:
-        sides = accumulate(
-            enumerate(file, 1),
-            lambda before, line: (_aider_side(before[0], line[1], has_ends), *line),
-            initial=("", 0, ""),
-        )
-        for side, group in groupby(sides, key=lambda line: line[0]):
-            lines = [(number, line[4:].strip() if side == "you" else line.rstrip()) for _, number, line in group]
-            text = re.sub(r"^/(?:ask|code|architect)\s+", "", "\n".join(line for _, line in lines).strip())
+        for side, number, lines in _aider_blocks(file, has_ends):
+            text = "\n".join(line[4:].strip() if side == "you" else line.rstrip() for line in lines).strip()
+            text = re.sub(r"^/(?:ask|code|architect)\s+", "", text)
             thread += side == "start" or text in ("/clear", "/reset")
             is_command = side == "you" and text.startswith(("/", "!"))
             why = Omission("chat", "app") if is_command or side in ("start", "app") else omission_of_text(text)
+            person = YOU if side == "you" else "aider"
+            yield ExportedMessage(person, text, None, str(thread), why, number, side == "answer")
+
+
+def _aider_blocks(lines: Iterable[str], has_ends: bool) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield the lines of each side in turn, without empty lines between them: (side as `_aider_side` returns it, number
+    of the first line, lines)."""
+    side, first, block = "", 0, list[str]()
+    for number, line in enumerate(lines, 1):
+        new = _aider_side(side, line, has_ends)
+        if new != side:
             if side:
-                yield ExportedMessage(
-                    YOU if side == "you" else "aider", text, None, str(thread), why, lines[0][0], side == "answer"
-                )
+                yield side, first, block
+            side, first, block = new, number, []
+        block.append(line)
+    if side:
+        yield side, first, block
 
 
 def _aider_side(before: str, line: str, has_ends: bool) -> str:
     """Return who wrote a line: "you" for one with ####, "app" for a block with >, "start" for the title of a session,
     "answer" for any other; "" for an empty line outside of answers. before: that of the line above. has_ends: the
     program writes after each answer, so that #### within one is a heading."""
-    return (
-        "start" if line.startswith(AIDER_BEGINS)
-        else "you" if line.startswith("####") and not (before == "answer" and has_ends)
-        else "app" if line.startswith("> ") or before == "app" and line.strip()
-        else "answer" if line.strip() or before == "answer"
-        else ""
-    )  # fmt: skip
+    if line.startswith(AIDER_BEGINS):
+        return "start"
+    if line.startswith("####") and not (before == "answer" and has_ends):
+        return "you"
+    if line.startswith("> ") or before == "app" and line.strip():
+        return "app"
+    return "answer" if line.strip() or before == "answer" else ""
 
 
 # ---- Character.AI --------------------------------------------------------------------------------

@@ -87,19 +87,19 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 def _notices(source: Source) -> set[str]:
     """Return the texts that the app writes under people's names, whatever the language: people vary case and signs of
     what they repeat, the app does not, and it asks nothing."""
-    said = Counter(
+    counts = Counter(
         (" ".join(words_of(text)).casefold(), text.strip(), line[: ends.start()])
         for _, line, numbers in _lines(source)
         if numbers and (ends := _NAME_ENDS.search(line)) and len(text := line[ends.end() :]) <= _LONGEST_NOTICE
     )
     return {
         group[0][1]
-        for words, each in groupby(sorted(said), key=lambda one: one[0])
+        for words, each in groupby(sorted(counts), key=lambda one: one[0])
         if len(words.split()) >= _WORDS_OF_A_NOTICE
         and len(group := [*each]) >= _PEOPLE
         and len({text for _, text, _ in group}) == 1
         and not group[0][1].endswith(("?", "？", "؟"))
-        and sum(said[one] for one in group) >= _TIMES
+        and sum(counts[one] for one in group) >= _TIMES
     }
 
 

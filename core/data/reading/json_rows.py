@@ -257,7 +257,10 @@ def _has_value(text: _RowsText) -> bool:
     is."""
     if text.peek() not in ("[", "{"):
         return has_value(text.value())
-    return any([has_value(text.value()) for _ in text.items()])  # a list, for all of it is to be read
+    has_content = False
+    for _ in text.items():
+        has_content = has_value(text.value()) or has_content
+    return has_content
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
@@ -325,12 +328,12 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     # What stands beside the lists holds for every row.
     rows = [value | dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
     # Turns up to a question, and a reply to them.
-    asked = [name for name in lists if all(_is_talk(row[name]) and isinstance(row[name][-1], dict) for row in rows)]
-    asked = [name for name in asked if all(row[name][-1].get("role") == "user" for row in rows)]
+    prompts = [name for name in lists if all(_is_talk(row[name]) and isinstance(row[name][-1], dict) for row in rows)]
+    prompts = [name for name in prompts if all(row[name][-1].get("role") == "user" for row in rows)]
     replies = [name for name in lists if all(isinstance(row[name], dict) and row[name].get("content") for row in rows)]
-    if len(asked) != 1 or len(replies) != 1:
+    if len(prompts) != 1 or len(replies) != 1:
         return rows
-    (turns,), (reply,) = asked, replies
+    (turns,), (reply,) = prompts, replies
     return [
         row | {"messages": [*row[turns], row[reply] | {"role": "assistant"}], turns: None, reply: None} for row in rows
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -58,27 +58,44 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
         yield from (Omission("beside", str(other)) for other in value if other != name and has_value(value[other]))
     if not isinstance(items, list) or not items:
         raise DataError("data.yaml_no_list", file=source.path.name)
-    columns = source.choices.columns or {}
+    chosen = (source.choices.columns or {}).keys()
     are_lists = all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items)
-    in_turn = not LISTED[1].keys().isdisjoint(columns)
     odd = [item for item in items if are_lists and len(item) > 1 and len(item) % 2]
-    # A tenth of odd lists lets both readings seem possible.
-    both = 10 * len(odd) >= len(items) or are_lists and (in_turn or not LISTED[0].keys().isdisjoint(columns))
-    rows = (_in_both_ways(item, columns, in_turn) if both else rows_in_object(_plain(item)) for item in items)
-    for row, one in enumerate(chain.from_iterable(rows), 1):
+    rows_of: Callable[[Any], Iterable[Any]] = _rows_of_item
+    if are_lists and not chosen.isdisjoint(LISTED[0]):
+        rows_of = _first_with_each
+    elif are_lists and not chosen.isdisjoint(LISTED[1]):
+        rows_of = _in_turn
+        yield from (Omission("chat", "unanswered") for _ in odd)
+    elif 10 * len(odd) >= len(items):  # so many odd lists let both readings seem possible
+        rows_of = _both_readings
+    for row, one in enumerate(chain.from_iterable(map(rows_of, items)), 1):
         yield RawRow(row, one)
-    yield from (Omission("chat", "unanswered") for _ in odd if in_turn)
 
 
-def _in_both_ways(texts: Sequence[str], columns: Mapping[str, object], in_turn: bool) -> Iterator[dict[str, object]]:
-    """Yield rows for both readings of a list of texts: its first text with each later one; and questions and answers in
-    turn. columns: those that a person has chosen. in_turn: they are of the second, which then is one row, the pairs
-    before the last as its history."""
-    last = len(texts) // 2 * 2 - 1
-    for place in range(max(last, 1) if in_turn else 1, len(texts), 1 + in_turn):
-        parts = (texts[0], texts[place], *texts[place - 1 : place + 1][: 2 * (place % 2)])
-        row = {name: part for name, part in zip(chain(*LISTED), parts, strict=False) if not columns or name in columns}
-        yield row | ({"history": [[*texts[n : n + 2]] for n in range(0, last - 1, 2)]} if in_turn else {})
+def _rows_of_item(item: object) -> Iterable[Any]:
+    return rows_in_object(_plain(item))
+
+
+def _first_with_each(texts: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yield a row for each later text of a list, as an answer to the first one."""
+    for text in texts[1:]:
+        yield dict(zip(LISTED[0], (texts[0], text), strict=True))
+
+
+def _in_turn(texts: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yield one row of a list of questions and answers in turn: the last pair, with the pairs before it as history. A
+    last question without an answer is left out, and a list without a pair gives no row."""
+    pairs = [[*texts[place : place + 2]] for place in range(0, len(texts) - 1, 2)]
+    if pairs:
+        yield {**dict(zip(LISTED[1], pairs[-1], strict=True)), "history": pairs[:-1]}
+
+
+def _both_readings(texts: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Yield the rows of `_first_with_each`; every other one also has the texts that are a pair if they take turns."""
+    for place, row in enumerate(_first_with_each(texts), 1):
+        pair = texts[place - 1 : place + 1] if place % 2 else ()
+        yield row | dict(zip(LISTED[1], pair, strict=False))
 
 
 def is_dataset(file: Readable, limits: Limits) -> bool:

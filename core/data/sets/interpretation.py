@@ -371,5 +371,6 @@ def _noted_as_pairs(source: Source, row: Row) -> Source:
 
 
 def _no_rows_error(source: Source, problem: Problem | None) -> DataError:
-    about = {"problem": problem.sentence} if problem else {}
-    return DataError("data.no_good_rows" if problem else "data.no_rows", file=source.path.name, **about)
+    if problem is None:
+        return DataError("data.no_rows", file=source.path.name)
+    return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)

@@ -178,13 +178,12 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     """Return a question to the person for questions that are ids, or answers that are XML; None for others. Raises
     DataError for questions that repeat, each row with one of its options. question, answer: columns of texts."""
-    asked, answers = table.values[question], [str(value) for value in table.values[answer]]
-    if table.share(question, (_ID.fullmatch(str(value)) is not None for value in asked)) >= _NEARLY_ALL or any(
-        value.lstrip().startswith("<?xml") for value in answers
-    ):
+    questions, answers = ([str(value) for value in table.values[name]] for name in (question, answer))
+    are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= _NEARLY_ALL
+    if are_ids or any(text.lstrip().startswith("<?xml") for text in answers):
         return _question_to_person([_pair(question, answer), _alone(answer)])
-    marks = [match[1].lower() for value in answers if (match := _OPTION.match(value))]
-    repeats = 3 * len({*map(str, asked)}) <= 2 * len(asked)
+    marks = [match[1].lower() for text in answers if (match := _OPTION.match(text))]
+    repeats = 3 * len({*questions}) <= 2 * len(questions)
     if repeats and len({*marks}) > 1 and len(marks) >= _NEARLY_ALL * len(answers):
         raise DataError("data.options_without_key", question=question, options=[answer])
     return None
@@ -546,7 +545,7 @@ def _labelled(table: _Table) -> Decision | None:
     others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
     return _question_to_person(
-        [*(_pair(text, label) for label in labels[:2]), *_explained(table, text), *reverse, _alone(text), *others]
+        [*(_pair(text, label) for label in labels), *_explained(table, text), *reverse, _alone(text), *others]
     )
 
 
