@@ -106,7 +106,7 @@ class FormResult:
     @property
     def is_long(self) -> bool:
         """True if the run would take longer than a night at the best known pace."""
-        return (self.seconds or 0.0) > format.LONG_S
+        return format.is_long(self.seconds)
 
     @property
     def is_doubtful(self) -> bool:

@@ -17,7 +17,7 @@ from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow
 
 NARROW = "\u00a0"  # keeps "80 MB" on one line
-LONG_S = 12 * 3600.0  # a night
+LONG_S = 12 * 3600.0
 
 
 def grouped(w: Wording, count: float) -> str:
@@ -153,10 +153,14 @@ VARIANTS = {
 TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 
 
+def is_long(seconds: float | None) -> bool:
+    """Return True for a training that takes longer than a night."""
+    return (seconds or 0.0) > LONG_S
+
+
 def takes_long(seconds: float | None, w: Wording) -> Html | None:
     """Return the badge of a training that takes longer than a night; None for any other."""
-    is_long = (seconds or 0.0) > LONG_S
-    return tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if is_long else None
+    return tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if is_long(seconds) else None
 
 
 def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
