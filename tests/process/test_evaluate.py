@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.commands.__main__ import main
 from core.presets import PROJECT
 from core.workspace.folder import Workspace
 from tests.kit.waits import PATIENCE, wait_until
@@ -27,7 +26,7 @@ WANTED = ("evaluate", "Glimmer", "--contestants", "base,base+examples,tuned,base
 
 @pytest.mark.spawn
 def test_an_evaluation_of_the_starter_that_is_killed_goes_on_to_the_same_table(
-    make_workspace: Callable[[], Workspace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_workspace: Callable[[], Workspace], tmp_path: Path
 ) -> None:
     """Base and fine-tuned model answer in one batch; a kill loses at most the batch that ran, and the evaluation after
     it asks nothing twice. The interval of ten points over the base excludes zero."""
@@ -66,9 +65,7 @@ def test_an_evaluation_of_the_starter_that_is_killed_goes_on_to_the_same_table(
     )
     assert all(row["source"] == "kept_apart" and row["counts"] for row in result["rows"])
 
-    # The answers are kept, so no process has to be started for these two.
-    assert main([*WANTED, "--json", "--workspace", str(space.root)]) == 0
-    assert json.loads(capsys.readouterr().out) == result
-    base = ["--contestants", "base", "--fail-below", "0.1"]
-    assert main([*WANTED, *base, "--workspace", str(space.root)]) == 1
-    assert "0 of 10 right" in capsys.readouterr().err
+    again = command(*WANTED, "--json", workspace=space.root)
+    assert json.loads(again.stdout) == result
+    below = command(*WANTED, "--contestants", "base", "--fail-below", "0.1", workspace=space.root)
+    assert below.returncode == 1 and "0 of 10 right" in below.stderr
