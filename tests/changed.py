@@ -1,5 +1,5 @@
 """`python launch.py test --changed [COMMIT] [pytest arguments]`: the tests that a change can reach, nearest first,
-within about 90 seconds.
+in one to two minutes.
 
 The change is what differs from COMMIT now, uncommitted files included; without COMMIT from HEAD, and where nothing
 differs from it, from the commit before it. Which tests reach it, and how far they are from it: tests/kit/reach.py.
