@@ -86,10 +86,16 @@ class ChatClient:
     release it."""
 
     def __init__(
-        self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None
+        self,
+        workspace: Workspace,
+        idle_minutes: float = IDLE_MINUTES,
+        before_start: Callable[[], None] = lambda: None,
+        doing: str = "chat.doing_chat",
     ):
-        """Begin without a worker. idle_minutes: after which a worker ends by itself."""
+        """Begin without a worker. idle_minutes: after which a worker ends by itself. doing: the key of the message that
+        names its work to others who want the device."""
         self._workspace, self._idle_minutes, self._before_start = workspace, idle_minutes, before_start
+        self._doing = doing
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
         self._worker: Child | None = None
@@ -142,7 +148,7 @@ class ChatClient:
                 four_bit=target.four_bit,
                 eight_bit=target.eight_bit,
                 run=target.run,
-                doing=msg("chat.doing_chat", label=target.label or target.model_id).model_dump(),
+                doing=msg(self._doing, label=target.label or target.model_id).model_dump(),
             )
 
     def _environment(self, target: ChatTarget) -> dict[str, str]:

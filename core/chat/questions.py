@@ -50,10 +50,10 @@ def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False
 
 
 @contextmanager
-def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
-    """Context manager: load target and yield a chat that is ready; free the device afterwards. Raises ChatError if it
-    cannot be loaded."""
-    client = ChatClient(workspace)
+def opened(workspace: Workspace, target: ChatTarget, doing: str = "chat.doing_chat") -> Iterator[ChatClient]:
+    """Context manager: load target and yield a chat that is ready; free the device afterwards. doing: as of ChatClient.
+    Raises ChatError if it cannot be loaded."""
+    client = ChatClient(workspace, doing=doing)
     try:
         client.load(target)
         client.wait_ready(LOAD_TIMEOUT_S)

@@ -91,8 +91,8 @@ def make(
         return
     if endpoint and not endpoint.is_here and not yes:
         raise ChatError("making.leaves", url=endpoint.url, count=len(divided[:passages]))
-    making = Making.prepare(space, order, divided)
     with _writer(space, writer or "", endpoint) as chosen:
+        making = Making.prepare(space, order, divided)
         _write(making, chosen, passages, as_json)
     result = _result(making)
     if not as_json:

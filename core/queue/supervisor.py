@@ -22,7 +22,7 @@ from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import msg
 from core.queue.queue import Hold
 from core.queue.standby import Standby
-from core.queue.turns import Turns, busy
+from core.queue.turns import OTHER, Turns, busy
 from core.recipe import Recipe
 from core.runs import process as run_process
 from core.runs.all import Runs, this_process
@@ -122,8 +122,10 @@ class Supervisor:
             return run
 
     def _is_free(self) -> bool:
-        """Return whether neither another run nor game mode prevents a start now."""
-        return busy(self.runs) is None and self.queue.read().game is None
+        """Return whether no other run, game mode or other work prevents a start now."""
+        other = self.turns.other
+        is_taken = other.is_at_work() or other.waits_since() is not None
+        return not is_taken and busy(self.runs) is None and self.queue.read().game is None
 
     def _refuse_duplicate(self, recipe: Recipe) -> None:
         """Raise BusyError for the same settings and name as a waiting or running run, or for the same settings under
@@ -240,7 +242,10 @@ class Supervisor:
         if not self._closing.is_set():
             self.turns.look(active, is_of_app)
             if active is None and (turn := self.turns.next(lambda: self._waiting(None))):
-                self._begin(self.runs.get(turn))
+                if turn == OTHER:
+                    self.turns.other.begin()
+                else:
+                    self._begin(self.runs.get(turn))
             if self._standby:
                 self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)
 

@@ -32,10 +32,27 @@ from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation
 
 LOOK_S = 2.0  # between two checks for game mode
+OTHER = "other"  # in place of a run's id: it is the turn of OtherWork
+WAITED_FOR = ("export.lease", "making.lease")  # holders of the device that runs wait for
+
+
+class OtherWork:
+    """Work besides runs that needs the device for itself and takes its turn in the queue. This one never wants it."""
+
+    def waits_since(self) -> float | None:
+        """Return when it asked for its turn, in seconds since 1970; None while it does not wait."""
+        return None
+
+    def is_at_work(self) -> bool:
+        """Return whether it has the device, or has just been told to begin."""
+        return False
+
+    def begin(self) -> None:
+        """Let it begin: its turn has come."""
 
 
 class Turns:
-    """The order of runs, and game mode. exporting: whether an export has begun."""
+    """The order of runs, and game mode. exporting: whether an export has begun. other: takes turns with the runs."""
 
     def __init__(
         self,
@@ -45,11 +62,13 @@ class Turns:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         exporting: Callable[[], bool] = lambda: False,
+        other: OtherWork | None = None,
     ):
         """Start nothing yet. machine, programs, clock, steady: the outside world, replaced in tests; steady is
         monotonic, clock the wall clock."""
         self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
         self._machine, self._programs, self._exporting = machine, programs, exporting
+        self.other = other or OtherWork()
         self.clock, self._steady = clock, steady
         self._hold_state = HoldState()
         self._looked_at = float("-inf")
@@ -65,9 +84,9 @@ class Turns:
         self.queue.put(app=app, hold=hold, game=None, ignore_game=False)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """Return the id of the run to start now, while no other run uses the device; None while the queue, game mode or
-        an export holds it. waiting: reads the ids, the longest waiting first."""
-        if not waiting():
+        """Return the id of the run to start now, while no other run uses the device, or OTHER; None while the queue,
+        game mode, an export or the other work holds it. waiting: reads the ids, the longest waiting first."""
+        if not waiting() and self.other.waits_since() is None:
             return None
         chosen = self._first(waiting)
         if chosen and (automation := preferences.read(self.workspace).automation).game_mode:
@@ -75,15 +94,20 @@ class Turns:
             self._watch_game(self.queue.read(), automation, None, True)
             chosen = self._first(waiting)
         holder = lease.owner(self.workspace) if chosen and lease.is_held(self.workspace) else None
-        if chosen and (self._exporting() or (holder and holder.key == "export.lease")):
-            return None  # wait for an export; the chat releases the device when a run starts
+        if chosen and (self._exporting() or self.other.is_at_work() or (holder and holder.key in WAITED_FOR)):
+            return None  # the chat releases the device when a run starts
         return chosen
 
     def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """Return the id of the run whose turn it is (`queue.first`); None if none may start."""
+        """Return the id of the run whose turn it is (`queue.first`), or OTHER if that waits longer than this run or no
+        run may start; None if nothing may."""
         with self.queue.locked():
             # Both are read inside the lock, so that a run which is just being added or resumed has its place.
-            return first(self.queue.read(), waiting(), self.clock())
+            order = self.queue.read()
+            run = first(order, waiting(), self.clock())
+        since = self.other.waits_since()
+        is_first = since is not None and (run is None or since < self.runs.get(run).status().since)
+        return OTHER if is_first and not order.game else run
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
         """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it or it

@@ -9,7 +9,7 @@ import pytest
 from core.advice import plan
 from core.queue.queue import Hold, Order, QueuedRun, arranged
 from core.queue.supervisor import Supervisor
-from core.queue.turns import Turns
+from core.queue.turns import OtherWork, Turns
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.states import State
@@ -56,13 +56,30 @@ class FakeWorker:
         self.returncode = code
 
 
+class Rows(OtherWork):
+    """Rows that are written from a document between the runs, by hand. since: when they were asked for."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.at_work = False
+
+    def waits_since(self) -> float | None:
+        return self.since
+
+    def is_at_work(self) -> bool:
+        return self.at_work
+
+    def begin(self) -> None:
+        self.since, self.at_work = None, True
+
+
 class World:
     """A supervisor without its thread: look() does what the thread does four times a second."""
 
     def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
         self.space, self.workers = space, []
         self.programs: set[str] = set()
-        self.exporting = False
+        self.exporting, self.rows = False, Rows()
         self.time = time.time()
         self._patch = monkeypatch
         self.open()
@@ -76,6 +93,7 @@ class World:
             clock=lambda: self.time,
             steady=lambda: self.time,
             exporting=lambda: self.exporting,
+            other=self.rows,
         )
         self.supervisor = Supervisor(self.space, turns=turns)
         turns.app_started([run.id for run in self.supervisor.runs.waiting()])

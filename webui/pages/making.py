@@ -70,14 +70,16 @@ class DocumentQuestions:
     def _at_work(self, progress: MakingProgress) -> Iterator[Html]:
         """Yield a sentence on passages and time left, a bar, and Stop."""
         w = self.w
-        sentence = w.t("making_view.preparing")
-        if progress.total:
+        sentence = w.t(f"making_view.{progress.stage}")
+        if progress.stage == "waiting" and (busy := self.services.snapshots.now().busy):
+            sentence = w.t("making_view.waiting_for", name=busy.name)
+        elif progress.stage in ("writing", "paused"):
             sentence = w.t("making_view.passages", done=progress.done, total=progress.total)
         if progress.seconds_left is not None:
             left = w.t("making_view.left", time=format.duration(w, progress.seconds_left))
             speed = w.t("making_view.speed", rows=round(progress.rows_an_hour or 0))
             sentence = f"{sentence} · {left} · {speed}"
-        if progress.is_paused:
+        if progress.stage == "paused":
             yield notice(w.t("making_view.paused"), "warn")
         percent = round(100 * progress.done / progress.total) if progress.total else None
         yield muted(sentence)
@@ -287,9 +289,7 @@ class DocumentQuestions:
             examples=_examples(fields),
         )
         order = order.model_copy(update={"seed": self._seed(order)})
-        if endpoint is None:
-            self.services.snapshots.refuse_while_training()
-        elif not endpoint.is_here and not request.get("sureGiven"):
+        if endpoint is not None and not endpoint.is_here and not request.get("sureGiven"):
             sentence = self.w.t("making_view.leaves", url=endpoint.url)
             send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_act="start",
                        data_sure_given="yes", data_run=info.id)  # fmt: skip

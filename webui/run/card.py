@@ -77,7 +77,7 @@ def _at_work(view: RunView, w: Wording) -> list[Html]:
     the time left of the training itself are figures below."""
     status = view.row.status
     fraction = share_done(status)
-    phase = w.t("train_page.waits_for_export" if view.waits_for_export else f"stage.{status.stage}")
+    phase = w.t(f"train_page.waits_for_{view.waits_for}" if view.waits_for else f"stage.{status.stage}")
     if status.state in (State.STOPPING, State.PAUSING):
         phase = w.t(f"train_page.{status.state.value}")
     # While pausing: the time waited so far instead of the time left.

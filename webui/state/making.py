@@ -1,10 +1,15 @@
-"""Making rows from documents on the page: one at a time, in a thread of the app. Each finished passage is kept
-(core/chat/making), so whoever stops it, closes the page or ends the app loses none; the next press goes on."""
+"""Making rows from documents on the page: one at a time, in a thread of the app. A model of this PC writes in a process
+of its own, which takes its turn between the runs of the queue. Each finished passage is kept (core/chat/making), so
+whoever stops it, closes the page or ends the app loses none; the next press goes on."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import Contestant
@@ -21,39 +26,62 @@ from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.library import Models
 from core.queue.queue import Queue
+from core.queue.turns import OtherWork
 from core.values import GIB
 from core.workspace.folder import Workspace
 
 GAME_LOOK_S = 2.0  # between two looks whether a game is over
+TURN_LOOK_S = 0.25  # between two looks whether its turn has come or it was stopped
 MAX_DIVIDED = 5000  # paragraphs: those of a long book
 
 
 @dataclass(frozen=True)
 class MakingProgress:
-    """The newest making of this app. total: 0 while the passages are divided and the model is loaded; is_paused: for a
-    game, with the model unloaded; error: why it ended before its last passage."""
+    """The newest making of this app. stage: "waiting" for its turn in the queue; "paused" for a game, with the model
+    unloaded. total: 0 while the text is divided; error: why it ended before its last passage."""
 
     dataset: str = ""
     at_work: bool = False
+    stage: Literal["dividing", "waiting", "loading", "writing", "paused"] = "dividing"
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
     rows_an_hour: float | None = None
-    is_paused: bool = False
     error: Message | None = None
 
 
-class Makings:
-    """Writes rows from documents, in a thread; MakingProgress tells how far."""
+class Makings(OtherWork):
+    """Writes rows from documents, in a thread; MakingProgress tells how far. chat: the process of the model that
+    writes; make_room: called before it is loaded."""
 
-    def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient, queue: Queue):
+    def __init__(
+        self,
+        workspace: Workspace,
+        datasets: DatasetStore,
+        chat: ChatClient,
+        queue: Queue,
+        make_room: Callable[[], None] = lambda: None,
+    ):
         self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
-        self._guard, self._stopped, self._uses_chat = threading.Lock(), threading.Event(), False
+        self._make_room = make_room
+        self._guard, self._stopped, self._turn = threading.Lock(), threading.Event(), threading.Event()
+        self._waits_since: float | None = None
         self._progress = MakingProgress()
         self._divided: tuple[tuple[str, int], list[Passage]] = ("", 0), []
 
     def progress(self) -> MakingProgress:
         return self._progress
+
+    def waits_since(self) -> float | None:
+        return self._waits_since
+
+    def is_at_work(self) -> bool:
+        """Return whether a model of this PC writes, or is about to be loaded or waits for a game to end."""
+        return self._turn.is_set()
+
+    def begin(self) -> None:
+        self._waits_since = None
+        self._turn.set()
 
     def needed_gib(self, writer: str) -> float | None:
         """Return the memory, in GiB, that a model of this PC takes as it writes; None if it is unknown."""
@@ -91,15 +119,16 @@ class Makings:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
             self._stopped.clear()
-            self._uses_chat = endpoint is None
             self._progress = MakingProgress(order.documents[0][0], at_work=True)
         threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
 
     def stop(self) -> None:
-        """End the making before its next row. An answer in Chat goes on, unless it is the making's."""
+        """End the making before its next row, also while it waits or its model is loaded."""
         if self._progress.at_work:
             self._stopped.set()
-            if self._uses_chat:
+            if self._chat.state().phase == "loading":
+                self._chat.unload()
+            else:
                 self._chat.stop()
 
     def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
@@ -118,21 +147,22 @@ class Makings:
         seconds left."""
         blocks = (block for document, _ in order.documents for block in blocks_of(self._datasets, document))
         making = Making.prepare(self._workspace, order, passages_of(blocks))
-        writer, total, now = self._writer(order, endpoint), len(making.passages()), list[Result]()
-        done = len(making.results())
+        total, now, done = len(making.passages()), list[Result](), len(making.results())
         self._progress = replace(self._progress, done=done, total=total)
-        for result in making.write(writer, self._stopped.is_set):
-            now.append(result)
-            seconds, rows = sum(one.seconds for one in now), sum(len(one.rows) for one in now)
-            left = total - done - len(now)
-            self._progress = replace(
-                self._progress,
-                done=done + len(now),
-                seconds_left=left * seconds / len(now),
-                rows_an_hour=3600 * rows / max(seconds, 0.001),
-            )
-            if isinstance(writer, LocalWriter) and left:
-                self._wait_for_game(writer)
+        with self._writer(order, endpoint) as writer:
+            self._progress = replace(self._progress, stage="writing")
+            for result in making.write(writer, self._stopped.is_set):
+                now.append(result)
+                seconds, rows = sum(one.seconds for one in now), sum(len(one.rows) for one in now)
+                left = total - done - len(now)
+                self._progress = replace(
+                    self._progress,
+                    done=done + len(now),
+                    seconds_left=left * seconds / len(now),
+                    rows_an_hour=3600 * rows / max(seconds, 0.001),
+                )
+                if isinstance(writer, LocalWriter) and left:
+                    self._wait_for_game(writer)
 
     def _wait_for_game(self, writer: LocalWriter) -> None:
         """Unload the model while game mode holds the queue, then load it again; a stop ends the wait. Raises
@@ -140,20 +170,39 @@ class Makings:
         if self._queue.read().game is None:
             return
         self._chat.unload(msg("making_view.paused"))
-        self._progress = replace(self._progress, is_paused=True)
+        self._progress = replace(self._progress, stage="paused")
         while self._queue.read().game is not None:
             if self._stopped.wait(GAME_LOOK_S):
                 return
         ensure_loaded(self._chat, writer.target)
-        self._progress = replace(self._progress, is_paused=False)
+        self._progress = replace(self._progress, stage="writing")
 
-    def _writer(self, order: MakingOrder, endpoint: Endpoint | None) -> RowWriter:
-        """Return the model that writes, loaded if it is one of this PC. Raises GarageError."""
+    @contextmanager
+    def _writer(self, order: MakingOrder, endpoint: Endpoint | None) -> Iterator[RowWriter]:
+        """Context manager: the model that writes; one of this PC once its turn has come, loaded until the end. Raises
+        GarageError."""
         if endpoint is not None:
-            return ServerWriter(endpoint, self._stopped.is_set)
-        target = self._target(order.writer)
-        ensure_loaded(self._chat, target)
-        return LocalWriter(self._chat, target, order.writer)
+            yield ServerWriter(endpoint, self._stopped.is_set)
+            return
+        try:
+            self._wait_for_turn()
+            self._make_room()
+            target = self._target(order.writer)
+            ensure_loaded(self._chat, target)
+            yield LocalWriter(self._chat, target, order.writer)
+        finally:
+            self._chat.unload()
+            self._waits_since = None
+            self._turn.clear()
+
+    def _wait_for_turn(self) -> None:
+        """Wait until the supervisor of the queue lets it begin. Raises ChatError if it is stopped."""
+        self._waits_since = time.time()
+        self._progress = replace(self._progress, stage="waiting")
+        while not self._turn.wait(TURN_LOOK_S):
+            if self._stopped.is_set():
+                raise ChatError("compare.stopped")
+        self._progress = replace(self._progress, stage="loading")
 
     def _target(self, writer: str) -> ChatTarget:
         """Return a model of this PC by its choice on the page, "run:ID" or "base:MODEL". Raises GarageError."""

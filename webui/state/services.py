@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from core.chat.client import ChatClient
+from core.chat.making.writers import LEASE
 from core.data.hub_sets import adding
 from core.data.preview import Previews
 from core.data.store import DatasetStore
@@ -14,7 +15,7 @@ from core.export.hub.publishing import Publishing
 from core.export.ollama.adding import OllamaAdder
 from core.hub.downloads import Downloads
 from core.hub.token import HubToken
-from core.messages import msg
+from core.messages import Message, msg
 from core.models.library import Models
 from core.presets import PRESETS
 from core.queue.queue import Queue
@@ -22,7 +23,6 @@ from core.queue.standby import Standby
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns, busy
 from core.runs.all import Runs
-from core.runs.folder import RunFolder
 from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
 from core.trial.pace import PaceProbe
@@ -76,19 +76,27 @@ class Services:
             Exports(workspace, before_start=pace_probe.rest),
         )
 
-        def make_room(run: RunFolder) -> None:
+        def make_room(why: Message) -> None:
             dry_runs.rest()
             pace_probe.rest()
-            chat.unload(msg("chat.unloaded_for_run", name=run.name))
+            chat.unload(why)
+
+        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
+        makings = Makings(
+            workspace,
+            datasets,
+            ChatClient(workspace, doing=LEASE),
+            Queue(workspace),
+            make_room=lambda: make_room(msg("chat.unloaded_for_making")),
+        )
 
         standby = Standby(workspace, monitor.newest, is_timing=lambda: pace_probe.busy)
         supervisor = Supervisor(
             workspace,
-            before_start=make_room,
-            turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker),
+            before_start=lambda run: make_room(msg("chat.unloaded_for_run", name=run.name)),
+            turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker, other=makings),
             standby=standby,
         )
-        datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
         curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets))
         return cls(
             workspace=workspace,
@@ -104,7 +112,7 @@ class Services:
             publishing=Publishing(workspace, runs),
             curves=curves,
             diagnoses=Diagnoses(curves),
-            snapshots=Snapshots(runs, chat, exports, downloads),
+            snapshots=Snapshots(runs, chat, exports, downloads, makings),
             previews=Previews(datasets, models),
             presets=UserPresets(workspace.recipes),
             monitor=monitor,
@@ -114,7 +122,7 @@ class Services:
             write_watch=WriteWatch(workspace),
             hub_token=HubToken(),
             evaluating=Evaluating(workspace, datasets, chat),
-            makings=Makings(workspace, datasets, chat, supervisor.queue),
+            makings=makings,
             trying=Trying(runs, datasets, chat),
         )
 
@@ -130,6 +138,7 @@ class Services:
         self.ollama.cancel()
         self.downloads.close()
         self.evaluating.stop()
+        self.makings.stop()
         self.trying.stop()
         self.supervisor.close()
         self.dry_runs.rest()

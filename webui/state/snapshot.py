@@ -21,6 +21,7 @@ from core.export.records import ExportRequest, ExportResult, ExportStatus
 from core.files import JsonObject
 from core.hub.downloads import Download, Downloads
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
+from core.queue.turns import OtherWork
 from core.recipe import Recipe
 from core.runs import time_left
 from core.runs.all import Runs
@@ -82,8 +83,8 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunView:
-    """The contents of a run's page. recipe is None if recipe.yaml cannot be read. waits_for_export: true for a queued
-    run while an export of this app uses the device."""
+    """The contents of a run's page. recipe is None if recipe.yaml cannot be read. waits_for: "export" or "making" for a
+    queued run while such work of this app uses the device; else ""."""
 
     row: RunRow
     folder: str
@@ -91,7 +92,7 @@ class RunView:
     facts: RunFacts
     events: Sequence[JsonObject]
     log_tail: str
-    waits_for_export: bool = False
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Snapshot:
     """The whole workspace at one moment.
 
     busy: the run at work, or about to start. shown: the run of the Train page: busy, else the one that the queue waits
-    for, else the newest that has begun.
+    for, else the newest that has begun. is_making: rows are written from a document by a model of this PC.
     """
 
     rows: tuple[RunRow, ...]
@@ -120,6 +121,7 @@ class Snapshot:
     shown: RunView | None
     chat: ChatState
     queue: QueueView = QueueView()
+    is_making: bool = False
     downloads: tuple[Download, ...] = ()  # oldest request first
     left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
@@ -135,9 +137,17 @@ class Snapshot:
 
 
 class Snapshots:
-    def __init__(self, runs: Runs, chat: ChatClient, exports: Exports, downloads: Downloads | None = None):
+    def __init__(
+        self,
+        runs: Runs,
+        chat: ChatClient,
+        exports: Exports,
+        downloads: Downloads | None = None,
+        makings: OtherWork | None = None,
+    ):
         """Begin with nothing read."""
         self._runs, self._chat, self._exports, self._downloads = runs, chat, exports, downloads
+        self._makings = makings or OtherWork()
         self._queue = Queue(runs.workspace)
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
@@ -155,7 +165,9 @@ class Snapshots:
             return self._moment
 
     def refuse_while_training(self) -> None:
-        """Raise ChatError while a run trains or is about to start, which needs the device."""
+        """Raise ChatError while a run trains or is about to start, or rows are written: they need the device."""
+        if self._makings.is_at_work():
+            raise ChatError("chat_page.making")
         if busy := self.now(fresh=True).busy:
             raise ChatError("chat_page.training", name=busy.name)
 
@@ -202,7 +214,8 @@ class Snapshots:
         view = self._view(*found_runs[chosen.id]) if chosen else None
         left = tuple(left_run for run, row in found_runs.values() if (left_run := self._left(run, row)))
         downloads = tuple(self._downloads.rows()) if self._downloads else ()
-        return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), downloads, left)
+        queue, is_making = QueueView(order, behind), self._makings.is_at_work()
+        return Snapshot(tuple(rows), busy, view, self._chat.state(), queue, is_making, downloads, left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
         """Return the run as one to ask about; None if it did not end unexpectedly, or was deleted."""
@@ -233,8 +246,10 @@ class Snapshots:
         except GarageError:
             recipe = None
         log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
-        waits = row.status.state == State.QUEUED and self._exports.has_live_worker()
-        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log, waits)
+        waits_for = ""
+        if row.status.state == State.QUEUED:
+            waits_for = "export" if self._exports.has_live_worker() else "making" if self._makings.is_at_work() else ""
+        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log, waits_for)
 
     def _newest_events(self, run: RunFolder) -> list[JsonObject]:
         """Return the events of a run. The file is read again only when it has changed."""

@@ -19,6 +19,7 @@ from core.errors import ChatError
 from core.files import JsonObject
 from core.workspace.folder import Workspace
 
+LEASE = "making.lease"  # the message that names this work to others who want the device
 SENT_AT_ONCE = 4  # requests to a server
 WAITS_S = (1.0, 4.0, 15.0)  # before a request is repeated that a server refused for the moment
 TEMPERATURE = 0.7  # of a repeated attempt; the first is greedy
@@ -155,5 +156,5 @@ class LocalWriter:
 @contextmanager
 def local_writer(workspace: Workspace, target: ChatTarget, name: str) -> Iterator[LocalWriter]:
     """Load a model of this PC and yield it as a writer; its process ends afterwards. Raises ChatError."""
-    with opened(workspace, target) as chat:
+    with opened(workspace, target, doing=LEASE) as chat:
         yield LocalWriter(chat, target, name)

@@ -112,6 +112,7 @@ def test_a_dry_run_and_a_server_elsewhere_are_sent_nothing(
         ({"server": None}, "making.no_writer"), ({"writer": "base:starter"}, "making.no_writer"),
         ({"kind": "poems"}, "making.unknown_kind"), ({"kind": "absent"}, "making.unknown_kind"),
         ({"model": ""}, "endpoint.no_model"), ({"server": "nowhere"}, "endpoint.bad_url"),
+        ({"server": None, "writer": "base:no-such"}, "model.bad_id"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_a_sentence(
@@ -119,7 +120,7 @@ def test_what_cannot_be_made_is_a_sentence(
 ) -> None:
     with pytest.raises(GarageError) as refused:
         make(tmp_path, server, **options)
-    assert refused.value.message.key == key
+    assert refused.value.message.key == key and not (tmp_path / "ws" / "making").exists()
 
 
 def test_what_was_dropped_is_told_where_nothing_is_left(

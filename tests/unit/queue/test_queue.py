@@ -330,6 +330,41 @@ def test_an_export_is_waited_for(world: World) -> None:
     assert world.look() == "a"
 
 
+def test_rows_that_are_written_take_their_turn_between_the_runs(world: World) -> None:
+    world.submit("a")
+    assert world.look() == "a"
+    world.rows.since = time.time()
+    world.submit("b")
+    assert world.look() == "a" and not world.rows.at_work, "they wait for the run that trains"
+    world.end()
+    assert world.look() is None and world.rows.at_work and world.waiting() == ["b"], "they were asked for before b"
+    world.submit("c")
+    assert world.look() is None, "a run that is started meanwhile waits for them"
+    world.rows.at_work = False
+    assert world.look() == "b"
+    world.rows.since = time.time()
+    world.end()
+    assert world.look() == "c" and not world.rows.at_work, "c was asked for first"
+    world.line.put(game=Game(why=msg("game.soon"), since=NOW))
+    world.end()
+    assert world.look() is None and not world.rows.at_work, "game mode holds them too"
+    world.line.put(game=None)
+    world.exporting = True
+    assert world.look() is None and not world.rows.at_work, "and an export"
+    world.exporting = False
+    world.look()
+    assert world.rows.at_work
+
+
+def test_a_queue_that_waits_for_a_person_does_not_hold_back_rows(world: World) -> None:
+    world.submit("a")
+    world.line.put(hold=HELD)
+    waiting = [run.id for run in world.supervisor.runs.waiting()]
+    world.line.set_time(waiting[0], None, waiting)  # else "now", which no hold delays
+    world.rows.since = time.time()
+    assert world.look() is None and world.rows.at_work
+
+
 def test_closing_the_app_begins_nothing_more(world: World) -> None:
     world.submit("a")
     world.submit("b")

@@ -22,15 +22,19 @@ from core.chat.making.rows import MakingOrder, Result
 from core.errors import ChatError, GarageError
 from core.messages import LANGUAGES, msg
 from core.queue.queue import Game
+from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat
 from tests.kit.chat_server import ChatServer
+from tests.kit.runs import ScriptedRun
 from tests.kit.waits import wait_until
 from tests.kit.writers import ScriptedWriter, manual, scripted_reply
+from webui.form.start import will_wait
 from webui.kit.drawn_part import drawn_part
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
+from webui.run import card
 from webui.server.set_file import MADE, SetFile, address
 from webui.state import making as making_state
 from webui.state.making import Makings
@@ -243,13 +247,43 @@ def test_it_waits_for_a_game_without_a_model_in_memory(
     chat = Chat(reply=reply)
     makings = Makings(services.workspace, services.datasets, chat, queue)  # type: ignore[arg-type]
     makings.start(MakingOrder(title="Made", documents=((document, 0),), writer="base:starter"), None)
-    wait_until(lambda: makings.progress().is_paused, 60)
+    wait_until(lambda: makings.waits_since() is not None, 60)
+    makings.begin()
+    wait_until(lambda: makings.progress().stage == "paused", 60)
     assert chat.target is None and 0 < makings.progress().done < 6
     queue.put(game=None)
     wait_until(lambda: not makings.progress().at_work, 60)
     assert makings.progress().error is None and len(chat.loads) == 2
+    assert chat.target is None and not makings.is_at_work(), "the device is free again"
     making = makings.newest(document)
     assert making is not None and len(making.rows()[0]) == 12
+
+
+def test_a_model_of_this_pc_waits_for_its_turn_and_can_be_stopped_there(
+    document: str, services: Services, section: DocumentQuestions
+) -> None:
+    makings, fields = services.makings, {"writer": "base:starter", "kind": "questions", "count": "3"}
+    with ScriptedRun(services.workspace, "pirates") as scripted:
+        scripted.to(State.RUNNING)
+        assert section.press({"act": "start", "run": document, "fields": fields}) == {"said": ""}
+        wait_until(lambda: makings.waits_since() is not None, 60)
+        services.snapshots.now(fresh=True)
+        assert "Waiting until “pirates” no longer uses" in section.drawn({"run": document})
+        assert services.chat.state().phase == "empty" and not makings.is_at_work()
+    section.press({"act": "stop"})
+    wait_until(lambda: not makings.progress().at_work, 60)
+    assert makings.progress().error is None and makings.waits_since() is None
+    assert "Resume" in section.drawn({"run": document})
+
+
+def test_chat_and_runs_say_that_rows_are_written(services: Services, section: DocumentQuestions) -> None:
+    services.makings.begin()
+    with pytest.raises(ChatError, match="chat_page.making"):
+        services.snapshots.refuse_while_training()
+    with ScriptedRun(services.workspace, "behind") as scripted:
+        view = services.snapshots.view(scripted.run.id)
+        assert view is not None and "until the rows from a document are written" in card.card(view, section.w)
+    assert will_wait(services.snapshots.now(fresh=True))
 
 
 def test_nothing_goes_to_another_pc_before_it_was_said(
