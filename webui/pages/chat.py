@@ -189,7 +189,7 @@ class ChatPage:
         return [
             LivePart(
                 self.status,
-                lambda context: gr.update(value=status_line(context.snapshot.chat, self.w, context.snapshot.busy)),
+                lambda context: gr.update(value=status_line(context.snapshot.chat, self.w, context.snapshot.in_use)),
             ),
             LivePart(self.thinking, lambda context: gr.update(visible=context.snapshot.chat.thinks is not None)),
             self.second.part(),

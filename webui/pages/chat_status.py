@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from core.chat.client import ChatState
+from core.messages import Message
 from webui.kit import format
 from webui.kit.html import Html, muted, notice
 from webui.kit.wording import Wording
-from webui.state.snapshot import RunRow
+
+MADE_ROOM = ("chat.unloaded_for_run", "chat.unloaded_for_making")  # reasons that hold while the device is in use
 
 
-def status_line(state: ChatState, w: Wording, busy: RunRow | None = None) -> Html:
-    """Return the state of the chat as one notice, whichever page loaded its model. busy: the run at work."""
+def status_line(state: ChatState, w: Wording, in_use: Message | None = None) -> Html:
+    """Return the state of the chat as one notice, whichever page loaded its model. in_use: what else uses the
+    device."""
     if state.phase == "empty":
-        training = w.t("chat_page.training", name=busy.name) if busy else ""
-        is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
-        why = "" if is_over else w.text(w.render(state.why_unloaded), training)
+        is_over = in_use is None and state.why_unloaded is not None and state.why_unloaded.key in MADE_ROOM
+        why = "" if is_over else w.text(w.render(state.why_unloaded), w.render(in_use))
         return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
     label = state.target.label if state.target else ""
     if state.phase == "loading":

@@ -20,6 +20,7 @@ from core.export.exports import Exports
 from core.export.records import ExportRequest, ExportResult, ExportStatus
 from core.files import JsonObject
 from core.hub.downloads import Download, Downloads
+from core.messages import Message, msg
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.queue.turns import OtherWork
 from core.recipe import Recipe
@@ -125,6 +126,13 @@ class Snapshot:
     downloads: tuple[Download, ...] = ()  # oldest request first
     left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
+    @property
+    def in_use(self) -> Message | None:
+        """What uses the GPU or CPU, so that no model can be loaded for the chat; None while it is free."""
+        if self.is_making:
+            return msg("chat_page.making")
+        return msg("chat_page.training", name=self.busy.name) if self.busy else None
+
     def followed(self, requested: object) -> tuple[str, bool]:
         """Return the id of the run that a page polls, and whether it is at work.
 
@@ -166,10 +174,8 @@ class Snapshots:
 
     def refuse_while_training(self) -> None:
         """Raise ChatError while a run trains or is about to start, or rows are written: they need the device."""
-        if self._makings.is_at_work():
-            raise ChatError("chat_page.making")
-        if busy := self.now(fresh=True).busy:
-            raise ChatError("chat_page.training", name=busy.name)
+        if in_use := self.now(fresh=True).in_use:
+            raise ChatError(in_use)
 
     def view(self, run_id: str | None) -> RunView | None:
         """Return all that is shown of a run; None if there is no such run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -88,6 +87,6 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
 def test_a_chat_that_was_closed_for_a_run_says_so_only_while_there_is_one() -> None:
     """It went on to say "load it again when the run is over" of one that the Runs page called done."""
     closed, w = ChatState(why_unloaded=msg("chat.unloaded_for_run", name="pirates")), Wording("en")
-    busy = SimpleNamespace(name="pirates")
-    assert "make room" in status_line(closed, w, busy) and "pirates" not in status_line(closed, w)
+    in_use = msg("chat_page.training", name="pirates")
+    assert "make room" in status_line(closed, w, in_use) and "pirates" not in status_line(closed, w)
     assert "closed" in status_line(ChatState(why_unloaded=msg("chat.idle_unloaded", minutes=30)), w)
