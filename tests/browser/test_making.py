@@ -50,6 +50,7 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     assert kit.overflow(page) <= 0
     kit.assert_accessible(page, "making-phone")
     part.locator("#mk-add").click()
+    kit.expect(page.get_by_text("has 11 rows")).to_be_in_viewport()  # seen: below all rows
     kit.expect(page.locator("#data-sets")).to_contain_text("Questions from manual")
     store = dataset_store(workspace)
     [info] = [one for one in store.list() if one.made]

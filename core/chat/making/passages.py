@@ -59,8 +59,9 @@ class Passage(Frozen):
     validation: bool = False
 
     def pages_of(self, spans: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the page of a PDF on which each of these parts of the passage begins; its own pages without a part."""
-        if not spans:
+        """Return the page of a PDF on which each part begins; without parts, the passage's own pages; none of other
+        documents."""
+        if not spans or not self.pages:
             return [page for _, page in self.pages]
         return [next((page for at, page in reversed(self.pages) if at <= start), 0) for start, _ in spans]
 

@@ -99,6 +99,7 @@ def test_rows_are_reviewed_edited_and_added_as_a_dataset(
     making = made(section, server, document)
     first, second, third, *_ = making.rows()[0]
     drawn = section.drawn({"run": document})
+    assert "page 0" not in drawn and ">manual.md › Part 1<" in drawn
     assert "12 rows kept, 0 reviewed" in drawn and f"<mark>{first.draft.steps[0].quote.rstrip('.')}</mark>" in drawn
     section.press({"act": "mark", "run": document, "row": first.id, "decision": "reject"})
     section.press({"act": "mark", "run": document, "row": second.id, "decision": "accept"})
