@@ -100,8 +100,7 @@ def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
         f"{heading}:",
         "\n".join([HEAD, *tables, row("all", lines)]),
         "Launches are kernels, waits the times that the host waited for the card. The peak is the most memory that one "
-        "process held, with a context "
-        "of 300 MiB that is invented. A process that is killed, such as that of a chat, reports nothing.",
+        "process held, with an invented context of 300 MiB; killed processes report nothing.",
         "\n".join(others),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
