@@ -128,7 +128,7 @@ class Snapshot:
 
     @property
     def in_use(self) -> Message | None:
-        """What uses the GPU or CPU, so that no model can be loaded for the chat; None while it is free."""
+        """The work that uses the GPU or CPU, so that no model can be loaded for the chat; None while they are free."""
         if self.is_making:
             return msg("chat_page.making")
         return msg("chat_page.training", name=self.busy.name) if self.busy else None
