@@ -91,12 +91,15 @@ def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
 
 
 def summary(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
-    """Yield the sentence, what was lost, the shares and the notes of a finished evaluation."""
+    """Yield the sentence, what was lost, the shares (if any question counts) and the notes of a finished evaluation."""
     if conclusion := _conclusion(table):
         yield tag("p", w.render(conclusion), class_="ev-conclusion", role="status")
     if lost:
         yield notice(w.render(lost), "warn")
-    yield tag("div", *(_share(table, place, w) for place in range(len(table.contestants))), class_="ev-shares")
+    if table.counted:
+        yield tag("div", *(_share(table, place, w) for place in range(len(table.contestants))), class_="ev-shares")
+    else:
+        yield notice(w.t("evaluation_view.none_counted"), "warn")
     yield muted(w.text(*_notes(table, w)))
 
 
@@ -123,7 +126,7 @@ def _share(table: Table, place: int, w: Wording) -> Html:
     some are graded."""
     share, scores = table.share(place), table.scores(place)
     is_graded = _is_graded(table)
-    mean = sum(scores) / len(scores) if scores else 0.0
+    mean = sum(scores) / len(scores)
     low, high = share.interval
     line = share_bar(mean, None if is_graded else share.interval)
     values = {"percent": round(100 * mean), "right": share.right, "count": share.count}

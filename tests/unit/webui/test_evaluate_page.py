@@ -267,6 +267,9 @@ def test_another_judge_judges_the_answers_that_are_there(
     assert press(place, "judge", fields | {"judge": "length"}) == {"said": ""}
     html = drawn(place, **fields)
     assert 'value="length" selected' in html and "100 % (3 of 3)" in html
+    press(place, "judge", fields | {"judge": "person"})
+    html = drawn(place, **fields)
+    assert "nothing to compare yet" in html and "ev-share" not in html, "seen: a bar at 0 % (0 of 0)"
 
 
 def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
