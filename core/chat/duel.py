@@ -139,7 +139,7 @@ class Duel:
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
         """Yield pieces of each column of each question as they are generated, in batches that fit, then its Done.
-        strength: factor of the adapter's output.
+        strength: factor of the adapter's output. A question that is repeated draws with the next seed each time.
 
         stopped is called before every layer, so that it also ends a long prefill, and for each column after every
         token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a strength,
@@ -160,7 +160,9 @@ class Duel:
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
-            rows = [self._new_reply(number, column, turns, sampling) for number, column, turns in requested]
+            rows = list[_Reply]()
+            for number, column, turns in requested:
+                rows.append(self._new_reply(number, column, turns, sampling, rows))
             in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
             with at_strength(self._model, strength):
                 for batch_rows in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
@@ -187,12 +189,15 @@ class Duel:
         openings = (OPEN.rstrip(), *(mark for mark, replacement in self._marks[column].items() if replacement == OPEN))
         return OPEN if end.endswith(openings) else ""
 
-    def _new_reply(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
+    def _new_reply(
+        self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling, earlier: Sequence[_Reply]
+    ) -> _Reply:
         """Return the reply of one column before its first token, with the encoded prompt and a seeded generator.
-        number: of the question, among those answered together. Raises ChatError if turns do not end with a question, or
-        are too long."""
+        number: of the question, among those answered together; earlier: their replies. Raises ChatError if turns do not
+        end with a question, or are too long."""
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
-        generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
+        repeats = sum(reply.column == column and reply.prompt == prompt for reply in earlier)
+        generator = torch.Generator(self._model.device).manual_seed(sampling.seed + repeats)
         stream = TextStream(self.tokenizer, self._marks[column])
         return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 

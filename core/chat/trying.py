@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 from core.chat.answer import Sampling
-from core.chat.contest import ensure_loaded
+from core.chat.contest import AT_ONCE, ensure_loaded
 from core.chat.making.writers import LocalWriter
 from core.data.conversation import Turn
 from core.data.formats import Example
@@ -30,7 +31,8 @@ MAX_TOKENS = 4096  # of an answer in a chat
 
 class Trial(Frozen):
     """The result. wrong, right, mixed: questions whose answers all got no reward, all the largest, and different ones.
-    reward: the mean, as a share of the largest. question, best: the best answer with its question."""
+    reward: the mean, as a share of the largest. question, best: the best answer with its question. step_seconds: about
+    how long a step takes, whose answers are written as fast as these."""
 
     questions: int
     answers: int
@@ -40,6 +42,7 @@ class Trial(Frozen):
     reward: float
     question: str
     best: str
+    step_seconds: float = 0.0
 
     @property
     def can_learn(self) -> bool:
@@ -80,18 +83,20 @@ def try_model(
     copies, total = rewards.num_generations, len(questions) * rewards.num_generations
     ensure_loaded(writer.chat, writer.target)
     thinks = None if writer.chat.state().thinks is None else bool(recipe.data.enable_thinking)
-    texts = list[list[str]]()
-    for seed in range(copies):
-        report(seed * len(questions), total)
-        sampling = Sampling(
-            do_sample=True, temperature=rewards.temperature, top_p=1.0, seed=seed, enable_thinking=thinks,
-            max_new_tokens=min(MAX_TOKENS, rewards.max_completion_length),
-        )  # fmt: skip
-        texts.append(writer.sampled([turns for turns, _ in questions], sampling))
+    pairs, began = list[tuple[str, str]](), time.monotonic()
+    for turns, expected in questions:
+        for seed in range(0, copies, AT_ONCE):
+            report(len(pairs), total)
+            sampling = Sampling(
+                do_sample=True, temperature=rewards.temperature, top_p=1.0, seed=seed, enable_thinking=thinks,
+                max_new_tokens=min(MAX_TOKENS, rewards.max_completion_length),
+            )  # fmt: skip
+            texts = writer.sampled([turns] * min(AT_ONCE, copies - seed), sampling)
+            pairs += [(expected, text) for text in texts]
+    seconds = (time.monotonic() - began) / total
     judges = weighted.read(rewards.judges)
     judging = Judging(judges)
     try:
-        pairs = [(expected, one[place]) for place, (_, expected) in enumerate(questions) for one in texts]
         judged = judging.judge(pairs, lambda: report(total, total))
     finally:
         judging.close()
@@ -111,4 +116,8 @@ def try_model(
         reward=statistics.fmean(reward for reward, _ in known) / largest,
         question=str(questions[best // copies][0][-1]["content"]),
         best=pairs[best][1],
+        step_seconds=seconds
+        * copies
+        * recipe.train.per_device_train_batch_size
+        * recipe.train.gradient_accumulation_steps,
     )

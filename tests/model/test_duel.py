@@ -363,6 +363,16 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_another(duel):
     assert text_and_end(first, "tuned")[0] == text_and_end(again, "tuned")[0]
 
 
+def test_a_repeated_question_draws_with_the_next_seeds_and_is_read_once(duel):
+    turns = [{"role": "user", "content": "Which of them is the oldest? " * 8}]  # long enough to be read once
+    together = list(duel.answer_all([{"base": turns}, {"base": OTHER}, {"base": turns}], SAMPLED))
+    texts = [text_and_end([item for item in together if item.question == n], "base")[0] for n in range(3)]
+    for n, (asked, seed) in enumerate(((turns, 7), (OTHER, 7), (turns, 8))):
+        own = answer(duel, {"base": asked}, SAMPLED.model_copy(update={"seed": seed}))
+        assert text_and_end(own, "base")[0] == texts[n]
+    assert texts[0] != texts[2]
+
+
 def test_a_sampled_base_answer_does_not_depend_on_the_tuned_column(duel):
     both = text_and_end(answer(duel, {"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
     assert both == text_and_end(answer(duel, {"base": OTHER}, SAMPLED), "base")[0]

@@ -39,7 +39,10 @@ class Writer:
 
     def sampled(self, conversations: Sequence[Sequence[Turn]], sampling: Sampling) -> list[str]:
         self.asked.append(sampling)
-        return [self._answer(int(turns[-1]["content"].split()[2]), sampling.seed) for turns in conversations]
+        return [
+            self._answer(int(turns[-1]["content"].split()[2]), sampling.seed + at)
+            for at, turns in enumerate(conversations)
+        ]
 
 
 class JudgingHere:
@@ -79,10 +82,16 @@ def test_shares_of_questions_and_the_verdict_follow_from_the_rewards(answer: Any
     seen: list[tuple[int, int]] = []
     trial, writer = tried(answer, lambda done, total: seen.append((done, total)), temperature=0.5)
     assert (trial.wrong, trial.right, trial.mixed) == shares and trial.verdict().key == key
-    assert (trial.questions, trial.answers) == (QUESTIONS, 4) and seen[-1] == (64, 64) and seen[1] == (16, 64)
+    assert (trial.questions, trial.answers) == (QUESTIONS, 4) and seen[-1] == (64, 64) and seen[1] == (4, 64)
     assert trial.question.startswith("What is ") and trial.best
     assert {(one.temperature, one.top_p, one.max_new_tokens) for one in writer.asked} == {(0.5, 1.0, 9)}
-    assert [one.seed for one in writer.asked] == [0, 1, 2, 3] and all(one.do_sample for one in writer.asked)
+    assert [one.seed for one in writer.asked] == [0] * QUESTIONS and all(one.do_sample for one in writer.asked)
+    assert trial.step_seconds > 0
+
+
+def test_more_answers_than_a_batch_holds_are_drawn_with_other_seeds() -> None:
+    trial, writer = tried(lambda n, seed: str(n + (seed == 11)), num_generations=12)
+    assert [one.seed for one in writer.asked][:4] == [0, 8, 0, 8] and trial.mixed == QUESTIONS
 
 
 def test_a_judge_that_can_judge_nothing_and_rows_without_a_question_are_refused() -> None:

@@ -150,13 +150,15 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
         goal="style", model="starter", data="sample:shop_messages", memory="here", name="", answers=FormAnswers()
     )
     part._try(form, lambda form: Planner(services).look(form, Wording("en")))
-    [(key, recipe, parent)] = begun
-    assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None
+    [(key, recipe, parent, steps)] = begun
+    assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None and steps > 10
     chosen = replace(form, answers=FormAnswers(explicit=part.switched(form)))
-    trial = Trial(questions=16, answers=8, wrong=16, right=0, mixed=0, reward=0.0, question="<b>?", best="no")
+    trial = Trial(questions=16, answers=8, wrong=16, right=0, mixed=0, reward=0.0, question="<b>?", best="no",
+                  step_seconds=30)  # fmt: skip
     for progress, said, button in (
         (TryingProgress(key, at_work=True, done=16, total=128), "16 of 128", "Stop"),
         (TryingProgress(key, trial=trial), "never gets this right", "Try the model"),
+        (TryingProgress(key, 60, trial=trial), "about 30 min for 60 steps", "Try the model"),
         (TryingProgress(key, error=msg("comparing.try_other")), "Another model", "Try the model"),
     ):
         monkeypatch.setattr(services.trying, "_progress", progress)
