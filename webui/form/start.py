@@ -29,7 +29,7 @@ REFUSAL = "lg-refusal"
 
 def will_wait(snapshot: Snapshot) -> bool:
     """Return whether a run that is started now joins the queue."""
-    return bool(snapshot.busy or snapshot.is_making or snapshot.queue.order.game)
+    return bool(snapshot.busy or snapshot.making or snapshot.queue.order.game)
 
 
 class StartStep:

@@ -196,9 +196,12 @@ def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
 
 
 def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
-    """Return why the queue waits; "" while it runs normally."""
-    queue, order = snapshot.queue, snapshot.queue.order
+    """Return why the queue waits, and the rows from a document that take their turn in it; "" while only runs do."""
+    queue, order, making = snapshot.queue, snapshot.queue.order, snapshot.making
     lines = []
+    if making:
+        key = "queue_panel.making_waits" if making.stage == "waiting" else "queue_panel.making"
+        lines.append(w.t(key, title=making.title, done=making.done, total=making.total))
     if order.game:
         lines.append(f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}")
     if order.hold and queue.waiting:

@@ -37,10 +37,11 @@ MAX_DIVIDED = 5000  # paragraphs: those of a long book
 
 @dataclass(frozen=True)
 class MakingProgress:
-    """The newest making of this app. stage: "waiting" for its turn in the queue; "paused" for a game, with the model
-    unloaded. total: 0 while the text is divided; error: why it ended before its last passage."""
+    """The newest making of this app. title: of its rows; stage: "waiting" for its turn in the queue; "paused" for a
+    game, with the model unloaded. total: 0 while the text is divided; error: why it ended before its last passage."""
 
     dataset: str = ""
+    title: str = ""
     at_work: bool = False
     stage: Literal["dividing", "waiting", "loading", "writing", "paused"] = "dividing"
     done: int = 0
@@ -71,6 +72,10 @@ class Makings(OtherWork):
 
     def progress(self) -> MakingProgress:
         return self._progress
+
+    def queued(self) -> MakingProgress | None:
+        """Return the progress of a making by a model of this PC that waits for its turn or has it; None without one."""
+        return self._progress if self.is_at_work() or self._waits_since is not None else None
 
     def waits_since(self) -> float | None:
         return self._waits_since
@@ -119,7 +124,7 @@ class Makings(OtherWork):
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
             self._stopped.clear()
-            self._progress = MakingProgress(order.documents[0][0], at_work=True)
+            self._progress = MakingProgress(order.documents[0][0], order.title, at_work=True)
         threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
 
     def stop(self) -> None:

@@ -22,7 +22,6 @@ from core.files import JsonObject
 from core.hub.downloads import Download, Downloads
 from core.messages import Message, msg
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
-from core.queue.turns import OtherWork
 from core.recipe import Recipe
 from core.runs import time_left
 from core.runs.all import Runs
@@ -34,6 +33,7 @@ from core.runs.kept.label import Label
 from core.runs.measure import measure, measures
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, State
+from webui.state.making import MakingProgress, Makings
 
 FRESH_S = 0.5
 LOG_LINES = 40
@@ -114,7 +114,7 @@ class Snapshot:
     """The whole workspace at one moment.
 
     busy: the run at work, or about to start. shown: the run of the Train page: busy, else the one that the queue waits
-    for, else the newest that has begun. is_making: rows are written from a document by a model of this PC.
+    for, else the newest that has begun. making: rows that a model of this PC writes from a document, now or next.
     """
 
     rows: tuple[RunRow, ...]
@@ -122,14 +122,14 @@ class Snapshot:
     shown: RunView | None
     chat: ChatState
     queue: QueueView = QueueView()
-    is_making: bool = False
+    making: MakingProgress | None = None
     downloads: tuple[Download, ...] = ()  # oldest request first
     left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
     @property
     def in_use(self) -> Message | None:
         """The work that uses the GPU or CPU, so that no model can be loaded for the chat; None while they are free."""
-        if self.is_making:
+        if self.making and self.making.stage != "waiting":
             return msg("chat_page.making")
         return msg("chat_page.training", name=self.busy.name) if self.busy else None
 
@@ -151,11 +151,11 @@ class Snapshots:
         chat: ChatClient,
         exports: Exports,
         downloads: Downloads | None = None,
-        makings: OtherWork | None = None,
+        makings: Makings | None = None,
     ):
         """Begin with nothing read."""
         self._runs, self._chat, self._exports, self._downloads = runs, chat, exports, downloads
-        self._makings = makings or OtherWork()
+        self._makings = makings
         self._queue = Queue(runs.workspace)
         self._guard = threading.Lock()
         self._taken_at = float("-inf")
@@ -220,8 +220,8 @@ class Snapshots:
         view = self._view(*found_runs[chosen.id]) if chosen else None
         left = tuple(left_run for run, row in found_runs.values() if (left_run := self._left(run, row)))
         downloads = tuple(self._downloads.rows()) if self._downloads else ()
-        queue, is_making = QueueView(order, behind), self._makings.is_at_work()
-        return Snapshot(tuple(rows), busy, view, self._chat.state(), queue, is_making, downloads, left)
+        making = self._makings.queued() if self._makings else None
+        return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), making, downloads, left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
         """Return the run as one to ask about; None if it did not end unexpectedly, or was deleted."""
@@ -254,7 +254,8 @@ class Snapshots:
         log = run.log_tail(LOG_LINES) if row.status.state in (State.FAILED, State.INTERRUPTED) else ""
         waits_for = ""
         if row.status.state == State.QUEUED:
-            waits_for = "export" if self._exports.has_live_worker() else "making" if self._makings.is_at_work() else ""
+            is_making = self._makings is not None and self._makings.is_at_work()
+            waits_for = "export" if self._exports.has_live_worker() else "making" if is_making else ""
         return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log, waits_for)
 
     def _newest_events(self, run: RunFolder) -> list[JsonObject]:
