@@ -1,5 +1,5 @@
-"""Checks for answers that teach the wrong thing: refusals, empty or short ones, repeated questions, the same opening in
-most rows."""
+"""Checks for answers that teach the wrong thing: refusals, empty or short ones, repeated questions, one question or one
+answer in most rows, the same opening in most rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from statistics import median
 
-from core.data.findings.finding import SHOWN, Finding, Marked
+from core.data.findings.finding import SHOWN, Finding, Kind, Marked
 from core.data.findings.row_words import QUOTE, RowWords
 from core.data.findings.secrets import masked
 from core.data.repeats import normalized
@@ -87,6 +87,7 @@ POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "oka
 OPENING_WORDS, OPENING_CHARACTERS = 4, 8
 MIN_ALIKE = 10  # answers
 _MAX_OPENINGS = 20_000
+_ONE_SIDE: dict[Kind, float] = {"one_question": 0.5, "one_answer": 0.9}  # share of the rows with one question, answer
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -177,6 +178,40 @@ class SamePairs:
 
     def findings(self, rows: int) -> list[Finding]:
         return self._marked.finding("same_pairs", rows, [self._marked.repair("remove", "same_pairs", self._max_rows)])
+
+
+class Sameness:
+    """The findings one_question (half of the rows ask it, and it has different answers) and one_answer (nine in ten
+    rows give it, to different questions), except for case, spaces and marks.
+
+    Two hashes are kept for each row.
+    """
+
+    def __init__(self, max_repair_rows: int | None):
+        self._rows: list[tuple[int, ...]] = []
+        self._quotes: dict[int, tuple[int, str]] = {}  # of the first sides: their row and text
+
+    def add(self, words: RowWords) -> None:
+        """Keep the hashes of the row's questions and answers; plain texts and rows with tool calls are ignored."""
+        if words.is_text or words.calls_tools:
+            return
+        sides = words.question, words.answer
+        self._rows.append(tuple(hash(normalized(side)) for side in sides))
+        for key, side in zip(self._rows[-1], sides, strict=True):
+            if key not in self._quotes and len(self._quotes) < _MAX_OPENINGS:
+                self._quotes[key] = words.row, words.quote(side)
+
+    def findings(self, rows: int) -> list[Finding]:
+        result: list[Finding] = []
+        for at, kind in enumerate(_ONE_SIDE):
+            key, count = Counter(row[at] for row in self._rows).most_common(1)[0] if self._rows else (0, 0)
+            others = len({row[1 - at] for row in self._rows if row[at] == key})
+            enough = max(MIN_ALIKE, _ONE_SIDE[kind] * len(self._rows))
+            if count >= enough and 2 * others >= count and key in self._quotes:
+                marked = Marked()
+                marked.add(*self._quotes[key])
+                result += marked.finding(kind, rows, count=count, others=others)
+        return result
 
 
 class Openings:

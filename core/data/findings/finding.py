@@ -18,7 +18,7 @@ Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
     "turn_markers",
     "short_answers",
-    "echoes", "same_pairs", "far_longer", "markup", "mojibake", "lost_characters",
+    "echoes", "same_pairs", "one_question", "one_answer", "far_longer", "markup", "mojibake", "lost_characters",
 ]  # fmt: skip
 Action = Literal["remove", "replace", "fill"]
 

@@ -178,7 +178,8 @@ def test_an_instruction_that_stands_in_every_row_makes_none_alike() -> None:
         "You get a message of a customer. Say in a word whether it is about delivery, payment, praise or a defect. "
         "Message: "
     )
-    assert findings(enumerate(pair(opening + f"{a} {b}", "defect") for a in WORDS for b in WORDS[:4])) == ()
+    found = findings(enumerate(pair(opening + f"{a} {b}", "defect") for a in WORDS for b in WORDS[:4]))
+    assert [finding.id for finding in found] == ["one_answer"]
 
 
 def test_most_repeats_with_a_word_changed_are_found_and_no_row_that_is_another() -> None:
@@ -301,6 +302,18 @@ def test_rows_that_are_far_longer_than_the_others() -> None:
     long = " ".join(random.Random(3).choice(WORDS) for _ in range(3000))
     assert rows_of(findings_of(pair("And this?", long))["far_longer"]) == [41]
     assert findings_of(pair("And this?", long[:4000])) == {}
+
+
+def test_one_question_with_many_answers_and_one_answer_to_many_questions_are_found() -> None:
+    """Seen: a log of 370 answers of a hundred models to one question was trained without a word."""
+
+    def found(*rows: Example) -> dict[str, int]:
+        return {one.id: one.count for one in findings(enumerate(rows)) if one.id.startswith("one_")}
+
+    assert found(*(pair("Who is it?", f"It is {word}.") for word in WORDS)) == {"one_question": len(WORDS)}
+    assert found(*(pair(f"Is it {word}?", "Yes!") for word in WORDS)) == {"one_answer": len(WORDS)}
+    assert not found(*(pair(f"Is it {word}?", ("Yes", "No")[n % 5 == 0]) for n, word in enumerate(WORDS)))
+    assert not found(*[pair("Who is it?", "It is me.")] * 24)  # repeats are another finding
 
 
 # ---- writing -------------------------------------------------------------------------------------
