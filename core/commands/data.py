@@ -82,7 +82,7 @@ def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path, answ
     data = data.model_copy(update={"source": source})
     if answer:
         report = dataset_store(space).report(source, data.format, Choices.from_data(data))
-        data = data.model_copy(update={"columns": dict(with_answer(report.possible, answer))})
+        data = data.model_copy(update={"columns": dict(with_answer(report.possible, answer, report.columns))})
     return recipe.model_copy(update={"data": data})
 
 
@@ -128,8 +128,8 @@ def inspect(
     )
     path, choices = _path_of(dataset_store(space), data, choices)
     if answer:
-        possible = inspect_file(path, choices=choices).possible
-        choices = choices.model_copy(update={"columns": dict(with_answer(possible, answer))})
+        found = inspect_file(path, choices=choices)
+        choices = choices.model_copy(update={"columns": dict(with_answer(found.possible, answer, found.columns))})
     kept: list[tuple[int, str]] = []
     apart: set[int] = set()  # of the first rows: the dataset's own validation rows
     stored = InMemory()

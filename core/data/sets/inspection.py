@@ -239,9 +239,11 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
     """Return notes on what was assumed of the file because no choice says it: the roles of columns by their names or
     contents, missing answers, the header."""
     header = source.header and choices.header is None
-    roles = {} if decision.evidence == "chosen" else decision.roles
-    taken = taken_as(roles)
-    key = {"names": "data.note_by_names", "content": "data.note_guessed"}.get(decision.evidence)
+    roles = decision.roles
+    taken = taken_as({name: role for name, role in roles.items() if role != "ignore"})
+    key = {"names": "data.note_by_names", "content": "data.note_guessed", "chosen": "data.note_chosen"}.get(
+        decision.evidence
+    )
     roles_note = [msg(key, taken=taken)] if taken and key else []
     texts = [name for name, role in roles.items() if role == "text"]
     question = next((name for name in texts if meaning_of(name) == "question"), None)

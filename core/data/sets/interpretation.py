@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from core.data.chats import message_columns, overview
@@ -28,7 +29,7 @@ from core.data.shapes.cells import columns_of_lines, columns_of_lists, with_join
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal, refuse_tags
-from core.data.shapes.roles import Roles, renamed, require
+from core.data.shapes.roles import Roles, meaning_of, renamed, require
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg
@@ -172,6 +173,8 @@ def _meaning(
         multiple_choice.refuse_unread(rows)
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
         join = partial(with_joined_lists, columns=lists)
+    elif lists := _chosen_lists(rows, choices.columns or {}):
+        join = partial(with_lines, columns=lists)
     else:
         try:
             meaning = _of_texts(source, rows, format, choices)
@@ -185,6 +188,16 @@ def _meaning(
     source = _noted(source, msg("data.note_lists", columns=[*lists]))
     meaning = _of_texts(source, [*map(join, rows)], format, choices)
     return replace(meaning, conversions=(join, *meaning.conversions))
+
+
+def _chosen_lists(rows: Sequence[Row], chosen: Roles) -> tuple[str, ...]:
+    """Return the columns of lists of texts that a person chose; without an answer whose name says that its texts are
+    several acceptable ones."""
+    return tuple(
+        name
+        for name in columns_of_lines(rows)
+        if (role := chosen.get(name, "ignore")) != "ignore" and not role == meaning_of(name) == "answer"
+    )
 
 
 def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:
@@ -216,17 +229,20 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
 
 
 def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
-    """Return a question to a person without the readings of which no row could be trained; a single one left is no
-    question. Any other decision, and one without a usable reading, as it is."""
+    """Return a question to a person with at most MAX_READINGS readings, without those of which no row could be trained
+    or that tell nothing; a single usable one left is no question. Any other decision, and one without a usable reading,
+    as it is."""
+    if decision.evidence != "none":
+        return decision
 
     def has_rows(roles: Roles) -> bool:
         format: Format = "text" if "text" in roles.values() else "question_answer"
         return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
-    readings = tuple(filter(has_rows, decision.readings)) if decision.evidence == "none" else ()
-    if not readings or len(readings) == len(decision.readings):
-        return decision
-    return Decision(readings, "none" if len(readings) > 1 else "content")
+    telling = sides.telling(decision.readings, rows)
+    readings = tuple(islice(filter(has_rows, telling), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
+    is_only = len(readings) == 1 < len(telling)
+    return Decision(readings, "content" if is_only else "none")
 
 
 def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
@@ -235,6 +251,10 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
+    answers = (name for each in decision.readings for name, role in each.items() if role == "answer")
+    few = (name for name in answers if 2 * len({str(row.values.get(name)) for row in rows}) <= len(rows))
+    if bare := class_names.note_numbers(rows, few):
+        source = _noted(source, bare)
     if "text" not in roles.values():
         return _Meaning(source, "question_answer", decision, (convert,))
     return _as_text(_Meaning(source, "text", decision, (convert,)), [convert(row) for row in rows])

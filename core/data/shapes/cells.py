@@ -56,7 +56,7 @@ def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
 
     def is_list(cell: object) -> bool:
         parts = parsed_cell(cell)
-        return parts is not cell and isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+        return parts is not cell and is_list_of_texts(parts)
 
     cells = {name: [row.values.get(name) for row in rows] for name in rows[0].values}
     given = {str(name): [*filter(has_value, values)] for name, values in cells.items()}
@@ -66,16 +66,18 @@ def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
 def columns_of_lines(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the columns that hold only texts and lists of texts, at least one of them a list."""
 
-    def are_lines(value: object) -> bool:
-        return isinstance(value, str) or isinstance(value, list) and all(isinstance(part, str) for part in value)
-
     names = dict.fromkeys(str(name) for row in rows for name in row.values)
     given = {name: [value for row in rows if has_value(value := row.values.get(name))] for name in names}
     return tuple(
         name
         for name, values in given.items()
-        if all(map(are_lines, values)) and any(isinstance(value, list) for value in values)
+        if all(isinstance(value, str) or is_list_of_texts(value) for value in values)
+        and any(isinstance(value, list) for value in values)
     )
+
+
+def is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def with_lines(row: Row, columns: tuple[str, ...]) -> Row:

@@ -112,12 +112,14 @@ def note(file: str, names: Names) -> Message:
 
 def unnamed(sample: Sequence[Row], names: Names) -> Message | None:
     """Return a note if the labels of texts are numbers without names; else None."""
-    column = next(
-        (str(name) for name in sample[0].values if str(name).strip().lower() in COLUMNS["text_label"]["label"]), None
-    )
-    if column is None or column in names or not _are_numbers([row.values.get(column) for row in sample]):
-        return None
-    return msg("data.note_label_numbers", column=column)
+    labels = [str(name) for name in sample[0].values if str(name).strip().lower() in COLUMNS["text_label"]["label"]]
+    return note_numbers(sample, {*labels[:1]} - names.keys())
+
+
+def note_numbers(sample: Sequence[Row], columns: Iterable[str]) -> Message | None:
+    """Return a note on the first of the columns that holds numbers of classes; None if none does."""
+    column = next((name for name in columns if _are_numbers([row.values.get(name) for row in sample])), None)
+    return None if column is None else msg("data.note_label_numbers", column=column)
 
 
 def names_beside(sample: Sequence[Row]) -> tuple[str, str]:

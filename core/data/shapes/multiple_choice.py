@@ -25,7 +25,7 @@ from core.messages import Message, msg
 
 # Words in names of columns that say which option is right.
 _KEY_WORDS = re.compile(
-    r"answer|correct|label|gold|target|right|^cop$|^key$|solution|antwort|richtig|lösung|respuesta|réponse|bonne|"
+    r"answer|^ans$|correct|label|gold|target|right|^cop$|^key$|solution|antwort|richtig|lösung|respuesta|réponse|bonne|"
     r"resposta|corret|risposta|ответ|правильн|答案|正确|正確|正解|정답"
 )
 _STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "sent1", "题目", "题干", "problem text")

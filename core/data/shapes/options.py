@@ -25,8 +25,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Scheme = Literal["label", "letter", "text", "number"]
 SCHEMES: tuple[Scheme, ...] = ("label", "letter", "text", "number")
 LISTS = (
-    "choices", "options", "choice", "option", "candidates", "endings", "alternatives", "answers", "answer_choices",
-    "answer_options", "possible_answers", "target_scores", "mc1_targets", "candidate_answers", "optionen", "antworten",
+    "choices", "options", "opts", "choice", "option", "candidates", "endings", "alternatives", "answers",
+    "answer_choices", "answer_options", "possible_answers", "target_scores", "mc1_targets", "candidate_answers",
+    "optionen", "antworten",
     "antwortmöglichkeiten", "opciones", "opções", "opzioni", "réponses", "варианты", "选项", "選項", "選択肢", "보기",
 )  # fmt: skip
 # Last words of names of columns that hold an option each, before a letter or a number.

@@ -46,7 +46,7 @@ _ABOUT = frozenset(
         r"\w+",
         "id ids uuid fname filename date time timestamp type lang language name author model count length tokens "
         "score rating url link index idx nr no number split file path version status parse parses datum zeit "
-        "zeitstempel nummer",
+        "zeitstempel nummer assignee assignees",
     )
 )
 # Words in names of columns with worse answers.

@@ -16,10 +16,11 @@ from functools import cached_property
 from typing import Literal
 
 from core.data.reading.file_rows import Row
-from core.data.shapes.cells import are_scores, are_spans
+from core.data.shapes.cells import are_scores, are_spans, is_list_of_texts
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import number_of
+from core.data.shapes.options import are_unnamed
 from core.data.shapes.roles import LANGUAGE, Role, Roles, is_about, is_worse, meaning_of, words_of
 from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
@@ -46,6 +47,7 @@ _LABEL = frozenset(
     )
 )
 _CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
+_HUMAN = "human"
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
 _QUESTION_MARKS = ("?", "？", "؟")
@@ -193,11 +195,25 @@ def _is_question(text: object) -> bool:
     return str(text).rstrip().endswith(_QUESTION_MARKS)
 
 
-def with_answer(readings: Sequence[Roles], column: str) -> Roles:
-    """Return the reading whose answer is column. Raises DataError with the columns that can be the answer."""
+def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
+    """Return the readings without those whose answer is the same in nearly all rows, or an id or a date; all of them if
+    nothing else is left."""
+    table = _Table(rows)
+    answers = {name for roles in readings for name, role in roles.items() if role == "answer"}
+    silent = {*filter(table.says_nothing, answers)}
+    return [roles for roles in readings if not any(roles.get(name) == "answer" for name in silent)] or readings
+
+
+def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] = ()) -> Roles:
+    """Return the reading whose answer is column; for another of the file's columns, the first reading that has a
+    question without it, with that answer. Raises DataError with the columns that can be the answer."""
     for roles in readings:
         if any(name.lower() == column.strip().lower() and role == "answer" for name, role in roles.items()):
             return roles
+    other = next((name for name in columns if name.lower() == column.strip().lower()), "")
+    for roles in readings if other else ():
+        if "question" in (asked := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
+            return asked | {other: "answer"}
     answers = [name for roles in readings for name, role in roles.items() if role == "answer"]
     raise DataError("data.no_such_answer", found=column[:80], expected=list(dict.fromkeys(answers)))
 
@@ -220,9 +236,11 @@ class _Table:
         return {name: words for name in self.values if (words := self._words(name)) is not None}
 
     def _words(self, name: str) -> float | None:
-        """Return the median number of words of a column; None for links, flags, credits and what is no text."""
+        """Return the median number of words of a column; None for links, flags, credits and what is no text. Among
+        texts, some may be lists of several."""
         values = [value for value in self.values[name] if isinstance(value, str)]
-        if len(values) < _NEARLY_ALL * len(self.values[name]) or any(map(_LINK.match, values)):
+        lists = 0 if 2 * len(values) < len(self.values[name]) else sum(map(is_list_of_texts, self.values[name]))
+        if len(values) + lists < _NEARLY_ALL * len(self.values[name]) or any(map(_LINK.match, values)):
             return None
         if {value.strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
             return None
@@ -259,6 +277,9 @@ class _Table:
             ]
             meant = [name for name in meant if not self.holds_code(name)] or meant
             meant = [name for name in meant if not self.is_origin(name)]
+            # Beside a prompt, without an answer by name, what a human wrote is one of several answers.
+            others = [name for name in meant if _last_word(name) != _HUMAN]
+            meant = others if others and not self.named("answer") else meant
         return meant
 
     def is_origin(self, name: str) -> bool:
@@ -316,6 +337,16 @@ class _Table:
     def holds_markers(self, name: str) -> bool:
         """Return True for a whole prompt with the marks of its turns."""
         return self.share(name, (turns_in(str(value)) is not None for value in self.values[name])) >= 0.5
+
+    def says_nothing(self, name: str) -> bool:
+        """Return True for a column that is no answer unless its name says so: a word or two that are the same in nearly
+        all rows, a date, or an id of each row."""
+        if self.may_be_answer(name) or name in self.sentences or self.holds_annotations(name):
+            return False
+        values = [*map(str, self.values.get(name, ()))]
+        most = max(Counter(values).values(), default=0)
+        is_id = most == 1 and self.share(name, (_ID.fullmatch(value) is not None for value in values)) >= _NEARLY_ALL
+        return len(values) >= _MIN_ROWS and (most >= _NEARLY_ALL * len(values) or is_id or self.holds_dates(name))
 
     def asks_nothing(self, name: str) -> bool:
         """Return True for a column that is never a question: of facts about the row, dates or bare numbers."""
@@ -387,7 +418,7 @@ def _alone(text: str) -> dict[str, Role]:
 
 def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
     """Return the decision that a person has to choose one of these readings."""
-    return Decision(tuple(itertools.islice(readings, MAX_READINGS)), "none")
+    return Decision(tuple(readings), "none")
 
 
 def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
@@ -503,7 +534,7 @@ def _with_both_parts(table: _Table, question: str) -> dict[str, Role]:
 
 def _is_never_answer(name: str) -> bool:
     """Return True for a column whose name means another side; not for code and labels, which may be either."""
-    if _last_word(name) in _CODE | _LABEL:
+    if _last_word(name) in _CODE | _LABEL | {_HUMAN}:
         return False
     return meaning_of(name) in ("question", "context", "system") or _last_word(name) in _NEVER_ANSWERS
 
@@ -540,7 +571,11 @@ def _labelled(table: _Table) -> Decision | None:
         context, question = sentences
         beside: dict[str, Role] = {context: "context"}
         pairs = [_pair(context, question), _pair(question, context)]
-        return _question_to_person([*(beside | _pair(question, label) for label in labels[:2]), *pairs])
+        both = [beside | _pair(question, label) for label in labels[:2]]
+        # Both are one question only beside a label by its name, beside class numbers, or as sentence1 and sentence2.
+        are_alike = all(map(_SECOND.search, sentences)) and not are_unnamed(sentences)
+        is_one = named or table.is_numeric(labels[0]) or are_alike
+        return _question_to_person([*both, *pairs] if is_one else [*pairs, *both])
     (text,) = sentences
     others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
@@ -564,7 +599,7 @@ def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
 def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
     """Return the first of the columns with each of the others as its answer: a word and its translations, say."""
     sides = [name for name in names if not is_about(name) and not table.repeats_unlike_others(name)]
-    return [_pair(first, name) for first in sides[:1] for name in sides[1:]]
+    return [_pair(first, name) for first in sides[:1] if not table.is_numeric(first) for name in sides[1:]]
 
 
 def _are_crossed(one: str, other: str) -> bool:

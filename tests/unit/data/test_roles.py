@@ -274,7 +274,10 @@ def test_what_a_person_says_of_columns_decides_and_what_is_to_be_ignored_is_no_l
         example for _, example in examples_of(file, choices=Choices(columns=parse("question=b, answer=a,ignore=note")))
     ] == [PAIR]
     report = inspect_file(file, choices=Choices(columns=SAID))
-    assert (report.roles, report.guessed, report.notes) == (SAID, False, ())
+    assert (report.roles, report.guessed) == (SAID, False)
+    assert [str(note) for note in report.notes] == [
+        "The columns are used as chosen: “b” is the question, “a” is the answer."
+    ]
     assert [str(one.what) for one in report.left_out] == ["The column “c”"]
 
 
