@@ -81,7 +81,7 @@ def recognize(lines: Sequence[str]) -> str:
 def _style(lines: Iterable[str]) -> _LogStyle | None:
     """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
     two names that write repeatedly and are no programs, levels or tags."""
-    every = [line.rstrip("\n") if line.strip() else "" for line in lines]
+    every = [line.rstrip("\n") if line.strip() else "" for line in _unwrapped(lines)]
     lines = [*filter(None, every)]
     for name, message in _MESSAGES.items():
         nicks = Counter(match["nick"] for line in lines if (match := message.match(line)))
@@ -102,6 +102,21 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
         if are_people and not is_markup and of_chat >= _LEAST.get(name, 0.8) * len(lines):
             return _LogStyle(name, message)
     return None
+
+
+def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines; of a log that Python wrote as bytes, b'it\\'s' over a line or many, what is inside."""
+    quote = ""
+    for number, line in enumerate(lines):
+        begins = (quote or number == 0) and line[:2] in ("b'", 'b"')
+        quote = line[1] if begins else quote
+        yield _from_bytes(line[2 if begins else 0 :].rstrip("\n"), quote) if quote else line
+
+
+def _from_bytes(line: str, quote: str) -> str:
+    """Return a line of Python's bytes as text, without the quote at its end."""
+    inside = re.sub(rf"(?<!\\){quote}$", "", line).encode("latin-1", "replace").decode("unicode_escape", "replace")
+    return inside.encode("latin-1", "replace").decode(errors="replace")
 
 
 def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) -> bool:
@@ -136,7 +151,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     is_post, clock, nicks = style.name == "posts", _Clock(), set[str]()
     current: ExportedMessage | None = None
     with source.path.open(encoding=source.encoding) as file:
-        for number, line in enumerate(chain(file, [_END]), 1):
+        for number, line in enumerate(chain(_unwrapped(file), [_END]), 1):
             line = line.rstrip("\n")
             message = style.message.match(line)
             action = None if message or is_post else _ACTION.match(line)

@@ -142,3 +142,17 @@ def test_bare_class_numbers_are_said_whatever_the_column_is_called(tmp_path: Pat
     rows = rows_by(lambda n: {"task": f"What is {n} and {n} together?", "sum": f"{2 * n}"})
     (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
     assert "data.note_label_numbers" not in keys(tmp_path / "a.json")
+
+
+def test_what_python_wrote_as_bytes_is_read_as_the_text_inside(tmp_path: Path) -> None:
+    """Seen: b'...' stood around parts of a log, and \\' and \\xe2\\x80\\x99 were learned."""
+    blocks = [[f"12:{n:02}:{at:02} <{nick}> It's the “part” {n}.{at}, {nick} said “ok" + '"' for at, nick in
+               enumerate(("ann", "ben") * 4)] for n in range(4)]  # fmt: skip
+    written = (str("\n".join(block).encode()).replace("\\n", "\n") + "\n" for block in blocks)
+    (tmp_path / "a.log").write_text("\n".join(written), "utf-8")
+    texts = [message.content for _, example in examples_of(tmp_path / "a.log") for message in example.messages]
+    said = {line for text in texts for line in text.split("\n")}
+    assert len(said) == 32 and all(line.endswith(' said “ok"') for line in said)
+    assert not any("\\" in line or "b'" in line for line in said)
+    (tmp_path / "b.log").write_text("\n".join(f"12:00 <{nick}> a\\nb" for nick in ("ann", "ben") * 9), "utf-8")
+    assert "a\\nb" in next(examples_of(tmp_path / "b.log"))[1].messages[0].content
