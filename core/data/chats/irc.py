@@ -110,13 +110,9 @@ def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines):
         begins = (quote or number == 0) and line[:2] in ("b'", 'b"')
         quote = line[1] if begins else quote
-        yield _from_bytes(line[2 if begins else 0 :].rstrip("\n"), quote) if quote else line
-
-
-def _from_bytes(line: str, quote: str) -> str:
-    """Return a line of Python's bytes as text, without the quote at its end."""
-    inside = re.sub(rf"(?<!\\){quote}$", "", line).encode("latin-1", "replace").decode("unicode_escape", "replace")
-    return inside.encode("latin-1", "replace").decode(errors="replace")
+        inside = re.sub(rf"(?<!\\){quote}$", "", line[2 if begins else 0 :].rstrip("\n")) if quote else ""
+        text = inside.encode("latin-1", "replace").decode("unicode_escape", "replace").encode("latin-1", "replace")
+        yield text.decode(errors="replace") if quote else line
 
 
 def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, islice, permutations
 
 from core.data.chats import overview
 from core.data.reading import folders
 from core.data.reading.file_rows import Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
+from core.data.shapes.cells import leaves
 from core.data.shapes.known import FORMATS
 from core.data.shapes.nested import MIN_WORDS, texts_in
 from core.data.shapes.roles import words_of
@@ -20,8 +21,8 @@ from core.messages import Message, msg
 from core.recipe import Format
 from core.values import MIB
 
-_MAX_FILES_NAMED = 20
-_LOOKED_AT, _MIN_SAME = 20, 3  # rows of a file, rows with texts
+_MAX_FILES_NAMED, _MAX_ID_ROWS = 20, 2_000
+_LOOKED_AT, _MIN_SAME = 20, 3  # rows or columns of a file, rows with texts or ids
 _MAX_BYTES = 64 * MIB  # of files whose texts are searched for the rows of others
 
 # the source, its format, the decision on its columns, its rows
@@ -54,7 +55,8 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
     )
     again = (msg("data.note_same_rows", file=name, other=other) for name, other in same.items())
-    source = replace(source, notes=(*source.notes, *of_rows, *again, *two_ways))
+    shared = _shared_ids(started, limits) if decision.evidence == "none" or most == "text" else []
+    source = replace(source, notes=(*source.notes, *of_rows, *again, *shared, *two_ways))
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
@@ -70,6 +72,31 @@ def _two_ways(started: Iterable[Started]) -> list[Message]:
     texts = [s.path.name for s, _, each, _ in started if s.kind == "txt" and s.is_prose and each.evidence != "chosen"]
     named = {"chats": chats[:_MAX_FILES_NAMED], "texts": texts[:_MAX_FILES_NAMED]}
     return [msg("data.two_ways", **named)] if chats and texts else []
+
+
+def _shared_ids(started: Sequence[Started], limits: Limits) -> list[Message]:
+    """Return a note on the first file of which a column holds ids of the rows of another file; [] without one. Looks at
+    the first files, rows and columns."""
+    cells: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    tables = (
+        replace(source, chat="", message_columns=None)
+        for source, *_ in started
+        if not source.validation and (source.message_columns or not source.chat)
+    )
+    for source in islice(tables, _MAX_FILES_NAMED):
+        items = islice(read_rows(source, limits), _MAX_ID_ROWS)
+        for row in (item for item in items if isinstance(item, Row) and len(item.values) > 1):
+            for name, value in islice(row.values.items(), _LOOKED_AT):
+                cells[source.path.name, str(name)].update(one for one in map(str, leaves(value)) if 0 < len(one) < 60)
+    for (file, ids), (other, refers) in permutations(cells, 2):
+        keys, values = cells[file, ids], cells[other, refers]
+        # A short one says little, such as 1 to 9.
+        are_named = ids.lower().endswith("id") and refers.lower().endswith(("id", "ids"))
+        known = [values[key] for key in keys if key in values and (are_named or len(key) > 7)]
+        is_key = len(keys) == keys.total() and (ids != refers or len(values) < values.total() or {*keys} == {*values})
+        if file != other and is_key and len(known) > _MIN_SAME and 2 * sum(known) >= values.total():
+            return [msg("data.note_shared_ids", file=file, ids=ids, other=other, refers=refers)]
+    return []
 
 
 def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], dict[str, str]]:

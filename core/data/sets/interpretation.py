@@ -171,9 +171,13 @@ def _meaning(
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if format is None and not choices.columns:
         multiple_choice.refuse_unread(rows)
+    chosen = {name: role for name, role in (choices.columns or {}).items() if role != "ignore"}
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
         join = partial(with_joined_lists, columns=lists)
-    elif lists := _chosen_lists(rows, choices.columns or {}):
+    # A list that a person chose is its lines; one that is called answers, several acceptable ones.
+    elif lists := tuple(
+        n for n in columns_of_lines(rows) if n in chosen and not chosen[n] == meaning_of(n) == "answer"
+    ):
         join = partial(with_lines, columns=lists)
     else:
         try:
@@ -188,16 +192,6 @@ def _meaning(
     source = _noted(source, msg("data.note_lists", columns=[*lists]))
     meaning = _of_texts(source, [*map(join, rows)], format, choices)
     return replace(meaning, conversions=(join, *meaning.conversions))
-
-
-def _chosen_lists(rows: Sequence[Row], chosen: Roles) -> tuple[str, ...]:
-    """Return the columns of lists of texts that a person chose; without an answer whose name says that its texts are
-    several acceptable ones."""
-    return tuple(
-        name
-        for name in columns_of_lines(rows)
-        if (role := chosen.get(name, "ignore")) != "ignore" and not role == meaning_of(name) == "answer"
-    )
 
 
 def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: Choices) -> _Meaning:
@@ -251,8 +245,12 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
-    answers = (name for each in decision.readings for name, role in each.items() if role == "answer")
-    few = (name for name in answers if 2 * len({str(row.values.get(name)) for row in rows}) <= len(rows))
+    few = (
+        name
+        for each in decision.readings
+        for name, role in each.items()
+        if role == "answer" and 2 * len({str(row.values.get(name)) for row in rows}) <= len(rows)
+    )
     if bare := class_names.note_numbers(rows, few):
         source = _noted(source, bare)
     if "text" not in roles.values():

@@ -23,7 +23,7 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     if column != "context" and column not in ANSWERS:
         return value
     if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
-        parts = [str(part) for part in _leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
+        parts = [str(part) for part in leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
         return (" " if has_value(value["date"]) else ", ").join(parts)
     if isinstance(value, dict) and column != "context" and are_scores(value):
         return ", ".join(str(label) for label, score in value.items() if score >= 0.5)
@@ -53,14 +53,9 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
 
 def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the columns of a table all of whose cells write a list of texts as Python or JSON does: "['a', 'b']"."""
-
-    def is_list(cell: object) -> bool:
-        parts = parsed_cell(cell)
-        return parts is not cell and is_list_of_texts(parts)
-
     cells = {name: [row.values.get(name) for row in rows] for name in rows[0].values}
     given = {str(name): [*filter(has_value, values)] for name, values in cells.items()}
-    return tuple(name for name, values in given.items() if values and all(map(is_list, values)))
+    return tuple(n for n, values in given.items() if values and all(map(is_list_of_texts, map(parsed_cell, values))))
 
 
 def columns_of_lines(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -112,11 +107,11 @@ def _is_span(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and isinstance(value[2], str)
 
 
-def _leaves(value: object) -> Iterator[object]:
+def leaves(value: object) -> Iterator[object]:
     """Yield the values in nested lists and objects that are neither."""
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
+            yield from leaves(part)
     else:
         yield value
 

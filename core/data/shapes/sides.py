@@ -191,10 +191,6 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     return None
 
 
-def _is_question(text: object) -> bool:
-    return str(text).rstrip().endswith(_QUESTION_MARKS)
-
-
 def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
     """Return the readings without those whose answer is the same in nearly all rows, or an id or a date; all of them if
     nothing else is left."""
@@ -227,7 +223,9 @@ class _Table:
         names = dict.fromkeys(str(name) for row in rows for name in row.values)
         values = {name: [row.values[name] for row in rows if has_value(row.values.get(name))] for name in names}
         self.values = {
-            name: each for name, each in values.items() if 2 * len(each) >= len(rows) and each and not _are_hashes(each)
+            name: each
+            for name, each in values.items()
+            if 2 * len(each) >= len(rows) and 2 * sum(_HASH.fullmatch(str(one)) is None for one in each) > len(each)
         }
 
     @cached_property
@@ -326,8 +324,9 @@ class _Table:
         return meaning_of(name) == "answer" or self.is_label(name) or _last_word(name) in _CODE
 
     def holds_annotations(self, name: str) -> bool:
-        """Return True for a column of annotations: scores of classes, or spans of the text; no other object or list."""
-        return self.share(name, map(_is_annotation, self.values[name])) >= 0.5
+        """Return True for a column of annotations, and no other object or list: scores of classes, {"joy": 1, "anger":
+        0}, or spans of the text, [[0, 5, "PERSON"]], [{"start": 0, "end": 5, "label": "PERSON"}]."""
+        return self.share(name, (are_scores(value) or are_spans(value) for value in self.values[name])) >= 0.5
 
     @property
     def of_annotation(self) -> tuple[str, ...]:
@@ -341,12 +340,12 @@ class _Table:
     def says_nothing(self, name: str) -> bool:
         """Return True for a column that is no answer unless its name says so: a word or two that are the same in nearly
         all rows, a date, or an id of each row."""
-        if self.may_be_answer(name) or name in self.sentences or self.holds_annotations(name):
-            return False
         values = [*map(str, self.values.get(name, ()))]
         most = max(Counter(values).values(), default=0)
         is_id = most == 1 and self.share(name, (_ID.fullmatch(value) is not None for value in values)) >= _NEARLY_ALL
-        return len(values) >= _MIN_ROWS and (most >= _NEARLY_ALL * len(values) or is_id or self.holds_dates(name))
+        may_repeat = name in self.sentences or self.holds_annotations(name)
+        is_empty = is_id or self.holds_dates(name) or most >= _NEARLY_ALL * len(values) and not may_repeat
+        return is_empty and len(values) >= _MIN_ROWS and not self.may_be_answer(name)
 
     def asks_nothing(self, name: str) -> bool:
         """Return True for a column that is never a question: of facts about the row, dates or bare numbers."""
@@ -370,7 +369,7 @@ class _Table:
 
     def asks(self, name: str) -> float:
         """The share of a column's values that end as a question."""
-        return self.share(name, map(_is_question, self.values[name]))
+        return self.share(name, (str(value).rstrip().endswith(_QUESTION_MARKS) for value in self.values[name]))
 
     def holds_code(self, name: str) -> bool:
         """Return True if half of a column's values begin as programs or queries do."""
@@ -388,24 +387,14 @@ _DATE = re.compile(
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
 
 
-# A checksum or an id, also in a list.
+# A checksum or an id, also in a list: nobody would train it.
 _HASH = re.compile(r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[\W_]*", re.IGNORECASE)
 _CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORECASE)
-
-
-def _are_hashes(values: Sequence[object]) -> bool:
-    """Return True if half of the values are checksums or ids, which nobody would train."""
-    return 2 * sum(_HASH.fullmatch(str(value)) is not None for value in values) >= len(values)
 
 
 def _last_word(name: str) -> str:
     words = re.findall(r"[^\W\d_]+", name.lower())
     return words[-1] if words else ""
-
-
-def _is_annotation(value: object) -> bool:
-    """Return True for {"joy": 1, "anger": 0}, [[0, 5, "PERSON"]], [{"start": 0, "end": 5, "label": "PERSON"}]."""
-    return are_scores(value) or are_spans(value)
 
 
 def _pair(question: str, answer: str) -> dict[str, Role]:

@@ -156,3 +156,30 @@ def test_what_python_wrote_as_bytes_is_read_as_the_text_inside(tmp_path: Path) -
     assert not any("\\" in line or "b'" in line for line in said)
     (tmp_path / "b.log").write_text("\n".join(f"12:00 <{nick}> a\\nb" for nick in ("ann", "ben") * 9), "utf-8")
     assert "a\\nb" in next(examples_of(tmp_path / "b.log"))[1].messages[0].content
+
+
+def in_folder(folder: Path, **files: list[dict[str, Any]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, rows in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows), "utf-8")
+    return folder
+
+
+def test_files_that_belong_together_by_ids_are_said_to(tmp_path: Path) -> None:
+    """Seen: the questions of a set stood in one file, their answers in another, and a shared id was seen by nobody."""
+    asked = rows_by(lambda n: {"id": n, "question": f"How many prophets are there in part {n}?"})
+    given = rows_by(lambda n: {"id": n % 9, "reponse": f"There are {n} of them, I think.", "score": n % 3})
+    folder = in_folder(tmp_path / "set", asked=asked, given=given)
+    [note] = [str(note) for note in inspect_file(folder).notes if note.key == "data.note_shared_ids"]
+    assert note.startswith("“id” in given.json holds ids of rows of asked.json (“id”)")
+    cited = rows_by(lambda n: {"query": f"What does part {n} say, in a word?", "found": [[f"0a3f-{n:05}"]], "n": n})
+    texts = rows_by(
+        lambda n: {"doc": f"0a3f-{n:05}", "contents": f"title: The part {n}\nbody: It is said in part {n}."}
+    )
+    assert "data.note_shared_ids" in keys(in_folder(tmp_path / "other", cited=cited, texts=texts))
+
+
+def test_files_with_numbers_of_their_own_do_not_belong_together(tmp_path: Path) -> None:
+    one = rows_by(lambda n: {"id": n, "left": f"This is text {n} of it.", "right": f"That is text {n} of it."})
+    other = rows_by(lambda n: {"id": n + 5, "name": f"Lamp {n}", "says": f"A lamp of {n} watts.", "count": n % 4})
+    assert "data.note_shared_ids" not in keys(in_folder(tmp_path / "set", one=one, other=other))
