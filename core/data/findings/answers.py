@@ -182,7 +182,7 @@ class SamePairs:
 
 class Sameness:
     """The findings one_question (half of the rows ask it, and it has different answers) and one_answer (nine in ten
-    rows give it, to different questions), except for case, spaces and marks.
+    rows give it, to different questions), except for case.
 
     Two hashes are kept for each row.
     """
@@ -196,10 +196,10 @@ class Sameness:
         if words.is_text or words.calls_tools:
             return
         sides = words.question, words.answer
-        self._rows.append(tuple(hash(normalized(side)) for side in sides))
+        self._rows.append(tuple(hash(side.strip().casefold()) for side in sides))
         for key, side in zip(self._rows[-1], sides, strict=True):
             if key not in self._quotes and len(self._quotes) < _MAX_OPENINGS:
-                self._quotes[key] = words.row, words.quote(side)
+                self._quotes[key] = words.row, " ".join(side[:QUOTE].split())
 
     def findings(self, rows: int) -> list[Finding]:
         result: list[Finding] = []
@@ -209,7 +209,7 @@ class Sameness:
             enough = max(MIN_ALIKE, _ONE_SIDE[kind] * len(self._rows))
             if count >= enough and 2 * others >= count and key in self._quotes:
                 marked = Marked()
-                marked.add(*self._quotes[key])
+                marked.add(self._quotes[key][0], masked(self._quotes[key][1]))
                 result += marked.finding(kind, rows, count=count, others=others)
         return result
 

@@ -588,7 +588,7 @@ def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
 def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
     """Return the first of the columns with each of the others as its answer: a word and its translations, say."""
     sides = [name for name in names if not is_about(name) and not table.repeats_unlike_others(name)]
-    return [_pair(first, name) for first in sides[:1] if not table.is_numeric(first) for name in sides[1:]]
+    return [_pair(first, name) for first in sides[:1] if table.texts.get(first) for name in sides[1:]]
 
 
 def _are_crossed(one: str, other: str) -> bool:
