@@ -238,7 +238,7 @@ def undecided(report: DataReport) -> DataError:
 def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[Message]:
     """Return notes on what was assumed of the file because no choice says it: the roles of columns by their names or
     contents, missing answers, the header."""
-    header = source.header and choices.header is None
+    header = choices.header is None and any(part.header for part in source.parts or (source,))
     roles = decision.roles
     taken = taken_as({name: role for name, role in roles.items() if role != "ignore"})
     key = {"names": "data.note_by_names", "content": "data.note_guessed", "chosen": "data.note_chosen"}.get(

@@ -125,7 +125,7 @@ def test_what_is_the_same_in_nearly_all_rows_and_ids_and_dates_are_no_answers(tm
     assert inspect_file(tmp_path / "a.json").format == "text_label"  # a label by its name may begin with one class
 
 
-def test_a_column_that_counts_the_rows_asks_nothing(tmp_path: Path) -> None:
+def test_a_column_without_a_word_asks_nothing(tmp_path: Path) -> None:
     lines = [f"{n};Pay for the {n} goods in advance:;Cash {n};Due {n}" for n in range(1, 30)]
     (tmp_path / "a.csv").write_text("\n".join(lines), "utf-8")
     assert not any(roles.get("column 1") for roles in inspect_file(tmp_path / "a.csv").readings)
@@ -183,3 +183,13 @@ def test_files_with_numbers_of_their_own_do_not_belong_together(tmp_path: Path) 
     one = rows_by(lambda n: {"id": n, "left": f"This is text {n} of it.", "right": f"That is text {n} of it."})
     other = rows_by(lambda n: {"id": n + 5, "name": f"Lamp {n}", "says": f"A lamp of {n} watts.", "count": n % 4})
     assert "data.note_shared_ids" not in keys(in_folder(tmp_path / "set", one=one, other=other))
+
+
+def test_a_first_row_in_doubt_is_said_of_a_folder_too(tmp_path: Path) -> None:
+    """Seen: of three files, the first row of each was taken for the names of columns without a word."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.tsv").write_text(
+            "".join(f"3D_{w}\t3d {w.lower()} {name}\n" for w in ("Art", "Car", "Fan"))
+        )
+    assert "data.note_header_unsaid" in keys(tmp_path / "one.tsv")
+    assert "data.note_header_unsaid" in keys(tmp_path)
