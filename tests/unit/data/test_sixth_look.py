@@ -35,9 +35,7 @@ def test_every_reading_that_is_offered_gives_the_rows_that_were_shown(tmp_path: 
         example = next(examples_of(tmp_path / "a.json", choices=Choices(columns=roles)))[1]
         texts = {example.text} if example.text else {message.content for message in example.messages}
         assert texts <= {"Stew 0", "0 onions\nsome salt"}
-
-
-def test_several_right_answers_under_that_name_stay_several(tmp_path: Path) -> None:
+    # Under that name they are several right answers, as before.
     rows = rows_by(lambda n: {"frage": f"Wie heißt Ort {n}?", "answers": [f"Ort {n}", f"Dorf {n}"]})
     (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
     chosen = Choices(columns={"frage": "question", "answers": "answer"})
@@ -177,12 +175,10 @@ def test_files_that_belong_together_by_ids_are_said_to(tmp_path: Path) -> None:
         lambda n: {"doc": f"0a3f-{n:05}", "contents": f"title: The part {n}\nbody: It is said in part {n}."}
     )
     assert "data.note_shared_ids" in keys(in_folder(tmp_path / "other", cited=cited, texts=texts))
-
-
-def test_files_with_numbers_of_their_own_do_not_belong_together(tmp_path: Path) -> None:
+    # Numbers of their own, which both files count, say nothing.
     one = rows_by(lambda n: {"id": n, "left": f"This is text {n} of it.", "right": f"That is text {n} of it."})
     other = rows_by(lambda n: {"id": n + 5, "name": f"Lamp {n}", "says": f"A lamp of {n} watts.", "count": n % 4})
-    assert "data.note_shared_ids" not in keys(in_folder(tmp_path / "set", one=one, other=other))
+    assert "data.note_shared_ids" not in keys(in_folder(tmp_path / "apart", one=one, other=other))
 
 
 def test_a_first_row_in_doubt_is_said_of_a_folder_too(tmp_path: Path) -> None:
