@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice, permutations
 
@@ -55,6 +56,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
         [replace(part, notes=part.notes[len(known[part.path.name]) :]) for part, _, _, _ in started]
     )
     again = (msg("data.note_same_rows", file=name, other=other) for name, other in same.items())
+    # Where questions and answers are clear, it does not matter which files share ids.
     shared = _shared_ids(started, limits) if decision.evidence == "none" or most == "text" else []
     source = replace(source, notes=(*source.notes, *of_rows, *again, *shared, *two_ways))
     warnings = (
@@ -78,15 +80,10 @@ def _shared_ids(started: Sequence[Started], limits: Limits) -> list[Message]:
     """Return a note on the first file of which a column holds ids of the rows of another file; [] without one. Looks at
     the first files, rows and columns."""
     cells: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    tables = (
-        replace(source, chat="", message_columns=None)
-        for source, *_ in started
-        if not source.validation and (source.message_columns or not source.chat)
-    )
-    for source in islice(tables, _MAX_FILES_NAMED):
-        items = islice(read_rows(source, limits), _MAX_ID_ROWS)
-        for row in (item for item in items if isinstance(item, Row) and len(item.values) > 1):
-            for name, value in islice(row.values.items(), _LOOKED_AT):
+    # A table of messages is read as it is, an exported chat has no ids.
+    for source in [s for s, *_ in started if not s.validation and (s.message_columns or not s.chat)][:_MAX_FILES_NAMED]:
+        for row in _first_rows(replace(source, chat="", message_columns=None), limits, _MAX_ID_ROWS):
+            for name, value in islice(row.values.items(), _LOOKED_AT if len(row.values) > 1 else 0):
                 cells[source.path.name, str(name)].update(one for one in map(str, leaves(value)) if 0 < len(one) < 60)
     for (file, ids), (other, refers) in permutations(cells, 2):
         keys, values = cells[file, ids], cells[other, refers]
@@ -130,12 +127,15 @@ def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
     a file that cannot be read."""
     if source.chat or source.message_columns:  # to know their first rows, all of them are read
         return []
-    try:
-        rows = [item for item in islice(read_rows(source, limits), _LOOKED_AT) if isinstance(item, Row)]
-    except DataError:
-        return []
+    rows = _first_rows(source, limits, _LOOKED_AT)
     each = ({text.strip() for _, text in texts_in(row.values) if len(words_of(text)) >= MIN_WORDS} for row in rows)
     return [*filter(None, each)]
+
+
+def _first_rows(source: Source, limits: Limits, most: int) -> Iterator[Row]:
+    """Yield the first rows of a file, of one that breaks those before."""
+    with suppress(DataError):
+        yield from (item for item in islice(read_rows(source, limits), most) if isinstance(item, Row))
 
 
 def _one_after_another(source: Source, started: Iterable[Started], limits: Limits) -> Iterator[Row | Problem]:

@@ -171,7 +171,7 @@ def _meaning(
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if format is None and not choices.columns:
         multiple_choice.refuse_unread(rows)
-    chosen = {name: role for name, role in (choices.columns or {}).items() if role != "ignore"}
+    chosen = {name: role for name, role in (choices.columns or {}).items() if role not in ("ignore", "context")}
     if lists := columns_of_lists(rows) if source.kind in _TABLES else ():
         join = partial(with_joined_lists, columns=lists)
     # A list that a person chose is its lines; one that is called answers, several acceptable ones.

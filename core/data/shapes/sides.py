@@ -562,8 +562,9 @@ def _labelled(table: _Table) -> Decision | None:
         pairs = [_pair(context, question), _pair(question, context)]
         both = [beside | _pair(question, label) for label in labels[:2]]
         # Both are one question only beside a label by its name, beside class numbers, or as sentence1 and sentence2.
-        are_alike = all(map(_SECOND.search, sentences)) and not are_unnamed(sentences)
-        is_one = named or table.is_numeric(labels[0]) or are_alike
+        is_one = (
+            named or table.is_numeric(labels[0]) or all(map(_SECOND.search, sentences)) and not are_unnamed(sentences)
+        )
         return _question_to_person([*both, *pairs] if is_one else [*pairs, *both])
     (text,) = sentences
     others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
