@@ -107,14 +107,14 @@ def test_any_column_may_be_chosen_as_the_answer_and_is_no_part_of_the_question_t
 
 
 def test_what_is_the_same_in_nearly_all_rows_and_ids_and_dates_are_no_answers(tmp_path: Path) -> None:
-    """Seen: "code", klue-nli-v1_dev_00000 and 2026-06-16T09:45:09Z were to be learned."""
+    """Seen: the kind of all rows, their ids and the times of their making were offered as answers."""
     rows = rows_by(
         lambda n: {
             "prompt": f"Write the function number {n}.",
             "kind": "code" if n else "text",
             "tests": f"assert that it is {n} here",
             "key": f"task-v1_dev_{n:05}",
-            "made": f"2026-06-{n + 1:02}T09:45:09Z",
+            "made": f"2026-06-{n + 1:02}T08:30:00Z",
         }
     )
     assert offered(tmp_path, rows) == ["prompt? tests="]
