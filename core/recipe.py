@@ -448,6 +448,14 @@ class Train(_Section):
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
     ] = Field((), max_length=3, description="Up to three questions of your own for the sample answers, one per line.")
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = Field(
+        (),
+        max_length=4,
+        description=(
+            "Trackers that also get metrics, settings and sample answers, one per line: tensorboard, trackio, wandb or "
+            "mlflow. Their packages must be installed; wandb sends to the internet, mlflow where it is set to."
+        ),
+    )
     save_total_limit: int = Field(
         2, ge=1, le=100, description="How many checkpoints to keep; the best one is kept in addition."
     )

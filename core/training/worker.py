@@ -52,6 +52,7 @@ from core.system.processes import exit_now, keep_freed_memory
 from core.training.ranks import agent, joining
 from core.training.ranks.meeting import RankError
 from core.training.tokenizing import tokenize
+from core.training.trackers.trackers import Trackers
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
@@ -85,6 +86,7 @@ def main() -> int:
         run.lock().acquire(timeout=10),
         Reporter(run, Launcher(run, workspace)) as reporter,
         KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, reporter.set_awake),
+        Trackers(run, workspace, reporter),
     ):
         return carry_out(run, workspace, reporter)
 
@@ -116,10 +118,12 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
     with joining.joined(run, reporter) as ranks:
         trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
         _run_training(trainer, probe, adapters, reporter)
-    kept = adapters.keep(trainer.position, trainer.best_to_keep())
     position = trainer.position
-    best_values = position.best_eval_loss, position.since_best, position.best_reward
-    return Finished(position.step, trainer.schedule.total_steps, kept, *best_values)
+    kept = adapters.keep(position, trainer.best_to_keep())
+    return Finished(
+        position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best,
+        position.best_reward,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
