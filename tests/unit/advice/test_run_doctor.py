@@ -247,6 +247,8 @@ def test_overfitting_on_ten_rows_says_from_which_step_and_keeps_that_one() -> No
     recipe, lines, rows = recorded("ten_rows")
     [over] = curve_doctor.of_run(recipe, Series.of_records(lines, rows), False, 1e-3)
     assert over.fix == {"train.max_steps": 20} and over.action is None
+    of_facts = recipe.model_copy(update={"goal": "question_answer"})
+    assert not curve_doctor.of_run(of_facts, Series.of_records(lines, rows), False, 1e-3)
 
 
 def test_few_measured_rows_need_a_wider_gap() -> None:
