@@ -123,9 +123,7 @@ class Supervisor:
 
     def _is_free(self) -> bool:
         """Return whether no other run, game mode or other work prevents a start now."""
-        other = self.turns.other
-        is_taken = other.is_at_work() or other.waits_since() is not None
-        return not is_taken and busy(self.runs) is None and self.queue.read().game is None
+        return not self.turns.other.is_at_work() and busy(self.runs) is None and self.queue.read().game is None
 
     def _refuse_duplicate(self, recipe: Recipe) -> None:
         """Raise BusyError for the same settings and name as a waiting or running run, or for the same settings under

@@ -106,8 +106,11 @@ class Turns:
             order = self.queue.read()
             run = first(order, waiting(), self.clock())
         since = self.other.waits_since()
-        is_first = since is not None and (run is None or since < self.runs.get(run).status().since)
-        return OTHER if is_first and not order.game else run
+        at_once = any(entry.run == run and entry.now for entry in order.runs)
+        is_first = since is not None and (run is None or since < self.runs.get(run).status().since) and not at_once
+        # A person who holds the queue holds what was asked for before.
+        is_held = order.game or (order.hold and since is not None and since < order.hold.since)
+        return OTHER if is_first and not is_held else run
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
         """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it or it
@@ -120,7 +123,8 @@ class Turns:
             if status.state == State.PAUSED and run.requested_by == "game":
                 return order.with_changes(game=order.game.model_copy(update={"run": run.id})) if order.game else order
             if status.state == State.PAUSED:
-                return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
+                others = waiting or self.other.waits_since() is not None
+                return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if others else order
             if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not automation.go_on_after_failure:
                 return order.with_changes(hold=Hold(why="failed", since=now, run=run.id))
             return order

@@ -10,6 +10,7 @@ from functools import partial
 
 import gradio as gr
 
+from core.runs.states import State
 from webui.form import start
 from webui.form.form import LOOK, Wizard
 from webui.kit.html import muted
@@ -84,7 +85,8 @@ class TrainPage:
     def _plan_says(self, context: ViewContext) -> Update:
         """Return the line that the next run is planned while one trains."""
         busy = context.snapshot.busy
-        return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
+        key = "plan_waits" if busy and busy.status.state == State.QUEUED else "plan_says"
+        return gr.update(value=muted(self.w.t(f"queue_panel.{key}", name=busy.name)) if busy else "")
 
     def wire(self, page: gr.Blocks, poller: Poller, tab: gr.Tab) -> None:
         """Connect the form, the run, the queue and the downloads."""

@@ -99,7 +99,7 @@ class QueuePanel(Panel):
         """Show the button that starts the queue without the paused run; Resume beside it is the other choice."""
         queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
-        is_seen = bool(queue.order.hold and queue.waiting)
+        is_seen = bool(queue.order.hold and context.snapshot.has_waiting)
         return gr.update(value=label, visible=is_seen, variant="secondary" if is_beside else "primary")
 
     # ---- wires ----------------------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ class QueuePanel(Panel):
 
 def awaited(snapshot: Snapshot) -> RunRow | None:
     """Return the paused run that holds the queue back; None if there is none."""
-    hold, is_needed = snapshot.queue.order.hold, bool(snapshot.queue.waiting)
-    run_id = hold.run if hold and hold.why == "paused" and is_needed else None
+    hold = snapshot.queue.order.hold
+    run_id = hold.run if hold and hold.why == "paused" and snapshot.has_waiting else None
     return next((row for row in snapshot.rows if row.id == run_id and may_resume(row.status.state)), None)
 
 
@@ -204,7 +204,7 @@ def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
         lines.append(w.t(key, title=making.title, done=making.done, total=making.total))
     if order.game:
         lines.append(f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}")
-    if order.hold and queue.waiting:
+    if order.hold and snapshot.has_waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
         lines.append(w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting)))
     # No alert role: it is redrawn whenever a number in it changes.
@@ -237,5 +237,8 @@ def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
         "time": at_time(w, entry.not_before),
         "busy": snapshot.busy.name if snapshot.busy else "",
     }
+    making = snapshot.making
     key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
+    if making and not timed and (making.stage != "waiting" or making.since < row.status.since):
+        key, values["busy"] = "next_making", making.title
     return muted(w.t(f"queue_panel.{key}", **values))

@@ -37,13 +37,15 @@ MAX_DIVIDED = 5000  # paragraphs: those of a long book
 
 @dataclass(frozen=True)
 class MakingProgress:
-    """The newest making of this app. title: of its rows; stage: "waiting" for its turn in the queue; "paused" for a
-    game, with the model unloaded. total: 0 while the text is divided; error: why it ended before its last passage."""
+    """The newest making of this app. title: of its rows; stage: "waiting" for its turn in the queue, since a time in
+    seconds since 1970; "paused" for a game, with the model unloaded. total: 0 while the text is divided; error: why it
+    ended before its last passage."""
 
     dataset: str = ""
     title: str = ""
     at_work: bool = False
     stage: Literal["dividing", "waiting", "loading", "writing", "paused"] = "dividing"
+    since: float = 0.0
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
@@ -203,7 +205,7 @@ class Makings(OtherWork):
     def _wait_for_turn(self) -> None:
         """Wait until the supervisor of the queue lets it begin. Raises ChatError if it is stopped."""
         self._waits_since = time.time()
-        self._progress = replace(self._progress, stage="waiting")
+        self._progress = replace(self._progress, stage="waiting", since=self._waits_since)
         while not self._turn.wait(TURN_LOOK_S):
             if self._stopped.is_set():
                 raise ChatError("compare.stopped")

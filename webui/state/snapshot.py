@@ -127,6 +127,11 @@ class Snapshot:
     left: tuple[LeftRun, ...] = ()  # runs that ended unexpectedly, newest first
 
     @property
+    def has_waiting(self) -> bool:
+        """True if a run, or rows from a document, wait behind the run at work."""
+        return bool(self.queue.waiting) or (self.making is not None and self.making.stage == "waiting")
+
+    @property
     def in_use(self) -> Message | None:
         """The work that uses the GPU or CPU, so that no model can be loaded for the chat; None while they are free."""
         if self.making and self.making.stage != "waiting":

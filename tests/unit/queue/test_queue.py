@@ -365,6 +365,20 @@ def test_a_queue_that_waits_for_a_person_does_not_hold_back_rows(world: World) -
     assert world.look() is None and world.rows.at_work
 
 
+def test_a_run_that_a_person_pauses_leaves_the_device_free_though_rows_wait(world: World) -> None:
+    a = world.submit("a")
+    world.look()
+    world.rows.since = time.time() - 60
+    world.supervisor.pause(a)
+    assert world.look(after_s=100) is None and not world.rows.at_work
+    hold = world.line.read().hold
+    assert hold and hold.why == "paused"
+    world.supervisor.resume(a)
+    assert world.look() == "a" and not world.rows.at_work, "it goes on before them"
+    world.end()
+    assert world.look() is None and world.rows.at_work
+
+
 def test_closing_the_app_begins_nothing_more(world: World) -> None:
     world.submit("a")
     world.submit("b")

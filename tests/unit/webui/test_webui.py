@@ -214,17 +214,21 @@ def test_the_queue_names_the_run_that_begins_first():
     """It named the one that was queued first, at its time."""
     from core.queue.queue import Order, QueuedRun
     from webui.run.queue import next_in_queue
+    from webui.state.making import MakingProgress
 
-    def told(*times: float | None) -> str:
+    def told(*times: float | None, making: MakingProgress | None = None) -> list[str]:
         waiting = [
-            (SimpleNamespace(name=name), QueuedRun(run=name, not_before=at))
+            (SimpleNamespace(name=name, status=SimpleNamespace(since=50.0)), QueuedRun(run=name, not_before=at))
             for name, at in zip("ABC", times, strict=False)
         ]
-        snapshot = SimpleNamespace(queue=SimpleNamespace(waiting=waiting, order=Order()), busy=None)
-        return re.findall("“(.)”", next_in_queue(snapshot, EN))[0]
+        queue = SimpleNamespace(waiting=waiting, order=Order())
+        return re.findall("“(.+?)”", next_in_queue(SimpleNamespace(queue=queue, busy=None, making=making), EN))
 
     now = time.time()
-    assert told(now + 7200, now + 3600) == "B" and told(now + 3600, None, None) == "B" and told(None, now - 9) == "A"
+    assert [told(now + 7200, now + 3600), told(now + 3600, None, None), told(None, now - 9)] == [["B"], ["B"], ["A"]]
+    asked = [MakingProgress(title="Rows", stage="waiting", since=since) for since in (40.0, 60.0)]
+    assert [told(None, making=each) for each in asked] == [["A", "Rows"], ["A"]]
+    assert told(None, making=MakingProgress(title="Rows", stage="writing", since=60.0)) == ["A", "Rows"]
 
 
 @pytest.mark.parametrize("state", list(State))
