@@ -65,7 +65,8 @@ def chat_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
         rows.omissions.clear()
     # What was left out after the last row belongs to it, so each row is held back by one.
     if waiting is None:
-        raise DataError("data.chat_without_answers", file=source.path.name, voice=chat.voice)
+        key = "data.chat_without_answers" if chat.count > 1 else "data.chat_of_one"
+        raise DataError(key, file=source.path.name, voice=chat.voice)
     yield RawRow(waiting.row, waiting.value, waiting.line, (*waiting.omissions, *rows.omissions))
 
 

@@ -63,7 +63,7 @@ _BY_APP = re.compile(
 )
 _DAY_LINE = re.compile(rf"[-= ]*{_STAMP}[-= ]*\Z", re.VERBOSE)
 _PROCESS = re.compile(r"\[[^\]]*\d\]$")  # of a system's log
-_LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
+LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
 _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a-z]{2}) +(\d{1,2})\b.{0,40}?(\d{4})")
 
 
@@ -92,7 +92,7 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
         least = 4 if name in ("colon", "posts") else 2
         # People write more than once; fields of a program's log differ in nearly every line.
         are_people = len(nicks) > 1 and 2 * len(nicks) <= max(4, nicks.total()) and nicks.total() >= least
-        are_people = are_people and not any(nick.lower() in _LEVELS or _PROCESS.search(nick) for nick in nicks)
+        are_people = are_people and not any(nick.lower() in LEVELS or _PROCESS.search(nick) for nick in nicks)
         if name == "script":
             of_chat = nicks.total()
             are_people = are_people and _is_script(every, [*map(message.match, every)])

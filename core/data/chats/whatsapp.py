@@ -9,6 +9,7 @@ from itertools import chain, groupby
 
 from core.data.chats import dates
 from core.data.chats.exported_message import MARKS, ExportedMessage, omission_of_text
+from core.data.chats.irc import LEVELS
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Omission
 from core.data.shapes.roles import words_of
@@ -52,15 +53,24 @@ _EDITED = re.compile(
 )
 # Of a notice in a language that is not listed above: a few words, exactly the same from several people.
 _LONGEST_NOTICE, _WORDS_OF_A_NOTICE, _TIMES, _PEOPLE = 120, 3, 5, 3
+# Of a text that does not begin with a message, or has long ones: messages with a name, and lines above the first one.
+_LEAST, _LINES_BEFORE = 4, 10
 # Between the name and the message; some languages use a wide colon.
 _NAME_ENDS = re.compile(r": |：|:$")
 
 
 def is_chat(lines: Iterable[str]) -> bool:
-    """Return True if the first line and a third of all lines begin as messages, and two or more name a person."""
+    """Return True if two lines or more begin as messages and name a person: of an export that begins with one a third
+    of all lines, of any other one in ten, near its beginning, by people who write more than once."""
     heads = [_HEAD.match(line.rstrip("\n")) for line in lines]
-    named = [match for match in heads if match and _NAME_ENDS.search(match["rest"])]
-    return bool(heads and heads[0]) and len(named) >= 2 and 3 * sum(map(bool, heads)) >= len(heads)
+    names = Counter(
+        match["rest"][: ends.start()] for match in heads if match and (ends := _NAME_ENDS.search(match["rest"]))
+    )
+    count = sum(map(bool, heads))
+    if heads and heads[0] and 3 * count >= len(heads):
+        return names.total() >= 2
+    are_people = 2 * len(names) <= names.total() >= _LEAST and not any(name.lower() in LEVELS for name in names)
+    return are_people and 10 * count >= len(heads) and any(heads[:_LINES_BEFORE])
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
@@ -76,6 +86,8 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             continue
         if current:
             yield _complete(current, more, notices)
+        elif above := "\n".join(more).strip():
+            yield ExportedMessage("", above, omission=Omission("beside", above[:40].split("\n")[0]), line=1)
         more = []
         ends = _NAME_ENDS.search(line)
         person = MARKS.sub("", line[: ends.start()]).strip(" ~\u202f\u00a0") if ends else ""

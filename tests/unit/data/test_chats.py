@@ -175,7 +175,7 @@ def test_a_text_that_only_looks_a_little_like_a_chat_stays_a_text(text: str, tmp
 def test_a_chat_in_which_nobody_asks_is_a_sentence(tmp_path) -> None:
     file = tmp_path / "a.txt"
     file.write_text(exported("iOS, German", [(1, 3, 9, 0, "Jo: a"), (1, 3, 9, 1, "Jo: b")]), "utf-8")
-    with pytest.raises(DataError, match="nobody writes anything that Jo answers"):
+    with pytest.raises(DataError, match="only Jo writes"):
         inspect_file(file)
 
 

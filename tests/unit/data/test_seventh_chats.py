@@ -1,0 +1,43 @@
+"""Causes of wrong readings in a seventh set of files that nobody had seen, of chats: each rule, with a made file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data.sets.inspection import examples_of, inspect_file
+from core.errors import DataError
+
+BELOW = [f"1. Gravel - {n}" for n in range(6)]
+
+
+def written(tmp_path: Path, name: str, lines: list[str]) -> Path:
+    (tmp_path / name).write_text("\n".join([*lines, ""]), "utf-8")
+    return tmp_path / name
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        inspect_file(path)
+    return caught.value.message.key
+
+
+def messages(path: Path) -> list[str]:
+    return [message.content for _, example in examples_of(path) for message in example.messages]
+
+
+def whatsapp(names: list[str]) -> list[str]:
+    head = ["NOTE:", "This is a sample of a chat.", ""]
+    return head + [line for n, name in enumerate(names) for line in (f"12/1/25, 9:{n + 10} AM - {name}: T{n}", *BELOW)]
+
+
+def test_an_export_with_a_text_above_and_long_messages_is_a_chat_and_one_person_none(tmp_path: Path) -> None:
+    """Seen: a group's export was prose to be learned, with its dates, its only sender and the note above it."""
+    path = written(tmp_path, "a.txt", whatsapp(["Ana", "Ben"] * 4))
+    assert inspect_file(path).chat and not any("NOTE" in text or "9:1" in text for text in messages(path))
+    assert refused(written(tmp_path, "b.txt", whatsapp(["Site"] * 8))) == "data.chat_of_one"
+    # A log of a program, and a text with a message or two in it, are none.
+    for lines in (whatsapp(["ERROR"] * 8), ["It began so.", *BELOW * 5, *whatsapp(["Ana"] * 4)]):
+        report = inspect_file(written(tmp_path, "c.txt", lines))
+        assert report.chat is None
