@@ -181,6 +181,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
         notes.append(msg(f"data.note_{source.lines}", separator=source.separator.strip()))
         return replace(source, notes=(*notes,))
     if kind == "code":
+        source_code.refuse_dump(path, encoding)
         return replace(source, notes=(*notes, *source_code.note([path.name], Counter())))
     if kind == "csv":
         source = replace(source, delimiter=source.delimiter or _delimiter(path, encoding))

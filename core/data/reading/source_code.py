@@ -11,9 +11,11 @@ from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Sourc
 from core.data.reading.suffixes import CODE
 from core.data.reading.table_rows import MAX_CHARACTERS, Paragraph
 from core.data.shapes.left_out import Omission
+from core.errors import DataError
 from core.messages import Message, msg
 
 _HEAD = 4_096  # characters in which a generated file says so, and a licence stands
+_DUMP_HEAD = 1 << 18  # characters in which a copy of a database makes a table and fills it
 _LONGEST_LINE = 1_000  # characters of a line on average: no person writes such code
 _VENDORED = ("node_modules", "vendor", "vendors", "third_party", "thirdparty", "dist", "build", "target", "__pycache__",
     "site-packages", "bower_components", "_vendor")  # fmt: skip
@@ -25,11 +27,35 @@ _COMMENT = re.compile(
     re.DOTALL,
 )
 _LICENCE = re.compile(r"licen[cs]e|copyright|SPDX-|\(c\) \d{4}|©", re.IGNORECASE)
+# A copy of a database as SQL: a comment at its head says so, or it makes and fills tables, and asks nothing.
+_DUMP = re.compile(
+    r"^(?:--|/\*|#)[^\n]{0,40}(?:(?:SQL|MariaDB|database(?: cluster)?) dump\b|mysqldump)", re.IGNORECASE | re.MULTILINE
+)
+_MAKES, _FILLS, _ASKS = (
+    re.compile(rf"^\s*+(?:{words})\b", re.IGNORECASE | re.MULTILINE)
+    for words in (
+        r"CREATE\s+(?:TEMP\w*\s+)?TABLE",
+        r"(?:INSERT|REPLACE)\s+(?:IGNORE\s+)?INTO|COPY\s[^\n]*\sFROM\s+stdin",
+        r"SELECT|WITH\s+\w+\s+AS|UPDATE\s+\S+\s+SET|CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)",
+    )
+)
 
 
 def is_code(name: str) -> bool:
     """Return True for the name of a source file, by its suffix."""
     return PurePosixPath(name).suffix.lower() in CODE
+
+
+def refuse_dump(file: Readable, encoding: str) -> None:
+    """Raise DataError for an SQL file that a program wrote as a copy of a database; SQL that a person wrote may pass.
+    Looks at the beginning."""
+    if file.suffix.lower() != ".sql":
+        return
+    with file.open(encoding=encoding, errors="replace") as opened:
+        text = opened.read(_DUMP_HEAD)
+    makes, fills = _MAKES.search(text), _FILLS.search(text)
+    if (makes or fills) and _DUMP.search(text[:_HEAD]) or makes and fills and not _ASKS.search(text):
+        raise DataError("data.is_sql_dump", file=file.name)
 
 
 def reason_against(file: Readable) -> str:

@@ -41,3 +41,24 @@ def test_an_export_with_a_text_above_and_long_messages_is_a_chat_and_one_person_
     for lines in (whatsapp(["ERROR"] * 8), ["It began so.", *BELOW * 5, *whatsapp(["Ana"] * 4)]):
         report = inspect_file(written(tmp_path, "c.txt", lines))
         assert report.chat is None
+
+
+def test_a_copy_of_a_database_is_no_source_code_and_sql_that_a_person_wrote_is(tmp_path: Path) -> None:
+    """Seen: the dump of a forum was trained as source code, its commands and its settings too."""
+    make, fill = "CREATE TABLE `posts` (\n  `id` int,\n  `text` text\n);", "INSERT INTO `posts` VALUES\n(1, 'Hello');"
+    dumps = [
+        ["-- phpMyAdmin SQL Dump", make],
+        ["-- PostgreSQL database dump", "", "COPY posts FROM stdin;"],
+        [make, fill],
+    ]
+    for number, lines in enumerate(dumps):
+        path = written(tmp_path, f"{number}.sql", lines)
+        assert refused(path) == "data.is_sql_dump"
+    # Among code it is left out, and said.
+    for name in ("a.py", "b.py"):
+        written(tmp_path, name, ["print('Hello')"] * 5)
+    assert "data.note_refused_file" in [note.key for note in inspect_file(tmp_path).notes]
+    query = ["-- Posts of a day; the dump is older.", "SELECT text FROM posts", "WHERE id > 1;"]
+    for lines in (query, [make, fill, *query], [make, "CREATE INDEX places ON posts (id);"]):
+        path = written(tmp_path, "q.sql", lines)
+        assert [note.key for note in inspect_file(path).notes][0] == "data.note_code"
