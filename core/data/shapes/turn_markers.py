@@ -3,6 +3,7 @@
 templates    <|im_start|>user, <|start_header_id|>user<|end_header_id|>, <start_of_turn>user, <|user|>, [INST] [/INST]
 headings     ### Human: ... ### Assistant: ..., ### Instruction: ... ### Response: ...
 names        User: ... Assistant: ..., **Q:** ... **A:** ..., <human>: ... <bot>: ...
+lines        **User** ... **Claude** ..., ## You ... ## ChatGPT ...
 
 A marker of a template counts only at the beginning, or after the token that ends a turn if the text has such tokens: an
 answer may be about markers. Of headings and names only the first of each side count. A text before the first marker is
@@ -60,6 +61,8 @@ _ANSWERS = """
     assistent antworten respuesta r asistente réponse assistente risposta resposta ответ ассистент 助手 回答
     答 回复 答案 応答 アシスタント 답변 어시스턴트"""
 _MORE = "input 输入 eingabe entrada"  # of the side that asks
+# Only where they fill a line: a person, and programs that answer.
+_WRITER, _PROGRAMS = "you me ich du 我 你", "cursor copilot gemini grok deepseek perplexity mistral llama"
 _SYSTEM = "system 系统 システム 시스템"
 _QUESTION = "q question f frage p pregunta domanda pergunta вопрос 问 问题 提问 質問 질문"
 _ALONE = f"instruction instruct {_QUESTION}"  # no talk goes on
@@ -76,6 +79,16 @@ _NAMED = tuple(
         rf"^[ \t]*(?P<name>{_NAMES}){_NUMBER}[:：][ \t]*",
     )
 ) + (re.compile(r"(?:^|(?<=\s)|(?<=</s>))(?P<name>USER|HUMAN|SYSTEM|ASSISTANT|AI)[ \t]*:[ \t]*"),)  # Vicuna, in a line
+_LINE_NAMES = "|".join(
+    f"human user nutzer benutzer 用户 {_WRITER} assistant ai bot chatbot chatgpt claude {_PROGRAMS}".split()
+)
+# A heading or a line in bold of nothing but a name, as programs export talks, mostly below a ruler.
+_IN_LINES = re.compile(
+    rf"^(?:-{{3,}}[ \t]*\n\s*)?(?:#{{1,6}}[ \t]+(?:_?\*\*)?|_?\*\*)(?P<name>{_LINE_NAMES})(?:[ \t]said)?"
+    r"(?:[ \t]\([^()\n]{1,60}\))?[:：]?(?:\*\*_?)?[:：]?[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LEAST_IN_LINES = 4  # turns of a file
 # What a call of a tool leaves in an answer: the word None, and the result of the tool.
 _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
@@ -88,7 +101,8 @@ END_OF_FORTUNE = "%\n"  # a line between the texts of a fortune file
 def _side(name: str) -> Role | None:
     """Return the side that a name before a colon means; None for any other word."""
     sides: tuple[tuple[Role, str], ...] = (
-        ("system", _SYSTEM), ("assistant", _ANSWERS), ("user", f"{_ASKS} {_MORE}")
+        ("system", _SYSTEM), ("assistant", f"{_ANSWERS} {_PROGRAMS}"),
+        ("user", f"{_ASKS} {_MORE} {_WRITER}"),
     )  # fmt: skip
     return next((side for side, names in sides if name in names.split()), None)
 
@@ -98,7 +112,7 @@ def turns_in(text: str) -> list[Turn] | None:
     conversation has a question and the marker of an answer, which may be empty. It may begin with a greeting of the
     side that answers."""
     body = text[_begin(text) :]
-    return next((turns for style in _STYLES if (turns := _complete(style.turns(body)))), None)
+    return next((turns for style in _styles_for(body) if (turns := _complete(style.turns(body)))), None)
 
 
 def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]:
@@ -296,7 +310,17 @@ class _Named:
 
 
 # Templates before names, which other texts have too.
-_STYLES: tuple[_Style, ...] = (_Inst(), *(_Template(*each) for each in _TEMPLATES), *map(_Named, _NAMED))
+_NAMED_STYLES, _LINES = (*map(_Named, _NAMED),), _Named(_IN_LINES)
+_STYLES: tuple[_Style, ...] = (_Inst(), *(_Template(*each) for each in _TEMPLATES), *_NAMED_STYLES)
+
+
+def _styles_for(text: str) -> tuple[_Style, ...]:
+    """Return the styles to try, in order. Names in lines of their own come first if they begin the text: other names
+    then stand in what somebody says."""
+    if (lines := _LINES.named_in(text)) is None:
+        return _STYLES
+    others = (named.begin(text) for style in _NAMED_STYLES if (named := style.named_in(text)))
+    return (_LINES, *_STYLES) if lines.begin(text) < min(others, default=inf) else (*_STYLES, _LINES)
 
 
 # --- text files ------------------------------------------------------------------------------------------------------
@@ -304,9 +328,11 @@ def style_of_file(head: str) -> _Style | None:
     """Return how a text file marks the turns of conversations; None for any other text, and for names in prose. head:
     its beginning."""
     first = _begin(head)
-    for style in _STYLES:
+    for style in _styles_for(head):
         named = style.named_in(head) if isinstance(style, _Named) else style
         turns = _complete(named.turns(head[first:])) if named else []
+        if style is _LINES and len(turns) < _LEAST_IN_LINES:
+            continue
         if turns and isinstance(named, _Named):
             # a novel with an interview in it is no conversation
             is_prose = len(head) > _LONGEST_TURN * len(turns) or len(turns[0]["content"]) > _LONGEST_TURN
@@ -331,7 +357,7 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
     for number, line in enumerate(lines, 1):
         if not line.strip() or _RULER.match(line):
             waiting.append(line)
-            gap += 1 if not line.strip() else inf if line == END_OF_FORTUNE else 1_000
+            gap += inf if line == END_OF_FORTUNE else _height(line)
             continue
         sides = style.sides(line)
         first = sides[0] if sides and not line.lstrip().startswith("[/INST]") else None
@@ -353,12 +379,17 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
 
 
 def _gap_before_answers(head: str, style: _Style) -> float:
-    """Return the median number of empty lines before answers; 0 without any."""
+    """Return the median number of empty lines before answers, a ruler as many; 0 without any."""
     gaps, gap = [], 0
     for line in head.splitlines():
-        if not line.strip():
-            gap += 1
+        if not line.strip() or _RULER.match(line):
+            gap += _height(line)
             continue
         gaps += [gap] if style.sides(line)[:1] == ["assistant"] else []
         gap = 0
     return median(gaps) if gaps else 0
+
+
+def _height(line: str) -> int:
+    """Return how many empty lines an empty line or a ruler counts as."""
+    return 1_000 if line.strip() else 1

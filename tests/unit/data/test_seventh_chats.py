@@ -62,3 +62,19 @@ def test_a_copy_of_a_database_is_no_source_code_and_sql_that_a_person_wrote_is(t
     for lines in (query, [make, fill, *query], [make, "CREATE INDEX places ON posts (id);"]):
         path = written(tmp_path, "q.sql", lines)
         assert [note.key for note in inspect_file(path).notes][0] == "data.note_code"
+
+
+def test_names_that_fill_a_line_are_the_sides_of_a_talk_in_markdown(tmp_path: Path) -> None:
+    """Seen: a talk with a program was prose to be learned, the person's part and the names too."""
+    said = ["Use this prompt:\n\nUser: Hello\nAssistant: Hi", "**Strengths:**\n\nNone.\n\n**AI**\n\n---\n\nIt is new."]
+    talk = [("User", "How do I ask?"), ("Cursor", said[0]), ("User", "Is it good?"), ("Cursor", said[1])]
+    for mark in ("---\n\n**{}**\n", "## {}\n", "_**{} (today)**_\n", "##### **{}:**\n"):
+        lines = ["# A talk\n", *(f"{mark.format(name)}\n{text}\n" for name, text in talk)]
+        path = written(tmp_path, "a.md", lines)
+        assert [*filter(lambda text: text != "# A talk", messages(path))] == [text for _, text in talk]
+    # Two such lines, and headings of other words, are a text.
+    for lines in (
+        ["**User**\n", "Reads.\n", "**AI**\n", "Writes.\n"],
+        ["**Pros**\n", "Fast.\n", "**Cons**\n", "New.\n"] * 4,
+    ):
+        assert next(examples_of(written(tmp_path, "b.md", lines)))[1].text
