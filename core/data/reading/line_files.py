@@ -11,6 +11,7 @@ from typing import Protocol
 
 from core.data.reading import line_rows
 from core.data.reading.file_rows import Readable
+from core.data.reading.source_code import is_code
 from core.data.reading.suffixes import SUFFIXES
 from core.data.shapes import prose
 from core.data.shapes.roles import LANGUAGE
@@ -32,20 +33,35 @@ class SizedFile(Readable, Protocol):
 
 def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     """Raise DataError with the names of a text and of a list of words, or of the two sides of a translation, in one
-    folder, that have as many lines. Large files are not compared."""
+    folder, that have as many lines. A side may be code (dev.nl, dev.sql) if no other code is there. Large files are not
+    compared."""
+    texts = [part for part in parts if SUFFIXES.get(part.suffix.lower(), "txt") == "txt"]
+    code = [part for part in parts if is_code(part.name)]
+    are_beside_texts = {_place(part) for part in code} <= {_place(part) for part in texts}
     by_folder: defaultdict[PurePosixPath, list[SizedFile]] = defaultdict(list)
-    for part in parts:
-        if SUFFIXES.get(part.suffix.lower(), "txt") == "txt" and 0 < part.size <= _LARGEST:
+    for part in [*texts, *(code if are_beside_texts else ())]:
+        if 0 < part.size <= _LARGEST:
             by_folder[PurePosixPath(part.name).parent].append(part)
     for group in by_folder.values():
         lengths = {part.name: _lines(part) for part in group} if len(group) > 1 else {}
         for one, other in combinations(group, 2):
             if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
-            are_sides = _SIDE.sub("", one.name) == _SIDE.sub("", other.name)
+            are_sides = _are_sides(one, other)
             if are_sides or _is_list(one) or _is_list(other):
                 key = "data.line_pairs" if are_sides else "data.side_by_side"
                 raise DataError(key, file=name, files=[one.name, other.name], lines=lengths[one.name])
+
+
+def _are_sides(one: SizedFile, other: SizedFile) -> bool:
+    """Return True for the names of the two sides of a translation, or of a text and of code of the same name."""
+    if is_code(one.name) or is_code(other.name):
+        return is_code(one.name) != is_code(other.name) and _place(one) == _place(other)
+    return _SIDE.sub("", one.name) == _SIDE.sub("", other.name)
+
+
+def _place(part: SizedFile) -> PurePosixPath:
+    return PurePosixPath(part.name).parent / part.stem
 
 
 def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:

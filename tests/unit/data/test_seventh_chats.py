@@ -78,3 +78,13 @@ def test_names_that_fill_a_line_are_the_sides_of_a_talk_in_markdown(tmp_path: Pa
         ["**Pros**\n", "Fast.\n", "**Cons**\n", "New.\n"] * 4,
     ):
         assert next(examples_of(written(tmp_path, "b.md", lines)))[1].text
+
+
+def test_a_text_and_code_of_the_same_name_and_length_belong_together_line_by_line(tmp_path: Path) -> None:
+    """Seen: of questions and their queries in two files, the queries were trained as source code."""
+    written(tmp_path, "dev.nl", [f"which flights leave on day {n}" for n in range(24)])
+    written(tmp_path, "dev.sql", [f"SELECT id FROM flight WHERE day = {n}" for n in range(24)])
+    assert refused(tmp_path) == "data.line_pairs"
+    # Other code makes it a folder of sources.
+    written(tmp_path, "run.sql", ["SELECT id FROM flight WHERE day = 1"])
+    assert [note.key for note in inspect_file(tmp_path).notes][0] == "data.note_code"
