@@ -2,7 +2,7 @@
 
 irssi, ZNC, mIRC, HexChat    12:03 <@anna> Hello      [12:03:04] <anna> Hello      anna> Hello
 WeeChat                      2025-03-12 12:03:04<tab>@anna<tab>Hello
-meetings, messengers         [12:03] Anna: Hello      12:03:04 From Anna to Everyone: Hello
+meetings, messengers, games  [12:03] Anna: Hello      12:03:04 From Anna to Everyone: Hello
                              [Anna] [12:03] Hello     2013년 2월 28일 오후 11:17, Anna : Hello
 scripts                      Anna: Hello
 posts                        [2025-03-12 12:03] Anna, and the text in the lines below
@@ -42,7 +42,9 @@ _STYLES = {
     "angles": rf"(?:{_TIME})?<{_NICK}>[ \t](?P<text>.*)",
     "tabs": rf"{_TIME}{_NICK}\t(?P<text>.*)",
     "arrow": rf"(?:{_TIME})?{_NICK}>[ ](?P<text>.*)",
-    "colon": rf"{_TIME}(?:From[ ]+)?(?P<nick>[^\s<>:*#-][^<>:\t]{{0,39}}?)(?:[ ]+to[ ]+[^:]{{1,40}})?[ ]?:[ \t]+"
+    # Tags of a channel or a rank before the name, and whom it is to after it.
+    "colon": rf"{_TIME}(?:\[[^\[\]\s]{{1,12}}\][ ]+){{0,3}}(?:From[ ]+)?(?P<nick>[^\s<>:*#-][^<>:\t]{{0,39}}?)"
+    r"(?:[ ]+(?:to|->)[ ]+[^:]{1,40})?[ ]?:[ \t]+"
     r"(?P<text>.*)",
     "named": rf"\[(?P<nick>[^\s\[\]][^\[\]]{{0,39}})\][ ]{_TIME}(?P<text>.*)",
     "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
@@ -52,6 +54,7 @@ _STYLES = {
 }
 _LEAST = {"colon": 0.5, "named": 0.5, "script": _SCRIPT, "posts": 0.0}  # share of the lines
 _MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
+_TIMED = re.compile(_TIME, re.VERBOSE)
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
 _EVENT = re.compile(
     rf"(?:{_TIME})?(?:\*{{3}}|-!-|-->|<--|---|--|=-=|=!=|\*[ \t]|-[^\s-]+-|Session[ ](?:Start|Close|Ident|Time)\b)",
@@ -144,7 +147,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         style = _style(file.readline(4096) for _ in range(200))
     if style is None:
         return
-    is_post, clock, nicks = style.name == "posts", _Clock(), set[str]()
+    is_post, clock, nicks, forms = style.name == "posts", _Clock(), set[str](), set[str]()
     current: ExportedMessage | None = None
     with source.path.open(encoding=source.encoding) as file:
         for number, line in enumerate(chain(_unwrapped(file), [_END]), 1):
@@ -154,7 +157,9 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
             match = message or (action if is_action else None)
-            by_app = not is_post and (_EVENT.match(line) or (day := _DAY_LINE.match(line)) and day["date"])
+            form = _form_of_time(line)
+            is_day = (day := _DAY_LINE.match(line)) and day["date"]
+            by_app = not is_post and (_EVENT.match(line) or is_day or form in forms)
             if match is None and not by_app and line != _END:
                 if current and (line.strip() or is_post):
                     current = current._replace(text=f"{current.text}\n{line}")
@@ -167,9 +172,17 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
                 current = ExportedMessage("", line, omission=Omission("chat", "app"), line=number)
                 continue
             nicks.add(match["nick"])
+            forms.update([form] if form else [])
             text = match["text"] if message else f"* {match['nick']} {match['text']}"
             is_model = role_of(match["nick"]) == "assistant"
             current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
+
+
+def _form_of_time(line: str) -> str:
+    """Return the time that a line begins with, each number as 0; "" without one. A line in the form of the messages
+    continues none."""
+    time = _TIMED.match(line)
+    return re.sub(r"\d+", "0", time[0]) if time else ""
 
 
 class _Clock:

@@ -88,3 +88,16 @@ def test_a_text_and_code_of_the_same_name_and_length_belong_together_line_by_lin
     # Other code makes it a folder of sources.
     written(tmp_path, "run.sql", ["SELECT id FROM flight WHERE day = 1"])
     assert [note.key for note in inspect_file(tmp_path).notes][0] == "data.note_code"
+
+
+def test_tags_before_names_are_no_part_of_them_and_a_line_with_a_time_continues_nothing(tmp_path: Path) -> None:
+    """Seen: one person was two, and who had come and gone stood in what others had written."""
+    said = ["[G] Ana: Where are you?", "[G] [S] Ben: Here", "[S] Ana has joined the channel.", "[S] Ben: Hi"]
+    said = [*said, "[G] Ana: And the", "Ben -> Ana: Look left"] * 4
+    path = written(tmp_path, "chat.log", [f"2025.02.14 17:{n + 10}:19 {text}" for n, text in enumerate(said)])
+    with path.open("a") as file:
+        file.write("at 17:40 or so\n17:50 at the latest\n")
+    chat = inspect_file(path).chat
+    assert chat and {person.name for person in chat.people} == {"Ana", "Ben"}
+    texts = messages(path)
+    assert not any("joined" in text or "2025" in text for text in texts) and any("17:50 at" in text for text in texts)
