@@ -37,8 +37,9 @@ def test_an_export_with_a_text_above_and_long_messages_is_a_chat_and_one_person_
     path = written(tmp_path, "a.txt", whatsapp(["Ana", "Ben"] * 4))
     assert inspect_file(path).chat and not any("NOTE" in text or "9:1" in text for text in messages(path))
     assert refused(written(tmp_path, "b.txt", whatsapp(["Site"] * 8))) == "data.chat_of_one"
-    # A log of a program, and a text with a message or two in it, are none.
-    for lines in (whatsapp(["ERROR"] * 8), ["It began so.", *BELOW * 5, *whatsapp(["Ana"] * 4)]):
+    # A log of a program, another app's chat, and a text with a message or two in it, are none.
+    other = [line.replace(" - ", ", ") for line in whatsapp(["Ana", "Ben"] * 4)]
+    for lines in (whatsapp(["ERROR"] * 8), other, ["It began so.", *BELOW * 5, *whatsapp(["Ana"] * 4)]):
         report = inspect_file(written(tmp_path, "c.txt", lines))
         assert report.chat is None
 
