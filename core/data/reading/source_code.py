@@ -32,7 +32,7 @@ _DUMP = re.compile(
     r"^(?:--|/\*|#)[^\n]{0,40}(?:(?:SQL|MariaDB|database(?: cluster)?) dump\b|mysqldump)", re.IGNORECASE | re.MULTILINE
 )
 _MAKES, _FILLS, _ASKS = (
-    re.compile(rf"^\s*+(?:{words})\b", re.IGNORECASE | re.MULTILINE)
+    re.compile(rf"^[ \t]*+(?:{words})\b", re.IGNORECASE | re.MULTILINE)
     for words in (
         r"CREATE\s+(?:TEMP\w*\s+)?TABLE",
         r"(?:INSERT|REPLACE)\s+(?:IGNORE\s+)?INTO|COPY\s[^\n]*\sFROM\s+stdin",
