@@ -54,7 +54,7 @@ _EDITED = re.compile(
 # Of a notice in a language that is not listed above: a few words, exactly the same from several people.
 _LONGEST_NOTICE, _WORDS_OF_A_NOTICE, _TIMES, _PEOPLE = 120, 3, 5, 3
 # Of a text that does not begin with a message, or has long ones: messages with a name, and lines above the first one.
-_LEAST, _LINES_BEFORE = 4, 10
+_MIN_NAMED, _LINES_BEFORE = 4, 10
 # Between the name and the message; some languages use a wide colon.
 _NAME_ENDS = re.compile(r": |：|:$")
 
@@ -71,7 +71,7 @@ def is_chat(lines: Iterable[str]) -> bool:
     is_other = any(match.string[match.start("rest") - 2] == "," for match in found) or not LEVELS.isdisjoint(
         name.lower() for name in names
     )
-    are_people = 2 * len(names) <= names.total() >= _LEAST and not is_other
+    are_people = 2 * len(names) <= names.total() >= _MIN_NAMED and not is_other
     return are_people and 10 * len(found) >= len(heads) and any(heads[:_LINES_BEFORE])
 
 

@@ -88,7 +88,7 @@ _IN_LINES = re.compile(
     r"(?:[ \t]\([^()\n]{1,60}\))?[:：]?(?:\*\*_?)?[:：]?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_LEAST_IN_LINES = 4  # turns of a file
+_MIN_IN_LINES = 4  # turns of a file
 # What a call of a tool leaves in an answer: the word None, and the result of the tool.
 _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
@@ -331,7 +331,7 @@ def style_of_file(head: str) -> _Style | None:
     for style in _styles_for(head):
         named = style.named_in(head) if isinstance(style, _Named) else style
         turns = _complete(named.turns(head[first:])) if named else []
-        if style is _LINES and len(turns) < _LEAST_IN_LINES:
+        if style is _LINES and len(turns) < _MIN_IN_LINES:
             continue
         if turns and isinstance(named, _Named):
             # a novel with an interview in it is no conversation
