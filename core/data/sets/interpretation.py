@@ -210,6 +210,8 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
         return _by_roles(source, rows, known)
     if known == "text":
         return _as_text(_Meaning(source, known), rows)
+    if known == "prompt_completion" and (pair := marked_rows.marked_pair(rows)):
+        return _Meaning(_noted(source, pair.note()), "question_answer", conversions=(pair.apply,))
     if known != "text_label":
         return _Meaning(source, known)
     label, name = class_names.names_beside(rows)
