@@ -29,7 +29,7 @@ from core.data.shapes.cells import ANSWERS, text_of_cell
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, Notes, Omission, Tally, has_value, media_names, needs_picture
-from core.data.shapes.plain import Turns, plain, with_context
+from core.data.shapes.plain import Turns, plain, require_question, with_context
 from core.data.shapes.rewritten import rewritten
 from core.data.shapes.tools import as_json, read_tools
 from core.messages import msg
@@ -146,6 +146,10 @@ def read_example_closely(
         # Other shapes become one of ours first, so that each format is converted in one place.
         values = rewritten(values, notes)
         example = _CONVERT[format](values, notes)
+        require_question(
+            [(m.role, m.content) for m in example.messages]
+            or [("user", example.prompt or ""), ("assistant", example.completion or "")]
+        )
         if notes.worse and example.messages:
             example = replace(example, rejected=_worse(notes, _system(values)))
         is_bad = is_rejected(values) or (format != "text_label" and _is_bad(values))

@@ -1,5 +1,5 @@
-"""Checks for answers that teach the wrong thing: refusals, empty or short ones, repeated questions, one question or one
-answer in most rows, the same opening in most rows."""
+"""Checks for answers that teach the wrong thing: refusals, errors of programs, empty or short ones, repeated questions,
+one question or one answer in most rows, the same opening or label in most rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from core.data.findings.finding import SHOWN, Finding, Kind, Marked
 from core.data.findings.row_words import QUOTE, RowWords
 from core.data.findings.secrets import masked
 from core.data.repeats import normalized
+from core.data.shapes.marked_rows import ENDS_PROMPT, LONGEST_MARK
+from core.data.shapes.turn_markers import side_of
 
 # At the beginning of an answer or of a sentence in its first 300 characters. "We cannot find your order" is no refusal.
 _HEAD = 300
@@ -74,6 +76,31 @@ _SENTENCE_END = re.compile(r"[.!?。！？\n](?:\s|$|(?<=[。！？]))")
 _QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉",
           "对不起", "ki",
     "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
+# A program's error in place of an answer, after a few words of the program that called it. What stands in `about` may
+# also be the answer to a question about errors.
+_PROGRAM_ERROR = re.compile(
+    r"[^\n.!?。！？]{0,40}?(?:error code: \d{3} - \W*['\"]|['\"]request_id['\"]: ?['\"]req_)"
+    r"|\s*(?:error:? ?)?(?P<about>"
+    + "|".join(
+        (
+            r"traceback \(most recent call last\)",
+            r"\{\s*['\"](?:error['\"]: ?\{|type['\"]: ?['\"]error['\"])",
+            r"(?:\w+\.)*(?:RateLimit|APIConnection|APIStatus|InternalServer|Authentication)Error: ",
+            r"HTTPS?ConnectionPool\(host",
+            r"you exceeded your current quota|rate limit (?:exceeded|reached)",
+            r"(?:http )?(?:429|50[0234])(?: error)?:? (?:bad gateway|internal server error|gateway time-?out|"
+            r"service (?:temporarily )?unavailable|too many requests)",
+            r"<(?:!doctype )?html[^>]*>(?s:.){0,200}?<title>[^<]{0,30}\b50[0234]\b",
+        )
+    )
+    + ")",
+    re.IGNORECASE,
+)
+_ASKS_OF_ERRORS = re.compile(
+    r"```|\b(?:def|import) |error|traceback|exception|https?\b|html|json|\bapi\b|output|print|status|limit|quota|"
+    r"\bpage\b|\blogs?\b|\b(?:429|50\d)\b|fehler|ausgabe|错误|报错|输出|异常",
+    re.IGNORECASE,
+)
 # Answers that are placeholders for one.
 _NOTHING = {
     "n/a", "na", "none", "null", "nan", "nil", "todo", "tbd", "undefined", "empty", "[deleted]", "[removed]", "无",
@@ -88,11 +115,15 @@ OPENING_WORDS, OPENING_CHARACTERS = 4, 8
 MIN_ALIKE = 10  # answers
 _MAX_OPENINGS = 20_000
 _ONE_SIDE: dict[Kind, float] = {"one_question": 0.5, "one_answer": 0.9}  # share of the rows with one question, answer
+# At the beginning, or after another one; before a colon, or alone in the first line.
+_LABEL = re.compile(r"(?:\A|(?<=[:：]))[\s*#]*(?:[^\W\d_][\w'’. ]{0,40} )?([^\W\d_]+) ?[*]*[ \t]*(?:[:：]|(?=\n))")
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 class Refusals:
     """Answers that refuse to help, or in which the model speaks of itself as an AI."""
+
+    kind: Kind = "refusals"
 
     def __init__(self, max_repair_rows: int | None):
         self._max_rows, self._marked = max_repair_rows, Marked()
@@ -111,7 +142,21 @@ class Refusals:
             self._marked.add(words.row, words.quote(head, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
-        return self._marked.finding("refusals", rows, [self._marked.repair("remove", "refusals", self._max_rows)])
+        return self._marked.finding(self.kind, rows, [self._marked.repair("remove", self.kind, self._max_rows)])
+
+
+class ProgramErrors(Refusals):
+    """Answers that are the error of a program: of a model's service, of Python, of a web server."""
+
+    kind = "program_errors"
+
+    def add(self, words: RowWords) -> None:
+        """Mark the row if one of its answers begins as an error does, unless only errors of kinds that its questions
+        may be about. Plain texts are ignored."""
+        for answer in () if words.is_text else words.answers:
+            error = _PROGRAM_ERROR.match(answer[:_HEAD])
+            if error and not (error["about"] and _ASKS_OF_ERRORS.search(words.question)):
+                self._marked.add(words.row, words.quote(answer, 0, error.end()))
 
 
 def _only_names_itself(text: str, match: re.Match[str]) -> bool:
@@ -221,10 +266,15 @@ class Openings:
     openings.
     """
 
+    kind: Kind = "opening"
+
     def __init__(self, max_repair_rows: int | None):
         self._max_rows, self._answers = max_repair_rows, 0
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[tuple[int, str]]] = {}
+
+    def _of(self, words: RowWords) -> dict[str, str]:
+        return dict.fromkeys(_openings(words.first_answer), words.first_answer)
 
     def add(self, words: RowWords) -> None:
         """Count the openings of the row's first answer, with the first SHOWN rows of each; past _MAX_OPENINGS, forget
@@ -232,10 +282,10 @@ class Openings:
         if words.is_text:
             return
         self._answers += 1
-        for opening in _openings(words.first_answer):
+        for opening, text in self._of(words).items():
             self._counts[opening] += 1
             if self._counts[opening] <= SHOWN:
-                self._examples.setdefault(opening, []).append((words.row, " ".join(words.first_answer[:QUOTE].split())))
+                self._examples.setdefault(opening, []).append((words.row, " ".join(text[:QUOTE].split())))
         if len(self._counts) > _MAX_OPENINGS:  # the opening of half of the rows occurs more than once
             self._counts = Counter({opening: count for opening, count in self._counts.items() if count > 1})
             self._examples = {
@@ -251,7 +301,25 @@ class Openings:
         marked = Marked()
         for row, quote in self._examples[opening]:
             marked.add(row, masked(quote))
-        return marked.finding("opening", rows, count=count, opening=opening)
+        alike = sorted(each for each in self._counts if self._counts[each] > self._answers / 2)
+        return marked.finding(self.kind, rows, count=count, opening=opening, alike=alike)
+
+
+class Labels(Openings):
+    """Labels that begin a question or an answer, or end a question, in more than half of the rows: names of the sides
+    ("User:", "The expert's answer:"), and in the last line of a question any name or sign ("Pastor:", "###")."""
+
+    kind = "labels"
+
+    def _of(self, words: RowWords) -> dict[str, str]:
+        last = ENDS_PROMPT.search(words.question.rstrip()[-LONGEST_MARK:])
+        labels = {
+            name.capitalize(): text
+            for text in (words.question, words.answer)
+            for name in _LABEL.findall(text[:80].lower())
+            if side_of(name) and len(name.encode()) > 1  # a letter is that of an option
+        }
+        return labels | ({(last[1] or last[2]).rstrip(":："): words.question} if last else {})
 
 
 def _openings(answer: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from core.data.findings.answers import Answers, Openings, Refusals, Sameness, SamePairs
+from core.data.findings.answers import Answers, Labels, Openings, ProgramErrors, Refusals, Sameness, SamePairs
 from core.data.findings.finding import MAX_ROWS, Finding
 from core.data.findings.languages import Languages
 from core.data.findings.leaks import Leaks
@@ -25,7 +25,7 @@ EVERY_ROW, ONE_IN = 10_000, 20
 
 _CHECKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
     (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Markers, "turn_markers"),
-    (Refusals, "refusals"),
+    (Labels, "labels"), (Refusals, "refusals"), (ProgramErrors, "program_errors"),
     (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"),
     (Sameness, "one_question one_answer"), (Openings, "opening"), (Languages,
         "languages"),

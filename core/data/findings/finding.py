@@ -17,7 +17,7 @@ MAX_ROWS = 10_000  # row numbers in a repair, unless all are requested: reports 
 Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
     "turn_markers",
-    "short_answers",
+    "short_answers", "labels", "program_errors",
     "echoes", "same_pairs", "one_question", "one_answer", "far_longer", "markup", "mojibake", "lost_characters",
 ]  # fmt: skip
 Action = Literal["remove", "replace", "fill"]

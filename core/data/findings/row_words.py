@@ -35,8 +35,8 @@ class Words(Protocol):
 
 
 class RowWords:
-    """The texts of a row. question, answer: of all turns; a plain text is all answer. first_answer, last_question: of
-    one turn."""
+    """The texts of a row. question, answer: of all turns, answers each of them; a plain text is all answer.
+    first_answer, last_question: of one turn."""
 
     def __init__(self, row: int, example: Words):
         """Split an example into the texts that the checks read; question and answer are those of all turns."""
@@ -44,7 +44,7 @@ class RowWords:
         self.worse_answer = example.rejected[-1].content if example.rejected else ""
         if example.messages:
             questions = [m.content for m in example.messages if m.role == "user"]
-            answers = [m.content for m in example.messages if m.role == "assistant"]
+            self.answers = answers = [m.content for m in example.messages if m.role == "assistant"]
             self.last_question, self.first_answer = questions[-1] if questions else "", next(filter(None, answers), "")
             self.last_answer = answers[-1] if answers else ""
             self.question, self.answer = "\n".join(questions), "\n".join(answers)
@@ -55,7 +55,7 @@ class RowWords:
             self.answer = self.first_answer = self.last_answer = (
                 example.text if self.is_text else example.completion
             ) or ""
-            self.other_text, self.calls_tools = "", False
+            self.answers, self.other_text, self.calls_tools = [self.answer], "", False
 
     @cached_property
     def everything(self) -> str:

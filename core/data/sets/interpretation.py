@@ -211,7 +211,7 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
     if known == "text":
         return _as_text(_Meaning(source, known), rows)
     if known == "prompt_completion" and (pair := marked_rows.marked_pair(rows)):
-        return _Meaning(_noted(source, pair.note()), "question_answer", conversions=(pair.apply,))
+        return _Meaning(_noted(source, pair[0]), "question_answer", conversions=(pair[1],))
     if known != "text_label":
         return _Meaning(source, known)
     label, name = class_names.names_beside(rows)
@@ -266,7 +266,7 @@ def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
     column = None if meaning.source.is_prose and meaning.source.kind == "txt" else marked_rows.marked(rows)
     if column is None:
         return meaning if meaning.decision.evidence in ("chosen", "none") else _if_running(meaning, rows)
-    source, conversions = _noted(meaning.source, column.note()), (*meaning.conversions, column.apply)
+    source, conversions = _noted(meaning.source, column[0]), (*meaning.conversions, column[1])
     return replace(meaning, source=source, format="messages", conversions=conversions)
 
 

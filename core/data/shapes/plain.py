@@ -6,11 +6,13 @@ A row with anything to report takes the full check (core/data/formats).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+from core.data.reading.file_rows import Flaw
 from core.data.shapes.known import COLUMNS, OPTIONAL
+from core.data.shapes.turn_markers import is_label_alone
 from core.recipe import Format
 
 Speaker = Literal["system", "user", "assistant"]
@@ -52,9 +54,18 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
     parts = [values[name] for name in question_columns]
     if not all(isinstance(part, str) for part in parts) or not values[needed].strip():
         return None
-    if format == "question_answer":
-        return [("user", with_context(parts[-1], *parts[:-1])), ("assistant", reply)]
-    return [("user", "\n\n".join([part for part in parts if part.strip()])), ("assistant", reply)]
+    question = (
+        with_context(parts[-1], *parts[:-1]) if format == "question_answer" else "\n\n".join(filter(str.strip, parts))
+    )
+    return None if is_label_alone(question) else [("user", question), ("assistant", reply)]
+
+
+def require_question(turns: Sequence[tuple[str, str]]) -> None:
+    """Raise Flaw if no question has more than labels of the sides, and the last answer is no label too, as in a
+    translation of one. turns: role and text of each."""
+    asked = [text for role, text in turns if role == "user"]
+    if asked and all(map(is_label_alone, asked)) and not turns[-1][1].rstrip(" *\n").endswith((":", "：")):
+        raise Flaw("data.empty_question")
 
 
 def with_context(question: str, context: str = "") -> str:
@@ -78,6 +89,7 @@ def _turns(values: list[object]) -> Turns | None:
             or type(content) is not str
             or not content.strip()
             or (role == "assistant" and "<" in content)
+            or (role == "user" and is_label_alone(content))
         ):
             return None
         turns.append((role, content))

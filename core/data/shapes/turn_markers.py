@@ -91,6 +91,8 @@ _IN_LINES = re.compile(
 _MIN_IN_LINES = 4  # turns of a file
 # What a call of a tool leaves in an answer: the word None, and the result of the tool.
 _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
+# A name of a side, and further names before colons, with nothing after them.
+_LABELS = re.compile(r"[\s*#]*([^\W\d_]+(?: [^\W\d_]+)*)[ \t*]*[:：][\s*]*(?:[^\W\d_][\w'’. ]*[*]*[ \t]*[:：][\s*#]*)*")
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
 _RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>|%)[ \t]*$")
@@ -98,7 +100,7 @@ END_OF_FORTUNE = "%\n"  # a line between the texts of a fortune file
 
 
 @lru_cache(maxsize=512)
-def _side(name: str) -> Role | None:
+def side_of(name: str) -> Role | None:
     """Return the side that a name before a colon means; None for any other word."""
     sides: tuple[tuple[Role, str], ...] = (
         ("system", _SYSTEM), ("assistant", f"{_ANSWERS} {_PROGRAMS}"),
@@ -113,6 +115,13 @@ def turns_in(text: str) -> list[Turn] | None:
     side that answers."""
     body = text[_begin(text) :]
     return next((turns for style in _styles_for(body) if (turns := _complete(style.turns(body)))), None)
+
+
+def is_label_alone(text: str) -> bool:
+    """Return True for a text of nothing but names of the side that asks, and of others, before colons: "User:
+    **Question:**"."""
+    labels = _LABELS.fullmatch(text) if len(text) <= 120 else None
+    return labels is not None and all(side_of(name) == "user" for name in labels[1].lower().split())
 
 
 def after_greeting(turns: list[Turn]) -> tuple[list[Turn], tuple[Omission, ...]]:
@@ -238,8 +247,8 @@ class _Named:
     def named_in(self, text: str) -> _Named | None:
         """Return this style with the names of a text, None if a side has none there."""
         names = [name for _, name in self._marks(text)]
-        asks = next((name for name in names if _side(name) == "user" and name not in _MORE.split()), None)
-        answers = next((name for name in names if _side(name) == "assistant"), None)
+        asks = next((name for name in names if side_of(name) == "user" and name not in _MORE.split()), None)
+        answers = next((name for name in names if side_of(name) == "assistant"), None)
         if asks is None or answers is None or (asks in _LETTERS) != (answers in _LETTERS):
             return None
         if answers in _LETTERS and _OPTION.search(text):
@@ -271,7 +280,7 @@ class _Named:
         turns: list[Turn] = []
         begin, before, joint = 0, "", "\n"
         for mark, name in self._marks(text):
-            side, current = _side(name) or "user", turns[-1]["role"] if turns else None
+            side, current = side_of(name) or "user", turns[-1]["role"] if turns else None
             # Not a turn: an input that follows no question, or a system prompt in the middle, is text of the turn
             # before.
             if (name in _MORE.split() and current != "user") or (side == "system" and turns):
@@ -306,7 +315,7 @@ class _Named:
         return before
 
     def sides(self, line: str) -> list[Role]:
-        return [side for _, name in self._marks(line) if (side := _side(name))]
+        return [side for _, name in self._marks(line) if (side := side_of(name))]
 
 
 # Templates before names, which other texts have too.

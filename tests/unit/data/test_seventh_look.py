@@ -49,3 +49,51 @@ def test_texts_that_end_otherwise_stay_as_they_are(tmp_path: Path, marks: Pair) 
     rows = completions(*marks)[:12]
     assert report_of(tmp_path, rows).format == "prompt_completion"
     assert [(e.prompt, e.completion) for _, e in examples_of(tmp_path / "a.jsonl")][0] == (*rows[0].values(),)
+
+
+# ---- labels of the sides -------------------------------------------------------------------------
+
+
+def said(question: str, answer: str) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def test_labels_of_the_sides_are_said_and_nothing_but_labels_is_an_empty_question(tmp_path: Path) -> None:
+    """Seen: a third of the questions was labels alone, all trained, and no word on the labels in the others."""
+    labelled = [
+        said(f"User: **User Question:** Why {n}?\nMonk:", f"**Abbot {n}'s Answer:** So {n}.") for n in range(12)
+    ]
+    empty = [said("User: **User Question:** \nMonk:", "So."), said("Question:", "So."), said("用户：", "So.")]
+    report = report_of(tmp_path, [*labelled, *empty])
+    assert [(p.row, p.text.key) for p in report.problems] == [(n, "data.empty_question") for n in (13, 14, 15)]
+    found = {finding.id: finding for finding in report.findings}
+    assert found["labels"].said.params["alike"] == ["Answer", "Monk", "Question", "User"]
+
+
+def test_labels_that_are_asked_for_or_stand_in_few_rows_are_none(tmp_path: Path) -> None:
+    rows = [said("User:", "Benutzer:"), said("Translate the word: blue.", "Azul."), said("Ratio: how?", "A: one.")]
+    report = report_of(tmp_path, [*rows * 4, said("User: why?", "Answer: so.")])
+    assert report.good_rows == 13 and "labels" not in {finding.id for finding in report.findings}
+
+
+# ---- errors of programs --------------------------------------------------------------------------
+
+ERRORS = (
+    "❌ Oops: Error code: 404 - {'type': 'error', 'error': {'message': 'no model'}}",
+    'Traceback (most recent call last):\n  File "a.py", line 1',
+    "openai.error.RateLimitError: Rate limit reached",
+    "Rate limit exceeded.",
+    "<html>\n<head><title>502 Bad Gateway</title></head></html>",
+)
+
+
+def test_an_answer_that_is_an_error_of_a_program_is_found(tmp_path: Path) -> None:
+    """Seen: the error of the service that was asked stood as the first answer of a talk."""
+    answered = said("Who goes there?", "A knight of the realm.")["messages"]
+    assert isinstance(answered, list)
+    talks = [[*said(f"Tell me {n}?", error)["messages"], *answered] for n, error in enumerate(ERRORS)]  # type: ignore[misc]
+    asked = [said(f"What is the output of {n}, or the error?", error) for n, error in enumerate(ERRORS[1:])]
+    about = [said("What did it say?", "It said: rate limit exceeded. Wait a minute, then try once more.")]
+    report = report_of(tmp_path, [*({"messages": talk} for talk in talks), *asked, *about])
+    found = {finding.id: finding for finding in report.findings}
+    assert found["program_errors"].rows == {1, 2, 3, 4, 5}
