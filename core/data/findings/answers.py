@@ -115,8 +115,11 @@ OPENING_WORDS, OPENING_CHARACTERS = 4, 8
 MIN_ALIKE = 10  # answers
 _MAX_OPENINGS = 20_000
 _ONE_SIDE: dict[Kind, float] = {"one_question": 0.5, "one_answer": 0.9}  # share of the rows with one question, answer
-# At the beginning, or after another one; before a colon, or alone in the first line.
-_LABEL = re.compile(r"(?:\A|(?<=[:：]))[\s*#]*(?:[^\W\d_][\w'’. ]{0,40} )?([^\W\d_]+) ?[*]*[ \t]*(?:[:：]|(?=\n))")
+# One after another at the beginning; each before a colon, or a heading.
+_LABELS = re.compile(
+    r"(?:\s*(?:[#*]+[ \t]*[^\W\d_][\w'’. ]{0,40}[*]*[ \t]*(?:[:：]|(?=\n))|[^\W\d_][\w'’. ]{0,40}[:：]))*"
+)
+_LAST_OF_LABEL = re.compile(r"([^\W\d_]+) ?[*]*[ \t]*(?:[:：]|(?=\n)|\Z)")
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -316,7 +319,8 @@ class Labels(Openings):
         labels = {
             name.capitalize(): text
             for text in (words.question, words.answer)
-            for name in _LABEL.findall(text[:80].lower())
+            if (first := _LABELS.match(text[:_HEAD].lower()))
+            for name in _LAST_OF_LABEL.findall(first[0])
             if side_of(name) and len(name.encode()) > 1  # a letter is that of an option
         }
         return labels | ({(last[1] or last[2]).rstrip(":："): words.question} if last else {})

@@ -71,9 +71,10 @@ def test_labels_of_the_sides_are_said_and_nothing_but_labels_is_an_empty_questio
 
 
 def test_labels_that_are_asked_for_or_stand_in_few_rows_are_none(tmp_path: Path) -> None:
-    rows = [said("User:", "Benutzer:"), said("Translate the word: blue.", "Azul."), said("Ratio: how?", "A: one.")]
-    report = report_of(tmp_path, [*rows * 4, said("User: why?", "Answer: so.")])
-    assert report.good_rows == 13 and "labels" not in {finding.id for finding in report.findings}
+    few = [said("User:", "Benutzer:"), said("Translate: blue.", "Azul."), said("User: why?", "Answer: so.")]
+    inside = [said(f"Add {n}.\n\nExample:\nInput: {n}\nOutput: {n + 1}", f"B: {n}.") for n in range(12)]
+    report = report_of(tmp_path, [*few, *inside])
+    assert report.good_rows == 15 and "labels" not in {finding.id for finding in report.findings}
 
 
 # ---- errors of programs --------------------------------------------------------------------------
