@@ -276,7 +276,7 @@ class Openings:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
-    def _of(self, words: RowWords) -> dict[str, str]:
+    def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
         return dict.fromkeys(_openings(words.first_answer), words.first_answer)
 
     def add(self, words: RowWords) -> None:
@@ -285,7 +285,7 @@ class Openings:
         if words.is_text:
             return
         self._answers += 1
-        for opening, text in self._of(words).items():
+        for opening, text in self._texts_by_opening(words).items():
             self._counts[opening] += 1
             if self._counts[opening] <= SHOWN:
                 self._examples.setdefault(opening, []).append((words.row, " ".join(text[:QUOTE].split())))
@@ -314,7 +314,7 @@ class Labels(Openings):
 
     kind = "labels"
 
-    def _of(self, words: RowWords) -> dict[str, str]:
+    def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
         last = ENDS_PROMPT.search(words.question.rstrip()[-LONGEST_MARK:])
         labels = {
             name.capitalize(): text
