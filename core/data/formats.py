@@ -164,9 +164,7 @@ def read_example_closely(
         tally.assumed |= notes.assumed
     if is_bad and not rated:
         return None, []
-    if is_bad:
-        example = replace(example, is_bad=True)
-    return example, [
+    return replace(example, is_bad=is_bad or example.is_bad), [
         Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings
     ]
 
