@@ -32,8 +32,8 @@ CONTENTS = (
     "README.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
     ":!docs/pictures", ":!docs/benchmarks.md", ":!docs/design.md", ":!docs/glossary.md", ":!docs/map.md",
     ":!docs/tests.md", ":!docs/dependencies.md", ":!docs/faults.md", ":!docs/null-card*.md",
-    ":!docs/compared.md", ":!docs/export.md", ":!docs/families.md", ":!docs/gaming-pc.md", ":!docs/memory.md",
-    ":!docs/speed.md", ":!docs/thinking-and-tools.md",
+    ":!docs/commands.md", ":!docs/compared.md", ":!docs/export.md", ":!docs/families.md", ":!docs/gaming-pc.md",
+    ":!docs/memory.md", ":!docs/speed.md", ":!docs/thinking-and-tools.md",
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
