@@ -126,7 +126,8 @@ class DocumentQuestions:
             yield muted(w.t("making_view.missing", count=missing))
         yield tag("details", tag("summary", w.t("making_view.settings")), form, self._style(kept), class_="ep-how",
                   open=making is None, id="mk-settings")  # fmt: skip
-        yield start
+        attempt = tag("button", w.t("making_view.try"), type="button", class_="lg-small", data_act="try", id="mk-try")
+        yield tag("div", start, attempt if making is None else None, class_="ep-line")
 
     def _style(self, kept: Mapping[str, str]) -> Html:
         """Return the fields of the examples whose style is followed, folded unless the newest making has some."""
@@ -144,10 +145,11 @@ class DocumentQuestions:
         """Yield how much there is to read and write, how long that takes where the chosen model has written before, and
         the memory it needs. missing: passages that a stopped making lacks, 0 for all."""
         w = self.w
+        names = ("writer", "server_url", "server_model") if chosen["writer"] == SERVER else ("writer",)
         took = [
             result.seconds
             for one in Making.all_of(self.services.workspace)
-            if one.order.writer == chosen["writer"]
+            if (written := _fields_of(one.order)) and all(written.get(name) == chosen.get(name) for name in names)
             for result in _read(one).results.values()
         ]
         time = w.t("making_view.time_unknown")
@@ -257,7 +259,14 @@ class DocumentQuestions:
     # ---- pressed --------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:
         """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
-        acts = {"start": self._start, "stop": self._stop, "mark": self._mark, "save": self._save, "add": self._add}
+        acts = {
+            "start": self._start,
+            "try": self._start,
+            "stop": self._stop,
+            "mark": self._mark,
+            "save": self._save,
+            "add": self._add,
+        }
         act = acts.get(str(request.get("act")))
         return act(request) if act else {"said": ""}
 
@@ -291,10 +300,10 @@ class DocumentQuestions:
         order = order.model_copy(update={"seed": self._seed(order)})
         if endpoint is not None and not endpoint.is_here and not request.get("sureGiven"):
             sentence = self.w.t("making_view.leaves", url=endpoint.url)
-            send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_act="start",
-                       data_sure_given="yes", data_run=info.id)  # fmt: skip
+            send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_sure_given="yes",
+                       data_act=str(request.get("act")), data_run=info.id)  # fmt: skip
             return {"said": join([notice(sentence, "warn"), send])}
-        self.services.makings.start(order, endpoint)
+        self.services.makings.start(order, endpoint, 1 if request.get("act") == "try" else None)
         return {"said": ""}
 
     def _seed(self, order: MakingOrder) -> int:

@@ -119,15 +119,15 @@ class Makings(OtherWork):
             self._divided = key, passages_of(blocks_of(self._datasets, dataset))
         return self._divided[1]
 
-    def start(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+    def start(self, order: MakingOrder, endpoint: Endpoint | None, first: int | None = None) -> None:
         """Write the missing rows of an order, in a thread. endpoint: the server whose model writes; None for a model of
-        this PC. Raises ChatError while another one is at work."""
+        this PC. first: only of so many passages from the beginning. Raises ChatError while another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")
             self._stopped.clear()
             self._progress = MakingProgress(order.documents[0][0], order.title, at_work=True)
-        threading.Thread(target=self._work, args=(order, endpoint), name="making", daemon=True).start()
+        threading.Thread(target=self._work, args=(order, endpoint, first), name="making", daemon=True).start()
 
     def stop(self) -> None:
         """End the making before its next row, also while it waits or its model is loaded."""
@@ -138,27 +138,28 @@ class Makings(OtherWork):
             else:
                 self._chat.stop()
 
-    def _work(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+    def _work(self, order: MakingOrder, endpoint: Endpoint | None, first: int | None) -> None:
         """Write rows in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("making_view.broken")
         try:
-            self._write(order, endpoint)
+            self._write(order, endpoint, first)
             error = None
         except GarageError as refusal:
             error = None if self._stopped.is_set() else refusal.message
         finally:
             self._progress = replace(self._progress, at_work=False, error=error)
 
-    def _write(self, order: MakingOrder, endpoint: Endpoint | None) -> None:
+    def _write(self, order: MakingOrder, endpoint: Endpoint | None, first: int | None) -> None:
         """Divide the documents, open or create the making, and write its missing rows, noting the progress with the
         seconds left."""
         blocks = (block for document, _ in order.documents for block in blocks_of(self._datasets, document))
         making = Making.prepare(self._workspace, order, passages_of(blocks))
-        total, now, done = len(making.passages()), list[Result](), len(making.results())
+        total, now = len(making.passages()[:first]), list[Result]()
+        done = sum(number < total for number in making.results())
         self._progress = replace(self._progress, done=done, total=total)
         with self._writer(order, endpoint) as writer:
             self._progress = replace(self._progress, stage="writing")
-            for result in making.write(writer, self._stopped.is_set):
+            for result in making.write(writer, self._stopped.is_set, first):
                 now.append(result)
                 seconds, rows = sum(one.seconds for one in now), sum(len(one.rows) for one in now)
                 left = total - done - len(now)

@@ -122,7 +122,7 @@ def test_before_start_the_work_is_said_and_its_time_once_the_model_has_written(
     section: DocumentQuestions, document: str, services: Services
 ) -> None:
     before = section.drawn({"run": document})
-    assert "6 passages, 1 of them for validation; about" in before and "some minutes for each page" in before
+    assert "6 passages, 1 of them for validation; about" in before and "Try the first passage" in before
     assert "needs about 0.3 GiB of memory" in before, "the starter, in 16 bits with its cache"
     [writer] = [value for _, value in section._models()][:1]
     order = MakingOrder(title="a", documents=((document, 0),), writer=writer)
@@ -193,6 +193,19 @@ def test_a_stopped_making_goes_on_where_it_was(section: DocumentQuestions, docum
     assert "Resume" in drawn and server.url in drawn and 'value="big"' in drawn, "its fields are those it began with"
     assert "Resume" not in section.drawn({"run": document, "fields": {"count": "8"}}), "another order is another making"
     assert made(section, server, document).id == making.id and len(making.results()) == 6
+
+
+def test_the_first_passage_alone_tells_how_long_all_of_them_take(
+    section: DocumentQuestions, document: str, server: ChatServer
+) -> None:
+    section.press({"act": "try", "run": document, "fields": fields_of(server), IS_LOCAL: True})
+    makings = section.services.makings
+    wait_until(lambda: not makings.progress().at_work, 60)
+    tried = makings.newest(document)
+    assert tried is not None and list(tried.results()) == [0] and makings.progress().total == 1
+    drawn = section.drawn({"run": document})
+    assert "5 passages are still missing" in drawn and "as this model took before" in drawn and "mk-try" not in drawn
+    assert made(section, server, document).id == tried.id and len(tried.results()) == 6
 
 
 def test_make_others_with_the_same_settings_makes_others(
