@@ -119,6 +119,8 @@ _ONE_SIDE: dict[Kind, float] = {"one_question": 0.5, "one_answer": 0.9}  # share
 _LABELS = re.compile(
     r"(?:\s*(?:[#*]+[ \t]*[^\W\d_][\w'’. ]{0,40}[*]*[ \t]*(?:[:：]|(?=\n))|[^\W\d_][\w'’. ]{0,40}[:：]))*"
 )
+_SENTENCE_MARKS = ".?!。？！"
+_HAS_LABEL = re.compile("[:：#*]")  # asked first: far faster than the pattern of labels
 _LAST_OF_LABEL = re.compile(r"([^\W\d_]+) ?[*]*[ \t]*(?:[:：]|(?=\n)|\Z)")
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -236,28 +238,29 @@ class Sameness:
     """
 
     def __init__(self, max_repair_rows: int | None):
-        self._rows: list[tuple[int, ...]] = []
+        self._hashes = array("q"), array("q")  # of each row's question, and of its answer
         self._quotes: dict[int, tuple[int, str]] = {}  # of the first sides: their row and text
 
     def add(self, words: RowWords) -> None:
         """Keep the hashes of the row's questions and answers; plain texts and rows with tool calls are ignored."""
         if words.is_text or words.calls_tools:
             return
-        sides = words.question, words.answer
-        self._rows.append(tuple(hash(side.strip().casefold()) for side in sides))
-        for key, side in zip(self._rows[-1], sides, strict=True):
+        for hashes, side in zip(self._hashes, (words.question, words.answer), strict=True):
+            key = hash(side.strip().casefold())
+            hashes.append(key)
             if key not in self._quotes and len(self._quotes) < _MAX_OPENINGS:
-                self._quotes[key] = words.row, " ".join(side[:QUOTE].split())
+                self._quotes[key] = words.row, side[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
         result: list[Finding] = []
-        for at, kind in enumerate(_ONE_SIDE):
-            key, count = Counter(row[at] for row in self._rows).most_common(1)[0] if self._rows else (0, 0)
-            others = len({row[1 - at] for row in self._rows if row[at] == key})
-            enough = max(MIN_ALIKE, _ONE_SIDE[kind] * len(self._rows))
+        for kind, own, other in zip(_ONE_SIDE, self._hashes, reversed(self._hashes), strict=True):
+            key, count = Counter(own).most_common(1)[0] if own else (0, 0)
+            others = len({beside for each, beside in zip(own, other, strict=True) if each == key})
+            enough = max(MIN_ALIKE, _ONE_SIDE[kind] * len(own))
             if count >= enough and 2 * others >= count and key in self._quotes:
                 marked = Marked()
-                marked.add(self._quotes[key][0], masked(self._quotes[key][1]))
+                row, quote = self._quotes[key]
+                marked.add(row, masked(" ".join(quote.split())))
                 result += marked.finding(kind, rows, count=count, others=others)
         return result
 
@@ -315,11 +318,13 @@ class Labels(Openings):
     kind = "labels"
 
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
-        last = ENDS_PROMPT.search(words.question.rstrip()[-LONGEST_MARK:])
+        end = words.question.rstrip()[-LONGEST_MARK:]
+        last = None if end[-1:].isalnum() or end[-1:] in _SENTENCE_MARKS else ENDS_PROMPT.search(end)
+        heads = ((text, text[:_HEAD].lower()) for text in (words.question, words.answer))
         labels = {
             name.capitalize(): text
-            for text in (words.question, words.answer)
-            if (first := _LABELS.match(text[:_HEAD].lower()))
+            for text, head in heads
+            if _HAS_LABEL.search(head) and (first := _LABELS.match(head))
             for name in _LAST_OF_LABEL.findall(first[0])
             if side_of(name) and len(name.encode()) > 1  # a letter is that of an option
         }

@@ -120,7 +120,9 @@ def turns_in(text: str) -> list[Turn] | None:
 def is_label_alone(text: str) -> bool:
     """Return True for a text of nothing but names of the side that asks, and of others, before colons: "User:
     **Question:**"."""
-    labels = _LABELS.fullmatch(text) if len(text) <= 120 else None
+    if len(text) > 120 or not text.rstrip(" \t\n*#").endswith((":", "：")):  # far faster than the pattern
+        return False
+    labels = _LABELS.fullmatch(text)
     return labels is not None and all(side_of(name) == "user" for name in labels[1].lower().split())
 
 
