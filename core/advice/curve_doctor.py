@@ -13,9 +13,9 @@ from core.advice.case import USUAL_RATE
 from core.advice.decisions import MIN_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis
 from core.advice.doctor.pairs import NUMBERS, PairSeries, of_pairs
+from core.advice.goals import goal_of
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs.best import keeps_last
 from core.runs.health import DIVERGED_BY_NATS, DIVERGED_STEPS
 
 WARMEST = 2  # times the usual rate: the most to recommend after a rate that was too low
@@ -258,7 +258,9 @@ def _jumps(series: Series) -> Evidence | None:
 def overfitting(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
     """Return the finding of a validation loss that rises while the training loss falls, with the step to stop at, or
     None. The fewer validation rows, the larger the rise must be."""
-    if series.measured_rows < 1 or len(series.eval_losses) < 3 or keeps_last(recipe):
+    if series.measured_rows < 1 or len(series.eval_losses) < 3:
+        return None
+    if recipe.goal and goal_of(recipe.goal).learns_rows:
         return None
     best = int(series.eval_losses.argmin())
     after, low = series.eval_losses[best + 1 :], float(series.eval_losses[best])
@@ -324,8 +326,7 @@ def plateau(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Di
 def _stop(recipe: Recipe, series: Series) -> Message:
     """Describe a stop and what it keeps: the best measured checkpoint (core/runs/best), else the last state."""
     steps, losses = series.eval_steps[series.eval_steps > 0], series.eval_losses[series.eval_steps > 0]
-    keeps = keeps_last(recipe) or not recipe.train.load_best_model_at_end
-    if keeps or not len(steps) or losses.argmin() == len(steps) - 1:
+    if not recipe.train.load_best_model_at_end or not len(steps) or losses.argmin() == len(steps) - 1:
         return msg("run_doctor.stop_keep_last")
     return msg("run_doctor.stop_keep_best", step=int(steps[losses.argmin()]))
 

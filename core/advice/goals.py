@@ -15,8 +15,10 @@ from core.presets import PRESETS
 class Goal:
     """Contents of presets/goals/<id>.yaml: what a model should become better at. Sentences by language.
 
-    suitable: whether LoRA suits it; if not, `instead` names a better way. r_floor: smallest recommended rank. sample:
-    the data set that shows it. example: one row by language, as question and answer. source: section of the document.
+    suitable: whether LoRA suits it; if not, `instead` names a better way. r_floor: smallest recommended rank.
+    learns_rows: the training rows themselves are to be remembered, so the loss on rows that are kept out, which rises
+    meanwhile, neither ends a run nor chooses its checkpoint. sample: the data set that shows it. example: one row by
+    language, as question and answer. source: section of the document.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Goal:
     r_floor: int
     source: str
     example: dict[str, dict[str, str]]
+    learns_rows: bool = False
     sample: str | None = None
     instead: dict[str, str] | None = None
 

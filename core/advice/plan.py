@@ -13,6 +13,7 @@ from typing import TypeVar
 from core.advice import recommend
 from core.advice.case import Advice, Grounds, Reason
 from core.advice.decisions import SETTINGS, as_json, is_set, with_settings
+from core.advice.goals import goal_of
 from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
 from core.data.sets.inspection import taken_as, undecided
@@ -25,6 +26,11 @@ from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TrainedOn
 from core.workspace import names
+
+LEARNS_ROWS = {
+    "early_stopping_patience": 0,
+    "load_best_model_at_end": False,
+}  # of a goal that does (Goal)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,11 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
 def resolve(recipe: Recipe, data_name: str, has_card: bool) -> Recipe:
     """Return recipe with every default written out, without advice, and a name (data_name if it has none). has_card
     decides on optimizer and checkpointing. eval_steps and save_steps wait for the number of steps."""
-    train = recipe.train.model_copy(
+    train = recipe.train
+    if recipe.goal and goal_of(recipe.goal).learns_rows:
+        unset = {name: value for name, value in LEARNS_ROWS.items() if name not in train.model_fields_set}
+        train = train.model_copy(update=unset)
+    train = train.model_copy(
         update={
             "beta": recipe.train.beta or USUAL_BETA.get(recipe.train.objective),
             "optim": recipe.train.optim or ("adamw_8bit" if has_card else "adamw_torch"),

@@ -20,15 +20,9 @@ def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> in
     rows: size of the validation set.
     """
     setting = recipe.train.early_stopping_patience
-    if not rows or setting == 0 or keeps_last(recipe):
+    if not rows or setting == 0:
         return 0
     return setting or max(MIN_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
-
-
-def keeps_last(recipe: Recipe) -> bool:
-    """Return True for the goal of remembering facts, unless early stopping was set: the loss on facts that are not
-    learned tells nothing of those that are, and rises while they are learned by heart."""
-    return recipe.goal == "question_answer" and recipe.train.early_stopping_patience is None
 
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
@@ -37,7 +31,7 @@ def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str
     None if the last measurement was the best: the last state is that one, or has trained a little more since. since:
     measurements after the best one.
     """
-    if not recipe.train.load_best_model_at_end or since == 0 or keeps_last(recipe):
+    if not recipe.train.load_best_model_at_end or since == 0:
         return None
     return best if best in [folder.name for folder in run.checkpoints()] else None
 

@@ -565,19 +565,6 @@ def test_how_long_a_run_waits_for_a_better_measurement() -> None:
     assert [wait(100, 2, early_stopping_patience=4), wait(100, 20, early_stopping_patience=0)] == [4, 0]
 
 
-def test_facts_that_are_remembered_are_not_judged_by_those_that_are_not_learned(tmp_path: Path) -> None:
-    """Seen: a club's 40 facts; the run ended early, and an adapter of step 10 knew none of them."""
-    facts = {"data": {"source": "x"}, "goal": "question_answer"}
-    stopping = {"train": {"early_stopping_patience": 2}}
-    run = RunFolder(tmp_path)
-    saved = run.path / "checkpoints" / checkpoint.name_of(4)
-    saved.mkdir(parents=True)
-    (saved / "COMPLETE").write_text("{}", "utf-8")
-    for recipe, waits, kept in ((facts, 0, None), (facts | stopping, 2, checkpoint.name_of(4))):
-        assert best.patience(Recipe.parse(recipe), 100, 20, 5) == waits
-        assert best.to_keep(run, Recipe.parse(recipe), checkpoint.name_of(4), 3) == kept
-
-
 def test_the_last_state_is_kept_where_it_was_the_best_or_is_wanted(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     name = checkpoint.name_of(4)

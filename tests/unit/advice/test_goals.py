@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from core import recipe
+from core.advice import plan
 from core.advice.goals import Goal, goal_of, goals
 from core.data.sample_sets import sample_of
 from core.errors import RecipeError
@@ -48,6 +49,18 @@ def test_each_sample_of_a_goal_is_there_and_each_sample_set_has_its_goal() -> No
 def test_the_floors_of_the_rank_are_those_of_the_design() -> None:
     assert {found.id for found in goals() if found.r_floor == 8} == {"style", "question_answer", "classification"}
     assert {found.r_floor for found in goals()} == {8, 16}
+
+
+def test_facts_that_are_remembered_are_not_judged_by_those_that_are_kept_out() -> None:
+    """Seen: a club's 40 facts; the run ended early, and its adapter of step 10 knew none of them."""
+    for goal, train, patience, best in (
+        ("question_answer", {}, 0, False),
+        ("question_answer", {"early_stopping_patience": 2, "load_best_model_at_end": True}, 2, True),
+        ("style", {}, None, True),
+    ):
+        given = recipe.Recipe.parse({"data": {"source": "x"}, "goal": goal, "train": train})
+        planned = plan.resolve(given, "x", has_card=False).train
+        assert (planned.early_stopping_patience, planned.load_best_model_at_end) == (patience, best)
 
 
 def test_an_unknown_goal_is_answered_with_those_there_are() -> None:
