@@ -453,7 +453,7 @@ class Train(_Section):
         max_length=4,
         description=(
             "Trackers that also get metrics, settings and sample answers, one per line: tensorboard, trackio, wandb or "
-            "mlflow. Their packages must be installed; wandb sends to the internet, mlflow where it is set to."
+            "mlflow. Their packages must be installed; wandb sends to the internet, mlflow to the address it is set to."
         ),
     )
     save_total_limit: int = Field(

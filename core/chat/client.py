@@ -27,6 +27,7 @@ from core.system.lines import Child
 from core.workspace.folder import Workspace
 
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
+DOING = "chat.doing_chat"  # names a chat to others who want the device
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
 END_S = 2.0  # for a clean end; then the process tree is killed
 # many times the longest context here; keeps a pasted file from being tokenized for minutes
@@ -90,7 +91,7 @@ class ChatClient:
         workspace: Workspace,
         idle_minutes: float = IDLE_MINUTES,
         before_start: Callable[[], None] = lambda: None,
-        doing: str = "chat.doing_chat",
+        doing: str = DOING,
     ):
         """Begin without a worker. idle_minutes: after which a worker ends by itself. doing: the key of the message that
         names its work to others who want the device."""

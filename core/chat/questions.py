@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.chat.answer import Piece, Sampling
-from core.chat.client import ChatClient, ChatTarget
+from core.chat.client import DOING, ChatClient, ChatTarget
 from core.errors import ChatError
 from core.models.adapters import describe
 from core.models.library import Models
@@ -50,7 +50,7 @@ def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False
 
 
 @contextmanager
-def opened(workspace: Workspace, target: ChatTarget, doing: str = "chat.doing_chat") -> Iterator[ChatClient]:
+def opened(workspace: Workspace, target: ChatTarget, doing: str = DOING) -> Iterator[ChatClient]:
     """Context manager: load target and yield a chat that is ready; free the device afterwards. doing: as of ChatClient.
     Raises ChatError if it cannot be loaded."""
     client = ChatClient(workspace, doing=doing)

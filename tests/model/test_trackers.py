@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,8 +123,7 @@ def test_a_tracker_that_hangs_is_left_at_the_end(scripted: ScriptedRun, monkeypa
     monkeypatch.setattr(trackers, "CLOSE_S", 0.2)
     with following(scripted, monkeypatch, tensorboard=Recorder(waits=waits), trackio=Recorder()):
         scripted.train(5)
-        began = time.monotonic()
-    assert time.monotonic() - began < 30
+    assert any(thread.name == "trackers" for thread in threading.enumerate()), "the run ended before it"
     waits.set()
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from core.data.reading import reader_process
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
 
@@ -40,5 +41,7 @@ def test_a_page_is_read_through_the_process_and_one_that_says_nothing_is_ended(
 def test_a_paragraph_of_any_length_and_what_stands_behind_it_are_read(tmp_path: Path) -> None:
     """Seen: behind a paragraph of 10 MB a page ended, without a word."""
     (tmp_path / "a.html").write_text("<html><body><p>One.</p><p>" + "x " * 5_500_000 + "</p><p>Two.</p></body></html>")
-    texts = [example.text or "" for _, example in examples_of(tmp_path / "a.html")]
+    kept: list[tuple[int, str]] = []
+    inspect_file(tmp_path / "a.html", keep=lambda row: kept.extend(row.good()))
+    texts = [json.loads(text)["text"] for _, text in kept]
     assert texts[0] == "One." and texts[-1] == "Two." and sum(map(len, texts)) > 10_900_000

@@ -113,7 +113,7 @@ class Comparing(Panel):
             result = result_of(form)
             if (why := result.problem or result.missing) or result.plan is None:
                 return trying.refuse(key, why or msg("comparing.try_no_plan"))
-            self.services.snapshots.refuse_while_training()
+            self.services.snapshots.refuse_while_in_use()
             planned = result.plan
             trying.start(key, planned.recipe, form.answers.parent, planned.advice.planned_steps or 0)
         except GarageError as error:

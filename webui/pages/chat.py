@@ -339,7 +339,7 @@ class ChatPage:
         state = chat.state()
         if state.phase in ("ready", "answering") and state.target == target:
             return
-        self.services.snapshots.refuse_while_training()
+        self.services.snapshots.refuse_while_in_use()
         chat.load(target)
         deadline, last = time.monotonic() + LOAD_TIMEOUT_S, ""
         while (state := chat.state()).phase == "loading" and state.target == target and time.monotonic() < deadline:
@@ -460,7 +460,7 @@ class ChatPage:
         """Start the load, which a run at work forbids; the status line shows its progress."""
         try:
             loaded, _ = self.target_of(*target)
-            self.services.snapshots.refuse_while_training()
+            self.services.snapshots.refuse_while_in_use()
             self.services.chat.load(loaded)
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message)))}

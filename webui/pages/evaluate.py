@@ -148,7 +148,7 @@ class EvaluatePlace:
     def _start(self, request: JsonObject) -> JsonObject:
         """Start the evaluation that the fields describe. Raises ChatError while a run trains."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
-        self.services.snapshots.refuse_while_training()
+        self.services.snapshots.refuse_while_in_use()
         self.services.evaluating.start(choice)
         return {"said": "", "chosen": {"filter": "", "row": ""}}
 

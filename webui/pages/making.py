@@ -4,7 +4,7 @@ rows to review, each beside the passage that proves it."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,11 +70,12 @@ class DocumentQuestions:
     def _at_work(self, progress: MakingProgress) -> Iterator[Html]:
         """Yield a sentence on passages and time left, a bar, and Stop."""
         w = self.w
-        sentence = w.t(f"making_view.{progress.stage}")
-        if progress.stage == "waiting" and (busy := self.services.snapshots.now().busy):
-            sentence = w.t("making_view.waiting_for", name=busy.name)
-        elif progress.stage in ("writing", "paused"):
+        if progress.stage in ("writing", "paused"):
             sentence = w.t("making_view.passages", done=progress.done, total=progress.total)
+        elif progress.stage == "waiting" and (busy := self.services.snapshots.now().busy):
+            sentence = w.t("making_view.waiting_for", name=busy.name)
+        else:
+            sentence = w.t(f"making_view.{progress.stage}")
         if progress.seconds_left is not None:
             left = w.t("making_view.left", time=format.duration(w, progress.seconds_left))
             speed = w.t("making_view.speed", rows=round(progress.rows_an_hour or 0))
@@ -149,7 +150,7 @@ class DocumentQuestions:
         took = [
             result.seconds
             for one in Making.all_of(self.services.workspace)
-            if (written := _fields_of(one.order)) and all(written.get(name) == chosen.get(name) for name in names)
+            if _values(_fields_of(one.order), names) == _values(chosen, names)
             for result in _read(one).results.values()
         ]
         time = w.t("making_view.time_unknown")
@@ -391,6 +392,10 @@ def _fields_of(order: MakingOrder) -> dict[str, str]:
         return fields | {"writer": order.writer}
     scheme = "http" if host.partition(":")[0] in LOCAL else "https"
     return fields | {"writer": SERVER, "server_model": model, "server_url": f"{scheme}://{host}/v1"}
+
+
+def _values(fields: Mapping[str, str], names: Sequence[str]) -> list[str | None]:
+    return [fields.get(name) for name in names]
 
 
 def _example(name: str, place: int) -> str:

@@ -39,7 +39,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
         if request.get("act") == "stop":
             services.evaluating.stop()
         elif row := _row(services, request.get("run")):
-            services.snapshots.refuse_while_training()
+            services.snapshots.refuse_while_in_use()
             services.evaluating.start(Choice(f"{RUN}{row.id}"))
         return {"said": ""}
 

@@ -68,7 +68,6 @@ class Makings(OtherWork):
         self._workspace, self._datasets, self._chat, self._queue = workspace, datasets, chat, queue
         self._make_room = make_room
         self._guard, self._stopped, self._turn = threading.Lock(), threading.Event(), threading.Event()
-        self._waits_since: float | None = None
         self._progress = MakingProgress()
         self._divided: tuple[tuple[str, int], list[Passage]] = ("", 0), []
 
@@ -77,17 +76,17 @@ class Makings(OtherWork):
 
     def queued(self) -> MakingProgress | None:
         """Return the progress of a making by a model of this PC that waits for its turn or has it; None without one."""
-        return self._progress if self.is_at_work() or self._waits_since is not None else None
+        return self._progress if self.is_at_work() or self.waits_since() is not None else None
 
     def waits_since(self) -> float | None:
-        return self._waits_since
+        progress = self._progress
+        return progress.since if progress.stage == "waiting" and progress.at_work and not self.is_at_work() else None
 
     def is_at_work(self) -> bool:
         """Return whether a model of this PC writes, or is about to be loaded or waits for a game to end."""
         return self._turn.is_set()
 
     def begin(self) -> None:
-        self._waits_since = None
         self._turn.set()
 
     def needed_gib(self, writer: str) -> float | None:
@@ -200,16 +199,15 @@ class Makings(OtherWork):
             yield LocalWriter(self._chat, target, order.writer)
         finally:
             self._chat.unload()
-            self._waits_since = None
             self._turn.clear()
 
     def _wait_for_turn(self) -> None:
         """Wait until the supervisor of the queue lets it begin. Raises ChatError if it is stopped."""
-        self._waits_since = time.time()
-        self._progress = replace(self._progress, stage="waiting", since=self._waits_since)
-        while not self._turn.wait(TURN_LOOK_S):
-            if self._stopped.is_set():
-                raise ChatError("compare.stopped")
+        self._progress = replace(self._progress, stage="waiting", since=time.time())
+        while not self._turn.wait(TURN_LOOK_S) and not self._stopped.is_set():
+            pass
+        if self._stopped.is_set():
+            raise ChatError("compare.stopped")
         self._progress = replace(self._progress, stage="loading")
 
     def _target(self, writer: str) -> ChatTarget:

@@ -177,7 +177,7 @@ class Snapshots:
                 self._taken_at = time.monotonic()
             return self._moment
 
-    def refuse_while_training(self) -> None:
+    def refuse_while_in_use(self) -> None:
         """Raise ChatError while a run trains or is about to start, or rows are written: they need the device."""
         if in_use := self.now(fresh=True).in_use:
             raise ChatError(in_use)

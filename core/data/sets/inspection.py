@@ -1,16 +1,15 @@
 """Inspects a data file before training: reads it once, row by row, and reports its problems and what is left out.
 
-`inspect_file` returns the report of a file and passes each row's result to `keep`; `examples_of` returns the trainable
-examples. core/data/formats decides what a row means. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2 cores shared with
-others, 2026-11-25), and the checks of core/data/findings.
+`inspect_file` returns the report of a file and passes each row's result to `keep`. core/data/formats decides what a row
+means. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2 cores shared with others, 2026-11-25), and the checks of
+core/data/findings.
 """
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +87,6 @@ class DataReport(Frozen):
         if problem is None:
             return DataError("data.only_bad_answers", file=file, rows=self.rows)
         return DataError("data.no_good_rows", file=file, problem=problem)
-
-
-def examples_of(
-    path: str | Path | Source, format: Format | None = None, choices: Choices = NO_CHOICES
-) -> Iterator[tuple[int, Example]]:
-    """Return an iterator of (row number, example) of every trainable row, after the file was read. Raises DataError if
-    the file cannot be read or has none."""
-    kept: list[tuple[int, str]] = []
-    report = inspect_file(path, format, choices=choices, keep=lambda row: kept.extend(row.good()))
-    if not kept:
-        raise report.refusal(Path(path).name if not isinstance(path, Source) else path.path.name)
-    return ((number, Example.from_dict(json.loads(text))) for number, text in kept)
 
 
 def inspect_file(

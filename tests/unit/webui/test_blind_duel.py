@@ -129,7 +129,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
     def refuse() -> None:
         raise ChatError("chat_page.training", name="another")
 
-    duel.services.snapshots.refuse_while_training = refuse  # type: ignore[method-assign]
+    duel.services.snapshots.refuse_while_in_use = refuse  # type: ignore[method-assign]
     for left in PromptComparison.all_of(space):  # that which is answered needs no device
         if not left.missing():
             for prompt in range(2):

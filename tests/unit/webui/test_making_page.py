@@ -296,7 +296,7 @@ def test_a_model_of_this_pc_waits_for_its_turn_and_can_be_stopped_there(
 def test_chat_and_runs_say_that_rows_are_written(services: Services, section: DocumentQuestions) -> None:
     services.makings.begin()
     with pytest.raises(ChatError, match="chat_page.making"):
-        services.snapshots.refuse_while_training()
+        services.snapshots.refuse_while_in_use()
     with ScriptedRun(services.workspace, "behind") as scripted:
         view = services.snapshots.view(scripted.run.id)
         assert view is not None and "until the rows from a document are written" in card.card(view, section.w)

@@ -147,7 +147,7 @@ class BlindDuel:
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
             comparison = self._comparison(two, (count, length), _own_prompts(file, own), _voter(voter))
             if comparison.missing():
-                self.services.snapshots.refuse_while_training()
+                self.services.snapshots.refuse_while_in_use()
             for done, total in answer_missing(services.chat, services.workspace, comparison):
                 status = w.t("blind_duel.answering", done=done, wanted=total)
                 yield self._view(comparison.id, None, notice(status, "plain"), writing=True)
