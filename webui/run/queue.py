@@ -199,16 +199,17 @@ def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
     """Return why the queue waits, and the rows from a document that take their turn in it; "" while only runs do."""
     queue, order, making = snapshot.queue, snapshot.queue.order, snapshot.making
     lines = []
+    rows = Html("")
     if making:
         key = "queue_panel.making_waits" if making.stage == "waiting" else "queue_panel.making"
-        lines.append(w.t(key, title=making.title, done=making.done, total=making.total))
+        rows = tag("p", w.t(key, title=making.title, done=making.done, total=making.total), class_="lg-notice lg-plain")
     if order.game:
         lines.append(f"{w.render(order.game.why)} {_game_goes_on(order.game, snapshot, w)}")
     if order.hold and snapshot.has_waiting:
         name = queue.name_of(snapshot.rows, order.hold.run)
         lines.append(w.t(f"queue_panel.held_{order.hold.why}", name=name, count=len(queue.waiting)))
     # No alert role: it is redrawn whenever a number in it changes.
-    return join(tag("p", text, class_="lg-notice lg-warn") for text in lines)
+    return join([rows, *(tag("p", text, class_="lg-notice lg-warn") for text in lines)])
 
 
 def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
