@@ -107,7 +107,7 @@ def _notes(table: Table, w: Wording) -> Iterator[str]:
     """Yield how answers were judged, then the notes, in which contestants have their names of this page."""
     kinds = dict.fromkeys((prompt.judge or table.judge).kind for prompt in table.evaluation.lineup.prompts)
     yield w.t("evaluation_view.judged", how=[msg(f"evaluation_view.judge_{kind}") for kind in kinds])
-    if not _is_graded(table):
+    if table.counted and not _is_graded(table):
         yield w.t("evaluation_view.lines")
     names = {one.label: name_of(one, w) for one in table.contestants}
     for note in table.notes():

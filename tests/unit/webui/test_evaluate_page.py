@@ -269,7 +269,8 @@ def test_another_judge_judges_the_answers_that_are_there(
     assert 'value="length" selected' in html and "100 % (3 of 3)" in html
     press(place, "judge", fields | {"judge": "person"})
     html = drawn(place, **fields)
-    assert "nothing to compare yet" in html and "ev-share" not in html, "seen: a bar at 0 % (0 of 0)"
+    assert "nothing to compare yet" in html, "seen: a bar at 0 % (0 of 0)"
+    assert "ev-share" not in html and "thin lines" not in html
 
 
 def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
