@@ -24,6 +24,7 @@ from core.messages import Message, msg
 from core.models.shapes.matrices import names_in
 from core.models.shapes.shape import HEAD
 from core.recipe import Recipe
+from core.system import processor
 
 LONG = 4096  # tokens; the document's "long-sequence task" begins here
 SLOW_ON_CPU_BILLIONS = 1.0
@@ -78,7 +79,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
         # The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one
         # (docs/memory.md, measured here).
         needed = arithmetic.estimate(case.shape, Setup.from_recipe(draft, "cpu", base_bytes=4)).needed_gib
-        if needed > free:
+        if needed > free and not processor.has_bfloat16():
             yield msg("advise.warn_cpu_in_32_bit", needed=needed, free=free)
 
 

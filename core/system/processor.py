@@ -1,5 +1,5 @@
-"""The instructions of this CPU, checked before loading a library that would crash on a missing one. Milliseconds; no
-torch."""
+"""The instructions of this CPU: checked before loading a library that would crash on a missing one, and for the
+memory of a plan. Milliseconds; no torch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def missing_instructions(names: Sequence[str]) -> tuple[str, ...]:
         return () if kernel.IsProcessorFeaturePresent(AVX2_ON_WINDOWS) else tuple(names)
     flags = _flags()
     return tuple(name for name in names if name not in flags) if flags else ()
+
+
+def has_bfloat16() -> bool:
+    """Return whether this CPU multiplies in bfloat16 (core/engine/device asks torch); False if the system does not
+    report it, as on Windows."""
+    return not _flags().isdisjoint(("avx512_bf16", "amx_tile"))
 
 
 def _flags() -> set[str]:

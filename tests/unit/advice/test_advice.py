@@ -27,6 +27,7 @@ from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
+from core.system import processor
 from core.system.gpu import Card, Nvidia
 from core.values import GIB
 from tests.kit.advice import recommend
@@ -525,8 +526,15 @@ def test_without_a_card_qlora_is_taken_where_lora_does_not_fit_the_ram_and_it_do
         assert recommend(shape, Budget(kind="cpu", free_gib=free)).recipe.adapter.method == "lora"
 
 
-def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_without_bfloat16() -> None:
-    shape = shape_of_size("3B")
+def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_without_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seen: a plan that fits, beside a warning that it does not, on a CPU with these instructions."""
+    shape, instructions = shape_of_size("3B"), tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "CPUINFO", instructions)
+    instructions.write_text("flags\t: fpu avx512_bf16\n", "utf-8")
+    assert "warn_cpu_in_32_bit" not in keys(recommend(shape, Budget(kind="cpu", free_gib=9.0)))
+    instructions.write_text("flags\t: fpu avx2\n", "utf-8")
     advice = recommend(shape, Budget(kind="cpu", free_gib=9.0))
     assert "warn_slow_on_cpu" in keys(advice) and "warn_cpu_in_32_bit" in keys(advice)  # 3.2 B in fp32 alone: 12.0 GiB
     assert advice.recipe.train.gradient_checkpointing is True
