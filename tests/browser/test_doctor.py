@@ -58,6 +58,8 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
 ):
     repeated = add(workspace, "repeated", shelves(70) + shelves(30))
     few = add(workspace, "few", shelves(5))
+    answer = "Der Verein trifft sich am {}. des Monats in der Halle, und die Kosten sind nicht hoch."
+    german = add(workspace, "german", [{"question": f"{n}?", "answer": answer.format(n)} for n in range(28)])
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.open_step(page, "data")
     kit.choose(page, "#data", repeated)
@@ -92,6 +94,12 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     page.locator("#remedy-hot_plan").click()
     kit.expect(rate).to_have_value("0.001")
     kit.expect(page.locator("#finding-hot_plan")).to_be_hidden()
+
+    kit.open_step(page, "data")
+    kit.choose(page, "#data", german)
+    page.locator("#remedy-other_language").click()
+    kit.expect(page.locator("#shelf-language input")).to_have_value(re.compile("German|德语"))
+    kit.expect(page.locator("#shelf")).to_contain_text(re.compile("with German|含德语"))
     watch.check()
     page.context.close()
 

@@ -43,6 +43,7 @@ from webui.kit.findings import count_line
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, Updates, shown
 from webui.kit.visitor import IS_LOCAL, is_local
 from webui.kit.wording import Wording
+from webui.shelf.shelf import ANY
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
@@ -184,6 +185,9 @@ class Wizard:
         pressed, fetched = model.download, {model.download.notice, model.download.button}
         poller.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
         data.wire(self, poller)
+        data.findings.buttons["other_language"].click(
+            self.filter_by_language, self.inputs, {model.shelf.language}, js=SENT, **QUIET
+        )
         plan.findings.wire(self)
         self.further.wire()
         # preprocess=False: outside of the queue, gradio's error about a lone surrogate would end in a traceback.
@@ -424,6 +428,11 @@ class Wizard:
             count_line(result.findings, self.plan_step.findings.ids, self.w),
             form.name or "",
         )
+
+    def filter_by_language(self, values: FieldValues) -> Updates:
+        """Set the filter of the model search to the language of the dataset's answers."""
+        preview = self.result_of(self.read(values)).preview
+        return {self.model_step.shelf.language: (preview and preview.language) or ANY}
 
     def download(self, values: FieldValues) -> Updates:
         """Start to download the chosen model, in the chosen revision."""

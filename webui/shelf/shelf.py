@@ -72,7 +72,8 @@ class ModelShelf:
         triggers = [
             page.load,
             self.words.change,
-            *(field.input for field in (memory, cards, self.fitting, self.sell, self.language)),
+            self.language.change,  # a finding's button fills it too
+            *(field.input for field in (memory, cards, self.fitting, self.sell)),
         ]
         gr.on(triggers, self.draw, inputs, [self.shown], preprocess=False, **LAST, **AT_ONCE)
         model.change(None, [model], None, js=MARK, **QUIET)
