@@ -247,12 +247,15 @@ def key_of(name: str) -> Key:
 
 
 def explicit_values(recipe: Recipe) -> JsonObject:
-    """Return the settings that a recipe or preset sets itself, not None, as answers of the form by "section.name"."""
+    """Return the settings that a recipe or preset sets itself, not None, as answers of the form by "section.name". A
+    lora_alpha of twice the rank is left to the plan: it follows the rank."""
     values = {}
     for key in FIELDS:
         section = getattr(recipe, key[0])
         if key[1] in section.model_fields_set and (value := getattr(section, key[1])) is not None:
             values[name_of(key)] = shown_value(key, value)
+    if "adapter.r" in values and recipe.adapter.lora_alpha == 2 * recipe.adapter.r:
+        del values["adapter.lora_alpha"]
     rewards = {REWARDS: recipe.rewards.model_dump(mode="json", exclude_unset=True)} if recipe.rewards else {}
     return values | rewards
 

@@ -291,7 +291,7 @@ class Wizard:
         event = listen(filled, inputs | {self.state}, outputs, js=js, **options)
         # a notice is only shown for values that were filled in
         notices = {"notice": self.goal_step.notice, "file_notice": self.data_step.notice}
-        self.redraw_after(self._take(event, answer, self._questions | notices))
+        self.redraw_after(self._take(event, answer, self._questions | notices | {"memory": self.plan_step.memory}))
         return event
 
     def _take(self, event: Dependency, answer: gr.JSON, fields: dict[str, Component]) -> Dependency:
@@ -416,7 +416,9 @@ class Wizard:
         return self.planner.look(form, self.w)
 
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
-        return self.fillings.from_recipe(recipe, title, parent)
+        filling, updates = self.fillings.from_recipe(recipe, title, parent)
+        filling.values["memory"] = HERE  # where a run is repeated, whatever was planned for before
+        return filling, updates
 
     def _summary(self, form: Form, result: FormResult) -> Summary:
         """Return the choices of each step in a few words, for the bar."""

@@ -72,8 +72,8 @@ class ModelShelf:
         triggers = [
             page.load,
             self.words.change,
-            self.language.change,  # a finding's button fills it too
-            *(field.input for field in (memory, cards, self.fitting, self.sell)),
+            *(field.change for field in (memory, self.language)),  # buttons fill them too
+            *(field.input for field in (cards, self.fitting, self.sell)),
         ]
         gr.on(triggers, self.draw, inputs, [self.shown], preprocess=False, **LAST, **AT_ONCE)
         model.change(None, [model], None, js=MARK, **QUIET)

@@ -301,6 +301,13 @@ def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
     assert explicit_values(recipe) == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
 
 
+@pytest.mark.parametrize(("alpha", "is_kept"), [(16, False), (8, True)])
+def test_the_alpha_of_a_duplicate_follows_its_rank_where_it_did(alpha: int, is_kept: bool) -> None:
+    """Seen: a run of rank 8 duplicated with rank 16 kept the alpha of 16."""
+    recipe = Recipe.parse({"data": {"source": PIRATE}, "adapter": {"r": 8, "lora_alpha": alpha}})
+    assert ("adapter.lora_alpha" in explicit_values(recipe)) == is_kept
+
+
 # ---- the plan of a form --------------------------------------------------------------------------
 
 
