@@ -123,6 +123,28 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
         app.stop()
 
 
+def test_the_run_whose_place_another_took_keeps_a_link_to_its_result(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    """Seen: the next run of the queue began, and the result of the one before was nowhere on the page."""
+    with ScriptedRun(workspace, "first") as first, ScriptedRun(workspace, "second") as second:
+        first.to(State.RUNNING).train(20).to(State.COMPLETED, msg("run.completed", step=20))
+        second.to(State.RUNNING).train(5)
+        page, watch = kit.open_page(chrome, app)
+        kit.expect(page.locator("#run-card")).to_contain_text("second")
+        kit.assert_accessible(page, "ended")
+        page.locator("#run-ended", has_text="“first” has ended").click()
+        kit.expect(page.locator("#details-card")).to_contain_text("first")
+        second.to(State.COMPLETED)
+    with ScriptedRun(workspace, "much later") as third:
+        third.to(State.RUNNING)
+        kit.go_to_tab(page, "Train")
+        kit.expect(page.locator("#run-card")).to_contain_text("much later")
+        kit.expect(page.locator("#run-ended")).to_be_hidden()  # it waited for none
+    watch.check()
+    page.context.close()
+
+
 def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queue(
     chrome: Browser, workspace: Workspace, app: kit.App
 ) -> None:

@@ -48,6 +48,7 @@ class RunColumn:
     def _build_main(self) -> None:
         """Build the run's card, its buttons, evaluation and curves."""
         w = self.w
+        self.ended = gr.Button("", visible=False, elem_id="run-ended", elem_classes="lg-link")
         self.card = gr.HTML("", elem_id="run-card")
         self.finding.build()
         with gr.Row(elem_id="run-buttons"):
@@ -85,6 +86,7 @@ class RunColumn:
         """Return the parts that update with the clock: card, buttons, settings, timeline."""
         return [
             LivePart(self.box, lambda context: gr.update(visible=context.snapshot.shown is not None)),
+            LivePart(self.ended, self._ended_link),
             LivePart(self.card, lambda context: self._about(context, card.card)),
             *self.finding.parts(),
             LivePart(self.resume, self._resume_button),
@@ -109,6 +111,11 @@ class RunColumn:
     def _about(self, context: ViewContext, show: Callable[[RunView, Wording], Html]) -> Update:
         """Return the update that draws the shown run by `show`, if any."""
         return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
+
+    def _ended_link(self, context: ViewContext) -> Update:
+        """Show the link to the result of the run whose place the one at work has taken."""
+        row = context.snapshot.ended
+        return shown(self.w.t("train_page.ended", name=row.name) if row else "")
 
     def _resume_button(self, context: ViewContext) -> Update:
         """Show Resume for a paused run, unless the queue waits for that run: then the queue's card has the button."""

@@ -55,7 +55,6 @@ class QueuePanel(Panel):
         """Build the list above the form; shown only while runs wait."""
         w = self.w
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue") as self.card:
-            gr.HTML(tag("h2", w.t("queue_panel.title")))
             self.next = gr.HTML("", elem_id="queue-next")
             # Filled in by the browser (CHOSEN). Not the list itself: gradio would refuse a run that has begun since.
             self.chosen = gr.Textbox(visible=False)
@@ -90,10 +89,15 @@ class QueuePanel(Panel):
             LivePart(self.anyway, visible_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
             LivePart(self.stay, visible_if(lambda m: m.queue.order.game and m.queue.order.game.run)),
             LivePart(self.card, visible_if(lambda m: m.queue.waiting)),
-            LivePart(self.next, lambda context: gr.update(value=next_in_queue(context.snapshot, self.w))),
+            LivePart(self.next, self._next),
             LivePart(self.list, lambda context: gr.update(choices=choices(context.snapshot, self.w))),
             LivePart(self.hold, visible_if(lambda m: not m.queue.order.hold)),
         ]
+
+    def _next(self, context: ViewContext) -> Update:
+        """Return the list's title and the run that begins next."""
+        title = tag("h2", self.w.t("queue_panel.title"))
+        return gr.update(value=join([title, next_in_queue(context.snapshot, self.w)]))
 
     def _go_on(self, context: ViewContext) -> Update:
         """Show the button that starts the queue without the paused run; Resume beside it is the other choice."""

@@ -32,7 +32,7 @@ from core.runs.kept.freeing import spare_bytes
 from core.runs.kept.label import Label
 from core.runs.measure import measure, measures
 from core.runs.run_json import RunFacts
-from core.runs.states import ACTIVE, BUSY, State
+from core.runs.states import ACTIVE, BUSY, TERMINAL, State
 from webui.state.making import MakingProgress, Makings
 
 FRESH_S = 0.5
@@ -130,6 +130,13 @@ class Snapshot:
     def has_waiting(self) -> bool:
         """True if a run, or rows from a document, wait behind the run at work."""
         return bool(self.queue.waiting) or (self.making is not None and self.making.stage == "waiting")
+
+    @property
+    def ended(self) -> RunRow | None:
+        """The run that ended last while the one at work waited for it; None if there is none."""
+        rows = (row for row in self.rows if row.status.state in TERMINAL and not row.was_dropped)
+        after = (row for row in rows if self.busy and row.status.since >= self.busy.created)
+        return max(after, key=lambda row: row.status.since, default=None)
 
     @property
     def in_use(self) -> Message | None:
