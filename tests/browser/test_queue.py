@@ -135,6 +135,11 @@ def test_the_run_whose_place_another_took_keeps_a_link_to_its_result(
         kit.assert_accessible(page, "ended")
         page.locator("#run-ended", has_text="“first” has ended").click()
         kit.expect(page.locator("#details-card")).to_contain_text("first")
+        kit.go_to_tab(page, "Train")
+        page.set_viewport_size(kit.PHONE)
+        page.locator("#plan-next").click()
+        kit.expect(page.locator("#start")).to_have_css("position", "static")  # seen: above the curves
+        page.set_viewport_size(kit.DESKTOP)
         second.to(State.COMPLETED)
     with ScriptedRun(workspace, "much later") as third:
         third.to(State.RUNNING)

@@ -80,7 +80,7 @@ def test_titles_that_have_no_ascii_letters_are_different_files(space: Workspace)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "has no question"), (b'{"test_set": "x", "judge": null}\n', "has no question"),
+        (b"", "needs questions with answers"), (b'{"test_set": "x", "judge": null}\n', "has no question"),
         (b'{"prompt": "a"}\n\n{"prompt": ', "line 3 is not valid JSON"), (b"\xff\xfe", "not UTF-8"),
         (b'{"prompt": "a"}\n{"text": "b"}', "entry 2 has no prompt"), (b'{"prompt": "%d"}\n', "1,001 questions"),
         (b'{"prompt": "a"}\n{"prompt": "b", "judge": {"kind": "fair"}}', "line 2 names a judge that does not exist"),
