@@ -29,6 +29,9 @@ SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
 PAIRS_RATE = 0.1  # times the rate of sft, also for rewards
 QUESTIONS = 4  # of a step of training by rewards, each with num_generations answers
+# 40 facts, one row each, on the starter: 5 times 4 of 40 are known, 15 times 29, 20 times 32, with rank 8 37 (one EPYC,
+# 2026-12-02)
+TIMES_A_FACT = 20
 MIN_STEPS = 20
 SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of the free memory: below it, 8-bit AdamW saves too little for its cost
@@ -267,11 +270,11 @@ def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
     """Return the smallest rank with as many parameters as tokens to learn, at least the goal's, with the reason,
-    whatever memory it needs; few rows get the lowest."""
+    whatever memory it needs; few rows that are not to be remembered get the lowest."""
     floor, least = least_rank(case)
     if case.data is None:
         return floor, msg("advise.rank_without_data", least=least)
-    if case.data.rows < FEW_ROWS:
+    if case.data.rows < FEW_ROWS and not (case.goal and case.goal.learns_rows):
         return RANKS[0], msg("advise.rank_few_rows", rows=case.data.rows, few=FEW_ROWS)
     if case.shape is None:
         return floor, msg("advise.rank_unknown_model", least=least)
@@ -329,7 +332,7 @@ def alpha(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
     """Return the epochs with the reason: more for few rows, fewer for many tokens (docs/memory.md, section 7), fewest
-    for pairs."""
+    for pairs; for a goal that learns rows at least TIMES_A_FACT trainings of each answer."""
     data = case.data
     if draft.train.compares and data is not None:
         value = 3.0 if data.rows < 200 else 1.0
@@ -342,9 +345,14 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
         return 1.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=5_000_000)
     if data.tokens > 1_000_000:
         return 2.0, msg("advise.epochs_many_tokens", tokens=data.tokens, limit=1_000_000)
+    value = 5.0 if data.rows < 200 else USUAL_EPOCHS
+    if case.goal and case.goal.learns_rows and data.answers:
+        for_facts = math.ceil(TIMES_A_FACT * data.answers / data.rows)
+        if for_facts > value:
+            return float(for_facts), msg("advise.epochs_facts", answers=data.answers, times=TIMES_A_FACT)
     if data.rows < 200:
-        return 5.0, msg("advise.epochs_few_rows", rows=data.rows, limit=200)
-    return USUAL_EPOCHS, msg("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
+        return value, msg("advise.epochs_few_rows", rows=data.rows, limit=200)
+    return value, msg("advise.epochs_usual", rows=data.rows, tokens=data.tokens)
 
 
 def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:

@@ -11,7 +11,7 @@ class DataFacts(Frozen):
     learned_tokens: tokens that the loss counts, in all rows. exact: False if only some rows were counted. estimated:
     without the tokenizer, tokens are estimated from characters, which may be wrong by a factor of two.
     validation: rows that the dataset itself keeps for validation; None if it leaves that to the recipe. is_joined: rows
-    are paragraphs of texts, which are joined.
+    are paragraphs of texts, which are joined. answers: how many of the answers differ; None if the rows are too many.
     """
 
     rows: int
@@ -24,3 +24,4 @@ class DataFacts(Frozen):
     estimated: bool = False
     validation: int | None = None
     is_joined: bool = False
+    answers: int | None = None

@@ -163,6 +163,7 @@ def test_a_large_set_is_counted_on_evenly_spread_rows_and_projected() -> None:
     assert [preview.rows[i][0] for i in preview.tokens.positions[:3]] == [1, 11, 21] and preview.counted == MAX_ROWS
     assert preview.counts(512).rows == 10 * MAX_ROWS and not preview.facts().exact
     assert preview.facts().tokens == 10 * preview.lengths.sum()
+    assert preview.facts().answers == 10, "of all rows"
     assert np.array_equal(Preview.measure(rows, None).lengths, preview.lengths), "the same rows each time"
 
 
