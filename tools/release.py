@@ -37,7 +37,7 @@ CONTENTS = (
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
-PACKED_TOO = "presets/models.yaml"  # as core/presets.py reads it
+PACKED_TOO = ("presets/memory.yaml", "presets/models.yaml")  # as core/presets.py reads them
 TOGETHER = f"together.yaml{PACKED}"  # as core/messages.py reads it
 LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
@@ -78,7 +78,7 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
     languages: dict[str, bytes] = {}
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
-        if name == PACKED_TOO:
+        if name in PACKED_TOO:
             kept[name + PACKED] = packed(content)
         elif file in LAUNCHERS or "/locales" not in folder:
             kept[name] = content
