@@ -485,6 +485,8 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
         "rchive"
     )  # its own answer: a second press before it would be forgotten
     kit.expect(row).to_be_hidden()
+    page.get_by_role("searchbox").click()
+    kit.expect(page.locator("#manage-notice p")).to_be_hidden()  # seen: it stayed for the whole visit
     page.locator(".rt-state").first.select_option("*archived")
     kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(1)
     page.locator("#archive").click()

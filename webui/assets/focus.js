@@ -1,5 +1,11 @@
 // Where the keyboard and the eye go when a press takes away what had the focus, or opens something elsewhere.
 (() => {
+  // The notice that a press had its effect goes at the next press.
+  document.addEventListener("click", (event) => {
+    if (!event.isTrusted || !event.target.closest("button, a, input, summary")) return;
+    for (const one of document.querySelectorAll(".lg-passing")) one.hidden = true;
+  }, true);
+
   const isSeen = (part) => part?.checkVisibility();
   // times: frames in which check is asked again; the page is drawn some moments after the server has answered.
   const soon = (check, times) => { if (!check() && times) requestAnimationFrame(() => soon(check, times - 1)); };

@@ -21,7 +21,7 @@ from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
 from webui.form.reading.recipe_reading import RecipeReading
-from webui.kit.html import notice
+from webui.kit.html import notice, success
 from webui.kit.live import Updates, shown
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
@@ -101,7 +101,7 @@ class Fillings:
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}
         updates: Updates = {}
-        message, tone = self.w.t("wizard.filled", title=title, count=len(explicit)), "ok"
+        said = success(self.w.t("wizard.filled", title=title, count=len(explicit)))
         if recipe.goal:
             values["goal"] = recipe.goal
         if recipe.name:
@@ -115,8 +115,9 @@ class Fillings:
             except GarageError:
                 values["data"] = None
                 answers["reading"] = RecipeReading.missing(recipe.data, title, is_local).state()
-                message, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
-        values["notice"] = shown(notice(message, tone))
+                without = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source)
+                said = notice(without, "warn")
+        values["notice"] = shown(said)
         return Filling(values, answers), updates
 
     def saving(self, form: FormHandle) -> Callable[[FieldValues], Updates]:
@@ -132,7 +133,7 @@ class Fillings:
                 return {plan.save_notice: shown(notice(self.w.render(error.message)))}
             message = self.w.t("wizard.saved", title=preset.title, count=len(state.answers.explicit))
             return {
-                plan.save_notice: shown(notice(message, "ok")),
+                plan.save_notice: shown(success(message)),
                 self.goal.preset: gr.update(choices=self.goal.preset_choices()),
                 plan.preset_name: "",
             }

@@ -17,7 +17,7 @@ from core.runs.folder import RunFolder
 from webui.form.handle import FieldValues, Fill, Filled, Filling, FormHandle
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit.format import at_time
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, notice, success, tag
 from webui.kit.live import Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -98,7 +98,7 @@ class StartStep:
                 return None, {self.notice: busy, run_notice: busy}
             except GarageError as error:
                 return failure(notice(self.w.render(error.message)))
-            waits = shown(notice(self._waits(run), "ok"))
+            waits = shown(success(self._waits(run)))
             updates: Updates = {self.notice: shown(""), run_notice: waits, self.start_at: "", planning: False}
             return Filling({"name": ""}, {"parent": None}), updates
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from itertools import count
 
 _EMPTY = frozenset({"br", "hr", "img", "input", "meta"})
+_NUMBERS = count()
 
 
 class Html(str):
@@ -59,6 +61,14 @@ def notice(sentence: str, tone: str = "bad") -> Html:
     if not sentence:
         return Html("")
     return tag("p", sentence, class_=f"lg-notice lg-{tone}", role="alert" if tone == "bad" else "status")
+
+
+def success(sentence: str) -> Html:
+    """Return the notice that a press had its effect, which goes at the next press (assets/focus.js); empty for "". Its
+    number makes the page draw the same sentence again."""
+    if not sentence:
+        return Html("")
+    return tag("p", sentence, class_="lg-notice lg-ok lg-passing", role="status", data_number=next(_NUMBERS))
 
 
 def bar(label: str, percent: int | None) -> Html:

@@ -14,7 +14,7 @@ from gradio.events import Dependency
 
 from core.errors import GarageError
 from core.files import JsonObject
-from webui.kit.html import notice
+from webui.kit.html import notice, success
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
@@ -145,7 +145,7 @@ def outcome(w: Wording, act: Callable[[], object], done: str = "", tone: str = "
         act()
     except GarageError as error:
         return shown(notice(w.render(error.message), tone))
-    return shown(notice(done, "ok"))
+    return shown(success(done))
 
 
 def shown(value: str) -> Update:

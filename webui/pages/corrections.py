@@ -16,7 +16,7 @@ from core.errors import ChatError, GarageError
 from core.files import JsonObject
 from webui.form.handle import FieldValues, Filled, FormHandle
 from webui.kit import format
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
@@ -138,7 +138,7 @@ class CorrectionsPanel(Panel):
             made = sets.add_failure(self.services.workspace, self._base(str(target)), turns, answer)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
-        return shown(notice(self.w.t("corrections_view.test", name=set_name(made, self.w)), "ok"))
+        return shown(success(self.w.t("corrections_view.test", name=set_name(made, self.w))))
 
     def preferred(
         self,

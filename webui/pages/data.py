@@ -22,7 +22,7 @@ from webui.form.reading.adding import Adding
 from webui.form.reading.importing import ImportPart
 from webui.kit import format, samples
 from webui.kit.drawn_part import drawn_part
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Update, Updates, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import Mending
@@ -203,7 +203,7 @@ class DataPage:
         if added is None:
             return None, {self.notice: shown(problem)}
         name = self.services.datasets.get(added).name
-        message = problem or notice(self.w.t("data_page.added", name=name), "ok")
+        message = problem or success(self.w.t("data_page.added", name=name))
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: str) -> Updates:
@@ -214,7 +214,7 @@ class DataPage:
             copy = working.join(store, [id], name, self.services.workspace.cache / "sets")
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message)))}
-        message = notice(self.w.t("data_page.copy_made", name=copy.name), "ok")
+        message = success(self.w.t("data_page.copy_made", name=copy.name))
         return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=copy.id)}
 
     def deleted(self, id: object) -> Updates:

@@ -12,7 +12,7 @@ from core.data.findings.finding import Finding, Repair
 from core.data.sets import working
 from core.errors import GarageError
 from webui.kit.format import grouped
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import LAST, QUIET, SET_WORK, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.pages.data_view import ALL, UNUSABLE
@@ -135,4 +135,4 @@ class Mending(Panel):
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
         message = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
-        return shown(notice(message, "ok"))
+        return shown(success(message))

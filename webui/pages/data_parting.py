@@ -11,7 +11,7 @@ from core.data.sets import working
 from core.data.sets.info import DatasetInfo
 from core.errors import GarageError
 from webui.kit import format, samples
-from webui.kit.html import notice, tag
+from webui.kit.html import notice, success, tag
 from webui.kit.live import SET_WORK, Updates, shown
 from webui.kit.panel import Panel
 
@@ -88,7 +88,7 @@ class Parting(Panel):
         titles = [
             w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in datasets
         ]
-        message = notice(w.t("data_page.made", sets=w.t("data_page.and").join(titles)), "ok")
+        message = success(w.t("data_page.made", sets=w.t("data_page.and").join(titles)))
         choices = [(info.name, info.id) for info in self.services.datasets.list()]  # redrawn right after this
         return {
             self.notice: shown(message),

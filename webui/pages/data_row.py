@@ -20,7 +20,7 @@ from core.errors import DataError, GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from webui.form import learned_view
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, Update, Updates, mark, shown
 from webui.kit.panel import Panel
 
@@ -248,4 +248,4 @@ class RowEditor(Panel):
             message = notice(self.w.render(error.message), "warn" if is_gone else "bad")
             return {self.notice: shown(message), **(self.closed() if is_gone else {})}
         done = self.w.t("data_page.done", version=change.version, what=self.w.render(change.what))
-        return {self.notice: shown(notice(done, "ok")), **self.closed()}
+        return {self.notice: shown(success(done)), **self.closed()}

@@ -19,7 +19,7 @@ from core.judges.judge import Outcome
 from core.judges.specs import ModelJudge
 from core.workspace import names
 from webui.kit.drawn_part import Options, drawn_part, fields_sent
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.evaluation.answers import answers, confusions
@@ -249,7 +249,7 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _notice(self, key: str, **params: object) -> JsonObject:
-        return {"said": notice(self.w.t(key, **params), "ok")}
+        return {"said": success(self.w.t(key, **params))}
 
 
 def _text(values: JsonObject, name: str, most: int = 80) -> str:

@@ -23,7 +23,7 @@ from core.files import JsonObject
 from core.memory import budget as budgets
 from webui.kit import format, samples
 from webui.kit.drawn_part import fields_sent, select
-from webui.kit.html import Html, bar, join, muted, notice, tag
+from webui.kit.html import Html, bar, join, muted, notice, success, tag
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import target_choices
@@ -354,7 +354,7 @@ class DocumentQuestions:
         """Make a dataset of the rows, and return the notice."""
         info = self._making(request).dataset(self.services.workspace, self.services.datasets)
         sentence = self.w.t("making_view.added", name=info.name, count=info.good_rows or 0)
-        return {"said": notice(sentence, "ok"), "click": "#data-draw"}
+        return {"said": success(sentence), "click": "#data-draw"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from webui.form.form import Wizard
 from webui.form.handle import FieldValues, Filled, Filling
 from webui.kit import format
 from webui.kit.drawn_part import drawn_part, fields_sent, select
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, success, tag
 from webui.kit.icons import icon
 from webui.kit.live import QUIET, SHOW_FORM
 from webui.kit.visitor import IS_LOCAL
@@ -192,7 +192,7 @@ class ModelsPage:
             raise ModelError("models_page.only_here")
         count = self.services.models.add_folder(_text(fields_sent(request), "folder", MAX_PATH))
         said = self.w.t("models_page.added_one" if count == 1 else "models_page.added", count=count)
-        return {"said": notice(said, "ok"), "empty": ["folder"]}
+        return {"said": success(said), "empty": ["folder"]}
 
     def _delete(self, id: str) -> Html:
         """Delete a model from this PC, and its finished download from the list; return the notice. Raises
@@ -203,7 +203,7 @@ class ModelsPage:
             self.services.downloads.cancel(id)  # else the list of downloads would still show it
         self.services.deleted.append(id)
         size = format.bytes_used(self.w, freed)
-        return notice(self.w.t("disk_view.deleted", model=id, size=size), "ok")
+        return success(self.w.t("disk_view.deleted", model=id, size=size))
 
 
 def _text(request: JsonObject, name: str, most: int = LONGEST) -> str:

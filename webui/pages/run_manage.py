@@ -14,7 +14,7 @@ from core.errors import GarageError
 from core.runs.folder import RunFolder
 from core.runs.kept import freeing, label
 from webui.kit import format
-from webui.kit.html import notice
+from webui.kit.html import notice, success
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, Updates, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -99,7 +99,7 @@ class ManageRun:
             label.describe(run, tags, note)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
-        return shown(notice(self.w.t("run_manage.saved"), "ok"))
+        return shown(success(self.w.t("run_manage.saved")))
 
     def put_away(self, run_id: str | None) -> Update:
         """Archive the run, or restore it to the list, and return the notice."""
@@ -109,7 +109,7 @@ class ManageRun:
             label.archive(run, archived)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
-        return shown(notice(self.w.t("run_manage.archived" if archived else "run_manage.is_back"), "ok"))
+        return shown(success(self.w.t("run_manage.archived" if archived else "run_manage.is_back")))
 
     def ask_delete(self, run_id: str | None) -> Updates:
         """Ask before deleting a run, with what that deletes."""
@@ -160,7 +160,7 @@ class ManageRun:
             size = format.bytes_used(self.w, freeing.spare_bytes(run))
             self._out_of_chat(run.path / "checkpoints")
             freeing.drop_checkpoints(run)
-            message = notice(self.w.t("run_manage.freed", size=size), "ok")
+            message = success(self.w.t("run_manage.freed", size=size))
         except GarageError as error:
             message = notice(self.w.render(error.message))
         return {self.sure: gr.update(visible=False), self.notice: shown(message)}

@@ -15,7 +15,7 @@ from core.values import GIB
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
@@ -100,7 +100,7 @@ class AutomationCard(Panel):
         return {
             self.hours: _joined(automation.hours),
             self.programs: _joined(automation.programs),
-            self.notice: shown(notice(self.w.t("automation_card.saved"), "ok")),
+            self.notice: shown(success(self.w.t("automation_card.saved"))),
         }
 
 
@@ -135,7 +135,7 @@ class KeptSetting(Panel):
             preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message))), self.choice: self.fresh()}
-        return {self.notice: shown(notice(self.w.t("settings_page.saved"), "ok"))}
+        return {self.notice: shown(success(self.w.t("settings_page.saved")))}
 
 
 class AloneSetting(KeptSetting):
@@ -214,14 +214,14 @@ class HubTokenCard(Panel):
             self.services.hub_token.give(token)
         except GarageError as error:
             return self._shown(notice(self.w.render(error.message)))
-        return self._shown(notice(self.w.t("hub_token_card.given"), "ok"))
+        return self._shown(success(self.w.t("hub_token_card.given")))
 
     def drop(self, request: gr.Request) -> Updates:
         """Forget the given token, for a browser on this PC only, and return the card."""
         if not is_local(request):
             return self._shown(notice(self.w.t("hub_token_card.elsewhere")))
         self.services.hub_token.forget()
-        return self._shown(notice(self.w.t("hub_token_card.forgotten"), "ok"))
+        return self._shown(success(self.w.t("hub_token_card.forgotten")))
 
     def _shown(self, message: Html) -> Updates:
         """Return the updates of the card, with the field emptied."""

@@ -21,7 +21,7 @@ from core.runs import judging
 from core.runs.folder import RunFolder
 from webui.kit import format
 from webui.kit.drawn_part import drawn_part
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, success, tag
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -61,7 +61,7 @@ def pressed(services: Services, w: Wording, request: JsonObject) -> JsonObject:
     name, rows = w.t("judged_view.pairs_name", name=run.name), corrections.rows_from_draws(run)
     info, added = corrections.keep(services.workspace, services.datasets, f"run:{run.id}", name, rows)
     said = w.t("judged_view.pairs_saved", added=added, rows=info.good_rows or 0, name=info.name or info.id)
-    return {"said": notice(said, "ok")}
+    return {"said": success(said)}
 
 
 def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:

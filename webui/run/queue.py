@@ -12,7 +12,7 @@ from core.queue.queue import Game, Hold, time_of_day
 from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from webui.kit.format import at_time
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
@@ -148,7 +148,7 @@ class QueuePanel(Panel):
             self.services.supervisor.stop(run)
         except GarageError as error:
             return {self.notice: shown(notice(self.w.render(error.message)))}
-        message = notice(self.w.t("queue_panel.taken_out", name=run.name), "ok")
+        message = success(self.w.t("queue_panel.taken_out", name=run.name))
         return {self.list: gr.update(value=None), self.notice: shown(message)}
 
     def set_time(self, chosen: object, typed: object) -> Updates:

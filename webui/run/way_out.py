@@ -27,7 +27,7 @@ from core.models.shapes.shape import ModelShape
 from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
-from webui.kit.html import Html, facts, join, muted, notice, tag
+from webui.kit.html import Html, facts, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
@@ -358,7 +358,7 @@ class WayOut:
         try:
             if act == "delete":
                 exports.delete(result)
-                return shown(notice(self.w.t("way_out.deleted", size=format.bytes_used(self.w, result.bytes)), "ok"))
+                return shown(success(self.w.t("way_out.deleted", size=format.bytes_used(self.w, result.bytes))))
             if act == "open":
                 return self._show(result, request)
             if act == "ollama":
@@ -366,7 +366,7 @@ class WayOut:
             if act == "lmstudio":
                 file = exports.folder(result) / result.gguf
                 placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
-                return shown(notice(self.w.t("gguf.in_lmstudio", file=placed), "ok"))
+                return shown(success(self.w.t("gguf.in_lmstudio", file=placed)))
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
         return shown("")

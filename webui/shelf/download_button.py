@@ -11,7 +11,7 @@ from core.hub.cached import cache_folder
 from core.hub.download import DISK_MARGIN
 from core.models.library import ModelRef
 from webui.kit import format
-from webui.kit.html import Html, muted, notice
+from webui.kit.html import Html, muted, notice, success
 from webui.kit.live import Update, shown
 from webui.kit.panel import Panel
 
@@ -67,7 +67,7 @@ class DownloadButton(Panel):
             self.services.downloads.start(model_id.strip() if isinstance(model_id, str) else "", revision)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
-        return shown(notice(self.w.t("downloads_view.started"), "ok"))
+        return shown(success(self.w.t("downloads_view.started")))
 
 
 def free_space() -> int | None:

@@ -27,7 +27,7 @@ from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from webui.kit import format
-from webui.kit.html import notice, tag
+from webui.kit.html import notice, success, tag
 from webui.kit.wording import Wording
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, preferred
@@ -114,6 +114,7 @@ def test_what_people_wrote_stays_text():
     assert "<img" not in tag("p", hostile, title=hostile) and 'title="&lt;img' in tag("p", hostile, title=hostile)
     assert "<img" not in notice(hostile)
     assert tag("p", tag("b", "x")) == "<p><b>x</b></p>" and notice("") == ""
+    assert success("") == "" and success("x") != success("x"), "gradio draws no value that it has drawn"
 
 
 # ---- the form ------------------------------------------------------------------------------------

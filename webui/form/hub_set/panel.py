@@ -26,7 +26,7 @@ from webui.form.handle import FieldValues, Filled, Filling, FormHandle
 from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.format import grouped
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, notice, success, tag
 from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Options, Poller, Updates, shown
 from webui.kit.panel import Panel
 
@@ -193,7 +193,7 @@ class HubSetPanel(Panel):
         choices = [samples.choice(info, self.w) for info in self.services.datasets.list()]
         if not isinstance(id, str) or id not in [value for _, value in choices]:
             return None, {}
-        message = notice(self.w.t("hub_set_view.arrived"), "ok")
+        message = success(self.w.t("hub_set_view.arrived"))
         return Filling({"data": id}), {
             self._data: gr.update(choices=choices),
             self.one: gr.update(visible=False),

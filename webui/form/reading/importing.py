@@ -15,7 +15,7 @@ from gradio.events import Dependency
 from core.progress import Check
 from webui.form.handle import Components, FieldValues, Fill, Filled, Listen
 from webui.kit.format import grouped
-from webui.kit.html import muted, notice
+from webui.kit.html import muted, success
 from webui.kit.live import AT_ONCE, EACH, TICK_S, Updates, shown
 from webui.kit.wording import Wording
 
@@ -99,7 +99,7 @@ class ImportPart:
             try:
                 return fill({**values, file: newest.dropped} if file else values, newest)
             except ImportCancelled:
-                return None, {notice_html: shown(notice(self.w.t("wizard.import_cancelled"), "ok"))}
+                return None, {notice_html: shown(success(self.w.t("wizard.import_cancelled")))}
             finally:
                 newest.is_over = True
 

@@ -17,7 +17,7 @@ from core.chat.prompts import MAX_CHARACTERS, Prompt, neutral, own_prompts, prom
 from core.errors import ChatError, GarageError
 from core.judges.judge import is_right
 from core.judges.specs import ExactJudge
-from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
@@ -179,7 +179,7 @@ class BlindDuel:
             info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
         except GarageError as error:
             return shown(notice(w.render(error.message), "warn"))
-        return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
+        return shown(success(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0)))
 
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[object, object], prompts: list[Prompt], voter: str
