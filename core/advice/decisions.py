@@ -367,7 +367,7 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """Return the learning rate for the model's size or family, for pairs or a short run, with the reason.
+    """Return the learning rate for the model's size or family, for pairs, a continued or a short run, with the reason.
 
     1e-3 below 1B was measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so it does not apply to
     families with another known value. The others: docs/memory.md, section 7.
@@ -375,6 +375,10 @@ def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     family, usual = case.family, usual_rate(case)
     if draft.train.compares or draft.rewards:
         return usual * PAIRS_RATE, msg("advise.rate_rewards" if draft.rewards else "advise.rate_pairs", usual=usual)
+    if case.continues:
+        # 20 steps with 3 corrections of a run that knows 32 facts (starter, 2026-12-02): they are learned; of the 32
+        # it then knows 7 at 1e-3, 27 at 2e-4
+        return min(usual, USUAL_RATE), msg("advise.rate_continues", limit=USUAL_RATE)
     if family and usual != usual_rate_of_size(case.billions):
         return usual, msg("advise.rate_of_family", family=family.title, source=family.settings_source)
     if usual != USUAL_RATE:

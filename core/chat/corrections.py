@@ -120,15 +120,17 @@ def find_dataset(store: DatasetStore, answered: str) -> DatasetInfo | None:
 
 def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
     """Return settings that continue a run with its corrections: preference training (DPO) from FEW_PAIRS rows on;
-    before that training on the corrected answers alone (SFT), for which fewer rows do.
+    before that training on the corrected answers alone (SFT), for which fewer rows do, with the goal of remembering
+    them.
 
     The run's learning rate and number of steps are left out: they are planned for the new rows. Raises RunError where
     the run cannot be continued.
     """
     recipe = further.recipe_of(parent)
     kept = recipe.train.model_dump(exclude_unset=True, exclude={*OF_ONE_OBJECTIVE, *OF_PREFERENCES})
-    train = Train(**kept, objective="dpo" if (info.good_rows or 0) >= FEW_PAIRS else "sft")
-    return recipe.model_copy(update={"data": Data(source=info.id), "train": train})
+    goal, objective = (recipe.goal, "dpo") if (info.good_rows or 0) >= FEW_PAIRS else ("question_answer", "sft")
+    train = Train(**kept | {"objective": objective})
+    return recipe.model_copy(update={"data": Data(source=info.id), "train": train, "goal": goal})
 
 
 def rows_from_votes(comparison: PromptComparison) -> list[JsonObject]:

@@ -30,7 +30,7 @@ from core.recipe import Recipe
 from core.system import processor
 from core.system.gpu import Card, Nvidia
 from core.values import GIB
-from tests.kit.advice import recommend
+from tests.kit.advice import recipe_of, recommend
 
 STARTER = known_models()[0].shape
 ROOMY = Budget(kind="cpu", free_gib=64.0)
@@ -384,6 +384,14 @@ def test_a_goal_of_facts_trains_each_fact_often_enough(rows: int, answers: int, 
     advice = recommend(STARTER, ROOMY, facts(rows=rows, answers=answers), goal_of(goal))
     assert (advice.recipe.train.num_train_epochs, advice.recipe.adapter.r) == (epochs, 4 if goal == "style" else 8)
     assert (f"{answers} different answers" in why(advice, "num_train_epochs")) == (epochs > 5)
+
+
+@pytest.mark.parametrize(("size", "rate"), [("0.1B", 2e-4), ("7B", 2e-4), ("33B", 1e-4)])
+def test_a_run_that_continues_another_takes_no_rate_that_overwrites_it(size: str, rate: float) -> None:
+    """Seen: three corrections trained at 1e-3, after which the starter knew 7 of 32 other facts."""
+    grounds = Grounds(ROOMY, shape_of_size(size), facts(rows=3), continues=True)
+    advice = advice_room.recommend(recipe_of(goal_of("question_answer")), grounds)
+    assert advice.recipe.train.learning_rate == rate and "overwrite" in why(advice, "learning_rate")
 
 
 @pytest.mark.parametrize(("tokens", "epochs"), [(1_000_000, 3), (1_000_001, 2), (5_000_001, 1)])

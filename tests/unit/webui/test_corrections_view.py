@@ -100,6 +100,7 @@ def test_corrections_continue_their_run_by_the_objective_that_so_many_allow(
     info, new = corrections.keep(page.services.workspace, page.services.datasets, f"run:{run.id}", "Corrections", made)
     recipe = corrections.recipe_for(run, info)
     assert (new, recipe.data.source, recipe.train.objective) == (rows, info.id, objective)
+    assert recipe.goal == ("question_answer" if objective == "sft" else run.recipe().goal), "its epochs teach them"
     assert recipe.adapter == run.recipe().adapter and recipe.name == "Pirate · 2"
     assert not {"learning_rate", "max_steps", "num_train_epochs"} & recipe.train.model_fields_set
     assert says in page._enough(rows)
