@@ -8,10 +8,11 @@ import pytest
 
 from core.data.reading.choices import Choices
 from core.data.sets import working
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.data.store import DatasetStore
 from core.presets import PRESETS
 from core.recipe import Data
+from tests.kit.read_examples import examples_of
 
 STORY = [f"On day {n} the ferryman crossed the river and came back alone." for n in range(5)]
 HEADER = [

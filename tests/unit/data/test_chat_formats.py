@@ -18,8 +18,9 @@ from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
 from core.data.reading.choices import Choices
 from core.data.reading.sniff import probe
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 AS_IT_IS = Choices(pseudonyms=False)
 

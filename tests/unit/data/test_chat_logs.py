@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 TALK = [
     ("anna", "Who is in?"),

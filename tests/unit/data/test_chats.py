@@ -13,9 +13,10 @@ from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
 from core.data.reading.sniff import probe
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 # Each: how a date of a day, month, hour, minute is written.
 ANDROID = "{d:02}/{m:02}/2025, {h:02}:{n:02} - {said}"

@@ -11,11 +11,12 @@ import pyarrow.parquet
 import pytest
 
 from core.data.sets import gathered
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import Message
 from tests.kit.office import zipped
+from tests.kit.read_examples import examples_of
 
 TOPICS = ["World", "Sports", "Sci/Tech"]
 CLASS = {"names": TOPICS, "_type": "ClassLabel"}

@@ -20,11 +20,12 @@ from core.data.reading import compressed
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits
 from core.data.sets import gathered
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.presets import PRESETS
 from tests.kit.office import zipped
+from tests.kit.read_examples import examples_of
 
 QA = [{"question": f"Warum {word}?", "answer": f"Weil {word} schön ist."} for word in ("A", "B", "C")]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in QA).encode()

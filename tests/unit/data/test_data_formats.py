@@ -9,10 +9,11 @@ from core.data import formats
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Limits, Row
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.shapes.known import FORMATS, recognize_format
 from core.errors import DataError
 from core.messages import msg
+from tests.kit.read_examples import examples_of
 
 U, A = "What is a crêpe?", "A thin pancake."
 TURNS = [{"role": "user", "content": U}, {"role": "assistant", "content": A}]

@@ -15,9 +15,10 @@ from core.data.chats import overview
 from core.data.reading import encodings, json_rows
 from core.data.sets import inspection, interpretation
 from core.data.sets import stored_rows as rows_module
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 from tests.kit.waits import wait_until
 
 ROWS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(5)]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.data.formats import Example
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 
 def read(file: Path, text: str) -> tuple[DataReport, list[Example]]:

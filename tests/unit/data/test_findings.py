@@ -16,9 +16,10 @@ from core.data.findings.repairs import repaired
 from core.data.findings.row_words import RowWords
 from core.data.findings.secrets import masked, secrets, without_secrets
 from core.data.formats import Example
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from core.presets import PRESETS
+from tests.kit.read_examples import examples_of
 
 WORDS = [
     "river",

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 LONG = "You keep the rights in what you write here, and you give us a licence to host it. " * 5
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from core.data.reading.choices import NO_CHOICES, Choices
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.data.shapes.header import holds_names
 from core.errors import DataError
 from tests.kit.office import xlsx
+from tests.kit.read_examples import examples_of
 
 ROWS = [
     ["What is rain?", "Water that falls from the clouds."],

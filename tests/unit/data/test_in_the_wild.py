@@ -10,8 +10,9 @@ import pytest
 
 from core.data.formats import Example
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 from tests.kit.wild import SHAPES, written
 
 AS_IT_IS = Choices(pseudonyms=False)

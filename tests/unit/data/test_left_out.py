@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from core.data.formats import read_example
 from core.data.reading.file_rows import Row
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.shapes.known import recognize_format
 from core.data.shapes.left_out import LONGEST_NAME, MAX_NAMED, Tally
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
+from tests.kit.read_examples import examples_of
 
 TURNS = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "Yes."}]
 SHORT = settings(

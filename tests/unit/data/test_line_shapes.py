@@ -9,8 +9,9 @@ import pytest
 
 from core.data.formats import Example
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import DataReport, examples_of, inspect_file, undecided
+from core.data.sets.inspection import DataReport, inspect_file, undecided
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 
 def read(tmp_path: Path, text: str, name: str = "file.txt") -> tuple[DataReport, list[Example]]:

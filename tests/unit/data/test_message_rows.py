@@ -14,8 +14,9 @@ import pyarrow.parquet
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 Rows = list[dict[str, Any]]
 

@@ -11,9 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
 from core.messages import Message
+from tests.kit.read_examples import examples_of
 
 ASKED = "Which city is on the Seine?\nA. Rome\nB. Paris\nC. Bern"
 Q, TOWNS = "Which city is on the Seine?", ["Rome", "Paris", "Bern"]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from core.messages import Message
+from tests.kit.read_examples import examples_of
 
 Row = dict[str, Any]
 

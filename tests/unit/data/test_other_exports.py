@@ -12,8 +12,9 @@ import pytest
 
 from core.data.reading.choices import Choices
 from core.data.reading.yaml_rows import MAX_BYTES
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 from tests.unit.data.test_chat_formats import left, telegram, turns, with_each_value_odd, written
 
 

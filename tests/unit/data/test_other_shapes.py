@@ -12,9 +12,10 @@ import pytest
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, read_example
 from core.data.reading.file_rows import Row
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.shapes.known import recognize_format
 from core.data.shapes.left_out import Tally
+from tests.kit.read_examples import examples_of
 
 Q, A, B = "What is a crêpe?", "A thin pancake.", "No idea."
 USER, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", Q), ("assistant", A), ("assistant", B)))

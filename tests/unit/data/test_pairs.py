@@ -12,11 +12,11 @@ from core.data.formats import Example, read_example
 from core.data.labels import Encoded, Learning
 from core.data.preview import Preview
 from core.data.reading.file_rows import Row
-from core.data.sets.inspection import examples_of
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
 from core.recipe import Recipe
 from core.training.tokenizing import tokenize
+from tests.kit.read_examples import examples_of
 from tests.unit.data.test_training_rows import Listener
 
 RECIPE = Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 64}, "train": {"objective": "dpo"}})

@@ -16,7 +16,6 @@ from core.data import preview as preview_module
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Learning
 from core.data.preview import MAX_ROWS, Preview, Previews
-from core.data.sets.inspection import examples_of
 from core.data.sets.row_view import LONG_PIECE, SHOWN_CHARACTERS, RowView
 from core.data.shapes.refused import MAX_REASONS, RefusedRows
 from core.data.store import DatasetStore
@@ -29,6 +28,7 @@ from core.recipe import Recipe
 from core.training.tokenizing import tokenize
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
+from tests.kit.read_examples import examples_of
 from tests.kit.templates import CONVERSATIONS, tokenizer_folder
 
 SAMPLES = ("pirate_answers", "kettlewisp_facts", "shop_messages")
@@ -453,7 +453,7 @@ def test_a_preview_loads_no_torch(starter_folder: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from core.data.sets.inspection import examples_of
+from tests.kit.read_examples import examples_of
 from core.data.preview import Preview
 from core.data.tokenizer import Tokenizer
 rows = list(examples_of("presets/samples/pirate_answers.jsonl"))

@@ -12,13 +12,13 @@ from core.data.formats import Example
 from core.data.labels import Learning
 from core.data.preview import Preview
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import examples_of
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.training.tokenizing import tokenize
+from tests.kit.read_examples import examples_of
 from tests.unit.data.test_training_rows import Listener
 
 ROWS = [

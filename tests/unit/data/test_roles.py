@@ -14,12 +14,13 @@ from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.sets import working
-from core.data.sets.inspection import examples_of, inspect_file, undecided
+from core.data.sets.inspection import inspect_file, undecided
 from core.data.shapes.roles import parse
 from core.data.shapes.sides import decide, with_answer
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Data, Recipe
+from tests.kit.read_examples import examples_of
 
 Q, A = "What is a crêpe?", "It is a thin pancake from Brittany."
 PAIR = Example(messages=(ChatMessage("user", Q), ChatMessage("assistant", A)))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 BELOW = [f"1. Gravel - {n}" for n in range(6)]
 

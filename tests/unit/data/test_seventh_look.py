@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
+from tests.kit.read_examples import examples_of
 
 Pair = tuple[str, str]
 

@@ -14,11 +14,12 @@ from core.data.reading import spreadsheets, workbook
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits
 from core.data.sets import gathered
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.presets import PRESETS
 from tests.kit.office import xlsx, zipped
+from tests.kit.read_examples import examples_of
 
 QA = [{"question": "Why?", "answer": "So."}, {"question": "How?", "answer": "Thus."}]
 CHAT = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}]

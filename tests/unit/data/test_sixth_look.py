@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.shapes.sides import with_answer
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 from tests.unit.data.test_fourth_look import offered
 
 

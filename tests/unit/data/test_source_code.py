@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
+from tests.kit.read_examples import examples_of
 
 PYTHON = "import os\n\n\ndef size(path):\n    return os.stat(path).st_size\n\n\nclass Empty:\n    pass\n"
 

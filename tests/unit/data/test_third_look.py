@@ -9,8 +9,9 @@ import pytest
 
 from core.data.formats import Example
 from core.data.reading import encodings
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 
 MANY = range(30)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import inspect_file
 from core.data.shapes.turn_markers import turns_in
+from tests.kit.read_examples import examples_of
 
 STYLES = {
     "guanaco, in one line": ("### Human: Why?### Assistant: So.### Human: And?### Assistant: Thus.", ""),
