@@ -73,9 +73,8 @@ _REFUSES = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?。！？\n](?:\s|$|(?<=[。！？]))")
 # Each refusal has one of these, and a look for them costs far less than the pattern.
-_QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉",
-          "对不起", "ki",
-    "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
+_QUICK = (" ai", "intell", " language", "sorry", "afraid", "i can", "i won", "i am unable", "i am not able", "作为", "我是",
+    "我只是", "抱歉", "对不起", " ki", "künstlich", "leid", " ia", "'ia", "’ia", "intelig", "sprachmodell")  # fmt: skip
 # A program's error in place of an answer, after a few words of the program that called it. What stands in `about` may
 # also be the answer to a question about errors.
 _PROGRAM_ERROR = re.compile(
@@ -120,7 +119,7 @@ _LABELS = re.compile(
     r"(?:\s*(?:[#*]+[ \t]*[^\W\d_][\w'’. ]{0,40}[*]*[ \t]*(?:[:：]|(?=\n))|[^\W\d_][\w'’. ]{0,40}[:：]))*"
 )
 _SENTENCE_MARKS = ".?!。？！"
-_HAS_LABEL = re.compile("[:：#*]")  # asked first: far faster than the pattern of labels
+_LABEL_SIGNS = ":：#*"  # a look for them is far faster than the pattern of labels
 _LAST_OF_LABEL = re.compile(r"([^\W\d_]+) ?[*]*[ \t]*(?:[:：]|(?=\n)|\Z)")
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -139,8 +138,7 @@ class Refusals:
         if words.is_text:
             return
         head = words.first_answer[:_HEAD]
-        low = head.lower()
-        if not any(word in low for word in _QUICK):
+        if not any(map(head.lower().__contains__, _QUICK)):
             return
         match = next((match for match in _REFUSALS.finditer(head) if not _only_names_itself(head, match)), None)
         if match:
@@ -232,7 +230,7 @@ class SamePairs:
 
 class Sameness:
     """The findings one_question (half of the rows ask it, and it has different answers) and one_answer (nine in ten
-    rows give it, to different questions), except for case.
+    rows give it, to different questions), except for case and blanks.
 
     Two hashes are kept for each row.
     """
@@ -245,8 +243,8 @@ class Sameness:
         """Keep the hashes of the row's questions and answers; plain texts and rows with tool calls are ignored."""
         if words.is_text or words.calls_tools:
             return
-        for hashes, side in zip(self._hashes, (words.question, words.answer), strict=True):
-            key = hash(side.strip().casefold())
+        sides = (words.question, words.answer)
+        for hashes, side, key in zip(self._hashes, sides, map(hash, words.compared), strict=True):
             hashes.append(key)
             if key not in self._quotes and len(self._quotes) < _MAX_OPENINGS:
                 self._quotes[key] = words.row, side[:QUOTE]
@@ -291,7 +289,7 @@ class Openings:
         for opening, text in self._texts_by_opening(words).items():
             self._counts[opening] += 1
             if self._counts[opening] <= SHOWN:
-                self._examples.setdefault(opening, []).append((words.row, " ".join(text[:QUOTE].split())))
+                self._examples.setdefault(opening, []).append((words.row, text[:QUOTE]))
         if len(self._counts) > _MAX_OPENINGS:  # the opening of half of the rows occurs more than once
             self._counts = Counter({opening: count for opening, count in self._counts.items() if count > 1})
             self._examples = {
@@ -306,7 +304,7 @@ class Openings:
             return []
         marked = Marked()
         for row, quote in self._examples[opening]:
-            marked.add(row, masked(quote))
+            marked.add(row, masked(" ".join(quote.split())))
         alike = sorted(each for each in self._counts if self._counts[each] > self._answers / 2)
         return marked.finding(self.kind, rows, count=count, opening=opening, alike=alike)
 
@@ -320,11 +318,11 @@ class Labels(Openings):
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
         end = words.question.rstrip()[-LONGEST_MARK:]
         last = None if end[-1:].isalnum() or end[-1:] in _SENTENCE_MARKS else ENDS_PROMPT.search(end)
-        heads = ((text, text[:_HEAD].lower()) for text in (words.question, words.answer))
+        heads = ((text, text[:_HEAD]) for text in (words.question, words.answer))
         labels = {
             name.capitalize(): text
             for text, head in heads
-            if _HAS_LABEL.search(head) and (first := _LABELS.match(head))
+            if any(map(head.__contains__, _LABEL_SIGNS)) and (first := _LABELS.match(head.lower()))
             for name in _LAST_OF_LABEL.findall(first[0])
             if side_of(name) and len(name.encode()) > 1  # a letter is that of an option
         }

@@ -27,7 +27,6 @@ BINS, BANDS = 64, 32  # of one side, of both
 NEAR = 0.75  # share of equal bytes, which is exact to +- 0.05
 COMMON, JUDGED_BY = 0.2, 1_000  # share of the first rows; number of those rows
 MIN_WINDOWS = 40  # that are not common: another word in a short text makes another question
-MAX_BYTES = 1 << 16  # of a row: the beginning of a book is enough
 BATCH_BYTES, FIRST_BYTES = 1 << 18, 1 << 19  # of texts hashed at once; the first batch also decides what is common
 MAX_COMPARED = 1_000_000  # rows
 COMPARED_AT_ONCE = 50_000  # pairs: 12 MB
@@ -52,7 +51,7 @@ class Near:
         after MAX_COMPARED rows."""
         if len(self._rows) >= MAX_COMPARED:
             return
-        question, answer = _plain(words.question), _plain(words.answer)
+        question, answer = words.compared
         both = question + b"\0" + answer
         self._rows.append(words.row)
         self._same.append(hash(both))
@@ -146,11 +145,6 @@ class Repeated:
             (equal if is_equal else near).add(row, masked(self._quotes.get(row, "")), first)
         result = equal.finding("repeated", rows, [equal.repair("remove", "repeated", self._max_rows)])
         return result + near.finding("near_repeated", rows, [near.repair("remove", "near_repeated", self._max_rows)])
-
-
-def _plain(text: str) -> bytes:
-    """Return the bytes of a text that are compared: its beginning, without case, blanks made single."""
-    return " ".join(text[:MAX_BYTES].casefold().split()).encode("utf-8", "replace")
 
 
 def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:

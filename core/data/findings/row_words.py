@@ -10,6 +10,7 @@ from core.data.conversation import ChatMessage
 from core.data.findings.secrets import masked
 
 QUOTE = 70  # characters
+_COMPARED = 1 << 16  # characters: the beginning of a book is enough
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,200}`", re.DOTALL)
 # A text with two matches is code.
 _CODE = re.compile(
@@ -56,6 +57,14 @@ class RowWords:
                 example.text if self.is_text else example.completion
             ) or ""
             self.answers, self.other_text, self.calls_tools = [self.answer], "", False
+
+    @cached_property
+    def compared(self) -> tuple[bytes, ...]:
+        """The question and the answer as they are compared: their beginning, without case, blanks made single."""
+        return tuple(
+            " ".join(side[:_COMPARED].casefold().split()).encode("utf-8", "replace")
+            for side in (self.question, self.answer)
+        )
 
     @cached_property
     def everything(self) -> str:

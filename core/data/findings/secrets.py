@@ -81,7 +81,7 @@ def secrets(text: str) -> Iterator[Secret]:
         yield from _each("private_key", _PRIVATE, text, _is_random)
     if "@" in text:
         yield from _each("email", _EMAIL, text, lambda address: not _NO_EMAIL.search(address))
-    if _SEVEN_DIGITS.search(text):
+    if (_SEVEN_FIGURES if text.isascii() else _SEVEN_DIGITS).search(text):
         yield from _each("iban", _IBAN, text, is_iban)
         cards = [*_each("card", _CARD, text, is_card)]
         yield from (
@@ -95,8 +95,9 @@ def secrets(text: str) -> Iterator[Secret]:
         )
 
 
-# The shortest number that is looked for.
+# The shortest number that is looked for; in ASCII twice as fast.
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
+_SEVEN_FIGURES = re.compile(r"[0-9][0-9 ()/.-]{5,}[0-9]")
 
 
 def _each(kind: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:

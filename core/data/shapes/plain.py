@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.known import COLUMNS, OPTIONAL
-from core.data.shapes.turn_markers import is_label_alone
+from core.data.shapes.turn_markers import LABEL_ENDS, is_label_alone
 from core.recipe import Format
 
 Speaker = Literal["system", "user", "assistant"]
@@ -57,7 +57,8 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
     question = (
         with_context(parts[-1], *parts[:-1]) if format == "question_answer" else "\n\n".join(filter(str.strip, parts))
     )
-    return None if is_label_alone(question) else [("user", question), ("assistant", reply)]
+    is_label = question[-1] in LABEL_ENDS and is_label_alone(question)  # most questions need no call
+    return None if is_label else [("user", question), ("assistant", reply)]
 
 
 def require_question(turns: Sequence[tuple[str, str]]) -> None:
@@ -89,7 +90,7 @@ def _turns(values: list[object]) -> Turns | None:
             or type(content) is not str
             or not content.strip()
             or (role == "assistant" and "<" in content)
-            or (role == "user" and is_label_alone(content))
+            or (role == "user" and content[-1] in LABEL_ENDS and is_label_alone(content))
         ):
             return None
         turns.append((role, content))

@@ -93,6 +93,7 @@ _MIN_IN_LINES = 4  # turns of a file
 _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\Z|^tool:.*", re.MULTILINE | re.DOTALL)
 # A name of a side, and further names before colons, with nothing after them.
 _LABELS = re.compile(r"[\s*#]*([^\W\d_]+(?: [^\W\d_]+)*)[ \t*]*[:：][\s*]*(?:[^\W\d_][\w'’. ]*[*]*[ \t]*[:：][\s*#]*)*")
+LABEL_ENDS = " \t\n*#:："  # characters
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
 _RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>|%)[ \t]*$")
@@ -120,7 +121,7 @@ def turns_in(text: str) -> list[Turn] | None:
 def is_label_alone(text: str) -> bool:
     """Return True for a text of nothing but names of the side that asks, and of others, before colons: "User:
     **Question:**"."""
-    if len(text) > 120 or not text.rstrip(" \t\n*#").endswith((":", "：")):  # far faster than the pattern
+    if len(text) > 120 or not text.rstrip(LABEL_ENDS[:-2]).endswith((":", "：")):  # far faster than the pattern
         return False
     labels = _LABELS.fullmatch(text)
     return labels is not None and all(side_of(name) == "user" for name in labels[1].lower().split())
