@@ -91,7 +91,8 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
         raise undecided(report)
     if report.chat:
         raise DataError("data.is_guessed_voice", voice=report.chat.voice)
-    raise DataError("data.is_guess", taken=taken_as(report.roles))
+    in_turn = [note for note in report.notes if note.key == "data.note_turns"]
+    raise DataError("data.is_guess", taken=taken_as(report.roles) or in_turn)
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:

@@ -73,8 +73,9 @@ _REFUSES = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?。！？\n](?:\s|$|(?<=[。！？]))")
 # Each refusal has one of these, and a look for them costs far less than the pattern.
-_QUICK = (" ai", "intell", " language", "sorry", "afraid", "i can", "i won", "i am unable", "i am not able", "作为", "我是",
-    "我只是", "抱歉", "对不起", " ki", "künstlich", "leid", " ia", "'ia", "’ia", "intelig", "sprachmodell")  # fmt: skip
+_QUICK = (" ai", "intell", " language", "sorry", "afraid", "i can", "i won", "i am unable", "i am not able", "作为",
+    "我是", "我只是", "抱歉", "对不起", " ki", "künstlich", "leid", " ia", "'ia", "’ia", "intelig",
+    "sprachmodell")  # fmt: skip
 # A program's error in place of an answer, after a few words of the program that called it. What stands in `about` may
 # also be the answer to a question about errors.
 _PROGRAM_ERROR = re.compile(

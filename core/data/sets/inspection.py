@@ -127,7 +127,7 @@ def inspect_file(
             name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
         },
         notes=(*notes, *_assumptions(source, decision, choices)),
-        guessed=evidence == "content",
+        guessed=evidence == "content" or format is None and "turns" in counts.tally.assumed,
         undecided=evidence == "none",
         readings=tuple(map(dict, decision.readings)) if len(decision.readings) > 1 or evidence == "none" else (),
         roles=dict(roles),

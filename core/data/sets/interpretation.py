@@ -24,7 +24,7 @@ from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.reading.suffixes import DOCUMENTS, MARKDOWN, SPREADSHEETS
-from core.data.shapes import class_names, marked_rows, multiple_choice, prose, rankings, sides
+from core.data.shapes import class_names, marked_rows, multiple_choice, prose, sides
 from core.data.shapes.cells import columns_of_lines, columns_of_lists, with_joined_lists, with_lines
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
@@ -206,6 +206,8 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
     if by_class := _classified(rows, source):
         return _Meaning(source, "text_label", conversions=(by_class.apply,))
     known = _recognized(rows)
+    if source.lines == "cards":  # or settings, or prose with dashes
+        return _by_roles(source, rows, Decision(sides.CARDS, "content"))
     if isinstance(known, Decision):
         return _by_roles(source, rows, known)
     if known == "text":
@@ -295,7 +297,6 @@ def _noted(source: Source, note: Message) -> Source:
 def _recognized(rows: list[Row]) -> Format | Decision:
     """Return the format of the rows, or the decision on their columns. Raises DataError if there is neither, with the
     reason that fits (rankings, tags, pictures, nested fields)."""
-    rankings.refuse_zero(rows)
     try:
         format = recognize_format(rows)
     except DataError as error:

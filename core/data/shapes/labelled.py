@@ -4,8 +4,8 @@ OpenAI evals     input: messages, ideal: a text or several                    me
 Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice or written
                  text
 Prodigy          text, label, answer: accept | reject | ignore                the label is right only if accepted
-nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text: the label is the
-                 intent, or an answer
+nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text, with an answer or
+                 beside the intent
 """
 
 from __future__ import annotations
@@ -60,21 +60,18 @@ def rows_in_object(value: Any) -> Iterator[Any]:
         for question, options, answer in zip(*lists, strict=True):
             yield shared | {"question": question, "options": options, "answer": answer}
         return
-    texts_key, name = (
-        utterances_key(value.get),
-        next((name for name in _NAMES if isinstance(value.get(name), str)), None),
-    )
-    if texts_key is None or name is None:
+    texts_key = utterances_key(value.get)
+    if texts_key is None:
         yield value
         return
-    # Intents: every wording is a row, with the answer if there is one, else with the intent's name as its label.
+    # Intents: every wording is a row, with the answer if there is one, else beside the intent's name.
     answers = next((texts for key in ("answers", "responses") if (texts := _texts(value.get(key)))), [])
     rest = {key: part for key, part in value.items() if key not in (texts_key, "answers", "responses")}
     for text in value[texts_key]:
         if answers:
             yield rest | {"question": text, "answer": answers[0]} | ({"answers": answers[1:]} if answers[1:] else {})
         else:
-            yield {key: part for key, part in rest.items() if key != name} | {"text": text, "label": value[name]}
+            yield {**rest, "text": text}
 
 
 def _are_questions(value: object) -> bool:

@@ -18,7 +18,7 @@ from core.data.reading.file_rows import Problem, Row
 from core.data.shapes import options as reading
 from core.data.shapes.left_out import Columns
 from core.data.shapes.numbering import Base, Numbering
-from core.data.shapes.options import SCHEMES, Options, Scheme
+from core.data.shapes.options import SCHEMES, Options, Scheme, parsed_cell
 from core.data.shapes.roles import column_named, is_about, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
@@ -32,8 +32,9 @@ _STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "se
 _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "dialogue", "dialog", "document",
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
-_MIN_WORDS = 3  # of a question that no name tells
+_MIN_WORDS, _MIN_ROWS = 3, 3  # of a question that no name tells; of a file
 _KEY, _NUMBER = re.compile(r"[A-Ja-j]|\d"), re.compile(r"\s*\d+\s*")
+_LETTERS = re.compile("(?=..)A?B?C?D?E?F?G?H?")  # of several right options: ACD
 _SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
@@ -115,7 +116,8 @@ def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
     parts = key if isinstance(key, list) else [key]
     # Only a key that means no option as it stands is split: an option's text may have commas.
     if len(parts) == 1 and isinstance(parts[0], str) and reading.place_of(parts[0], options, scheme) is None:
-        parts = re.split(r"\s*[,;]\s*", parts[0].strip())
+        text = parts[0].strip()
+        parts = [*text] if _LETTERS.fullmatch(text) else re.split(r"\s*[,;]\s*", text)
     places = [reading.place_of(part, options, scheme) for part in parts]
     return [] if None in places else [place for place in places if place is not None]
 
@@ -172,19 +174,32 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
 
 
 def refuse_unread(sample: Sequence[Row]) -> None:
-    """Raise DataError if the answers are letters or numbers that stand for something in a list that is not read."""
+    """Raise DataError if a column of letters or numbers says which parts of a list or object are right: one that is
+    named as the answer beside options that are not read, or any whose values all are keys of an object, or places
+    in a list."""
     values = [Columns(row.values) for row in sample]
-    names = [*dict.fromkeys(name for each in values for name in each)]
-    answer = next((name for name in reading.RIGHT if name in names), None)
-    if (
-        answer is None
-        or not _OTHER_SHAPES.isdisjoint(names)
-        or not _most((bool(_KEY.fullmatch(str(each.peek(answer)))) for each in values), len(values))
-    ):
-        return
-    for name in reading.LISTS:
-        if name in names and _most((isinstance(each.peek(name), list | dict) for each in values), len(values)):
-            raise DataError("data.options_unread", answer=answer, options=name)
+    names = [*dict.fromkeys(name for each in values for name in each)] if len(sample) >= _MIN_ROWS else []
+    for name in names if _OTHER_SHAPES.isdisjoint(names) else ():
+        cells = [
+            (each, cell) for each in values if (cell := parsed_cell(each.peek(name))) and isinstance(cell, list | dict)
+        ]
+        for key in names if 8 * len(cells) >= len(values) else ():
+            is_named = key in reading.RIGHT and name in reading.LISTS and len(cells) >= _SURE * len(values)
+            are_keys = [
+                is_named and _KEY.fullmatch(str(each.peek(key))) or _is_key(each.peek(key), cell)
+                for each, cell in cells
+            ]
+            if key != name and _most(map(bool, are_keys), len(cells)):
+                raise DataError("data.options_unread", answer=key, options=name)
+
+
+def _is_key(value: object, options: list[Any] | dict[str, Any]) -> bool:
+    """Return True for a letter or number that is a key of an object with others, or a list of places in a list."""
+    if isinstance(options, dict):
+        return isinstance(value, str) and len(value) == 1 and value in options and len(options) > 1
+    if not isinstance(value, list) or not 0 < len(value) < len(options) or any(type(at) is not int for at in value):
+        return False
+    return all(0 <= at <= len(options) for at in value) and all(isinstance(one, str) for one in options)
 
 
 def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Iterator[Place]:
@@ -238,6 +253,9 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
             name for name in texts if not _KEY_WORDS.search(name) and not is_about(name) and _is_wordy(values, name)
         ]
         asking = [name for name in wordy if _asks(values, name)] if len(wordy) > 1 else wordy
+        if len(asking) != 1:  # an explanation stands after the options
+            before = {*takewhile(lambda name: name not in place.names, values[0])}
+            asking = [name for name in wordy if name in before]
         question = asking[0] if len(asking) == 1 else None
         contexts += [*takewhile(lambda name: name != question, wordy)] if question else []
     return question or "", tuple(name for name in contexts if name != question)

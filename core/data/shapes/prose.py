@@ -48,6 +48,8 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     again = [name for name, count in names.most_common() if count > 1]
     if len(again) > 1 and share(sum(names[name] for name in again)) >= (0.5 if is_document else 0.3):
         return msg("data.lines_begin", signs=[f"{name}:" for name in again[:_SHOWN]])
+    if share(names.total()) >= 0.7:
+        return msg("data.lines_divided", sign=":")
     if share(sum(line.endswith(_QUESTION_MARKS) for line in lines)) >= 0.3:
         return msg("data.lines_ask")
     if is_document:

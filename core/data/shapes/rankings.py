@@ -16,11 +16,10 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from core.data.reading.file_rows import Flaw, Row
+from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.numbering import number_of
 from core.data.shapes.roles import column_named, is_about
-from core.errors import DataError
 
 _LISTS = ("answers", "completions", "responses", "candidates", "outputs", "generations", "summaries", "replies")
 _QUESTIONS = ("prompt", "instruction", "question", "query", "input", "history", "post", "title")
@@ -33,8 +32,7 @@ _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", 
     "conversation")  # fmt: skip
 _COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
 _FLAG = re.compile(r"(.+[\s_-][ab12])[\s_-](?:is[\s_-])?(?:preferred|better|chosen|wins|won|winner)")
-_WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "label", "labels",
-    "overall_preference")  # fmt: skip
+_WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "overall_preference")
 _SIGNED = ("preference_strength",)
 _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
 
@@ -62,16 +60,6 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
         values.take(name)
         pair["prompt"] = prompt
     return pair
-
-
-def refuse_zero(rows: Sequence[Row]) -> None:
-    """Raise DataError for answers 1 and 2 beside a label that can be 0: it may count from 0, or mean a tie."""
-    names = {str(name).lower(): name for row in rows for name in row.values}
-    label = next((name for name in ("label", "labels") if name in names), "")
-    if label and any({f"{stem}_1", f"{stem}_2"} <= names.keys() for stem in _STEMS):
-        numbers = {number for row in rows if (number := number_of(row.values.get(names[label]))) is not None}
-        if 0 in numbers:
-            raise DataError("data.numbering_both", column=label, lowest=0, highest=max(numbers), options=2)
 
 
 def may_compare(names: Iterable[str]) -> bool:

@@ -48,6 +48,9 @@ _LABEL = frozenset(
 )
 _CODE = frozenset({"code", "sql", "cypher", "sparql", "query", "program", "snippet", "quelltext", "代码", "コード"})
 _HUMAN = "human"
+# Names of a side, and of columns that say who a person is.
+_PERSONS = {"user", "customer", "client", "human", "agent", "assistant", "bot", "kunde", "cliente", "usuario", "用户"}
+_VERDICTS = {"correct", "right", "valid", "accepted", "approved", "good", "helpful", "relevant", "true", "verified"}
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
 _QUESTION_MARKS = ("?", "？", "؟")
@@ -60,6 +63,10 @@ _CODE_BEGINS = re.compile(
 LISTED: tuple[Roles, Roles] = (
     {"first text": "question", "later text": "answer"},
     {"odd text": "question", "even text": "answer"},
+)
+CARDS: tuple[Roles, Roles] = (
+    {"question": "question", "answer": "answer"},
+    {"answer": "question", "question": "answer"},
 )
 Evidence = Literal["chosen", "names", "content", "none"]
 
@@ -152,8 +159,8 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
         sides = [next((names[n] for n in COLUMNS[format][side] if n in names), "") for side in ("question", "answer")]
         if all(sides) and (doubted := _doubted(table, sides[0], sides[1])):
             return doubted
-    if format == "question_answer" and table.marks(()):
-        return _both_named(table)
+    if format in ("question_answer", "alpaca", "prompt_completion") and (several := _several(table, format)):
+        return several
     if format == "question_answer" and not table.named("context"):
         return _about_longer(table)
     labels = [
@@ -175,6 +182,19 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
             return _question_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
     return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
+
+
+def _several(table: _Table, format: Format) -> Decision | None:
+    """Return a question to the person for a format's pair beside other columns of answers, or beside one that says if
+    the answer is right; None without them."""
+    known = {alias for aliases in COLUMNS[format].values() for alias in aliases}
+    others = [n for n in table.sentences if meaning_of(n) == "answer" and n.lower() not in known and not is_worse(n)]
+    named = _both_named(table) if others or table.marks(()) else None
+    if not (named and others):
+        return named
+    asked = {name: role for name, role in named.roles.items() if role != "answer"}
+    answers = [name for name, role in named.roles.items() if role == "answer"]
+    return _question_to_person(asked | {name: "answer"} for name in dict.fromkeys((*answers, *others)))
 
 
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
@@ -265,6 +285,7 @@ class _Table:
         columns = list(self.values if role == "answer" else self.texts)
         pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
         meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
+        meant = [n for n in meant if _last_word(n) not in _PERSONS or self.texts.get(n, MIN_WORDS) >= MIN_WORDS]
         meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
         if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
             has_text = any(meaning_of(name) == "text" for name in self.texts)
@@ -291,9 +312,15 @@ class _Table:
         return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
 
     def marks(self, taken: Iterable[str]) -> list[str]:
-        """Return the columns that may say if an answer is right: labels of which there are two, as numbers."""
-        pairs = {name: {number_of(value) for value in self.values[name]} for name in self.values if name not in taken}
-        return [name for name, pair in pairs.items() if self.is_label(name) and pair in ({0, 1}, {-1, 1})]
+        """Return the columns that may say if an answer is right: labels of which there are two, as numbers, and flags
+        with a name such as correct."""
+        values = {n: {str(value).strip().lower() for value in self.values[n]} for n in self.values if n not in taken}
+        return [
+            name
+            for name, each in values.items()
+            if (self.is_label(name) and {*map(number_of, each)} in ({0, 1}, {-1, 1}))
+            or (_last_word(name) in _VERDICTS and each <= _FLAGS | {"0", "1"})
+        ]
 
     def holds_kinds(self, name: str) -> bool:
         """Return True for the names of a few kinds of rows, each in many, or of the only one: they ask nothing."""
@@ -438,7 +465,8 @@ def _both_named(table: _Table) -> Decision | None:
     if question is None or not (answers := [name for name in answers if name != question]):
         return None
     asks = table.named("question")[:2] if not table.named("context") else []
-    first: dict[str, Role] = {asks[0]: "context"} if len(asks) == 2 else {}  # a title and the text of a question
+    are_two = len({_SECOND.sub("", name) for name in asks}) == 2  # a title and the text of a question
+    first: dict[str, Role] = {asks[0]: "context"} if are_two else {}
     pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and (marks := table.marks(readings[0])):
@@ -575,13 +603,14 @@ def _labelled(table: _Table) -> Decision | None:
 
 
 def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
-    """Return the first column of names or terms, all different and of a word or two, with the text as its
+    """Return the first column of names or terms, of a word or two that seldom repeat, with the text as its
     explanation; [] without one."""
     terms = (
         name
         for name, words in table.texts.items()
-        if name != text and 0 < words < MIN_WORDS and len({*map(str, table.values[name])}) == len(table.values[name])
+        if name != text and 0 < words < MIN_WORDS and not (table.repeats(name) or table.has_few_values(name))
         if not table.holds_dates(name) and meaning_of(name) is None
+        if not is_about(name) or _last_word(name) == "name"
     )
     return [_pair(name, text) for name in itertools.islice(terms, 1)]
 
@@ -604,7 +633,9 @@ def _unnamed(table: _Table) -> Decision | None:
     named_text = next(iter(table.named("text")), None)
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:
-        return Decision((_alone(named_text),))
+        others = [_pair(name, named_text) for name in columns if name != named_text] or _explained(table, named_text)
+        is_clear = not others and named_text in columns
+        return Decision((_alone(named_text), *others[: MAX_READINGS - 1]), "names" if is_clear else "none")
     has_two = len(table.values) == 2 and not columns  # then even a column called name is a side
     short = [
         name
@@ -615,7 +646,8 @@ def _unnamed(table: _Table) -> Decision | None:
         and not table.repeats_unlike_others(name)
     ]
     if len(columns) == 1 and not short:
-        return Decision((_alone(columns[0]),), "content")
+        readings = [_alone(columns[0]), *_explained(table, columns[0])]
+        return Decision(tuple(readings), "none" if len(readings) > 1 else "content")
     if len(columns) == 1:
         (text,) = columns
         pairs = [_pair(text, short[0]), _pair(short[0], text), _alone(text)]

@@ -139,13 +139,12 @@ def test_the_letter_of_the_better_answer_is_not_the_answer(tmp_path: Path) -> No
     assert examples[1].rejected[-1].content == "It is 1."
 
 
-def test_a_label_from_zero_beside_answers_one_and_two_is_refused(tmp_path: Path) -> None:
-    """A label of 1 alone was read as the first answer, also where 0 is the first."""
-    rows = [{"input": f"What is {n}?", "output_1": f"It is {n}.", "output_2": "No idea.", "label": n % 2} for n in MANY]
-    with pytest.raises(DataError, match="count from 0 or from 1"):
-        read(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    text = "".join(json.dumps(row | {"label": row["label"] + 1}) + "\n" for row in rows)
-    assert sides(read(tmp_path / "b.jsonl", text)[1])[1][1] == "No idea."
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_label_beside_answers_one_and_two_is_asked(first: int, tmp_path: Path) -> None:
+    """A label of 1 was read as the first answer, though 0 may be the first, and 1 a class of both."""
+    rows = [{"input": f"What is {n}?", "output_1": f"It is {n}.", "output_2": "No idea."} for n in MANY]
+    text = "".join(json.dumps(row | {"label": n % 2 + first}) + "\n" for n, row in enumerate(rows))
+    assert read(tmp_path / "a.jsonl", text)[0].undecided
 
 
 def test_a_vertical_bar_between_columns_is_seen(tmp_path: Path) -> None:
