@@ -1,5 +1,5 @@
 """Conversations with assistants and characters: archives of ChatGPT, DeepSeek, Claude, Grok and Gemini, Claude
-Code, aider, SillyTavern, Character.AI.
+Code, SillyTavern, Character.AI.
 
 Each conversation is a thread. ChatGPT stores a tree (`mapping`), Claude a list with `parent_message_uuid`, in which a
 regenerated answer is a branch: the newest is used. Anything but text of the person or the assistant (pictures, tools,
@@ -79,15 +79,16 @@ def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> It
 
 
 def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Read an account's export (a tree in `mapping`) or a saved session (a list in `chat_messages`)."""
+    """Yield the conversations of an account's export, each a tree in `mapping`, with problems."""
     yield from _read_each(source, limits, _deepseek_messages)
 
 
 def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
     """Yield requests and answers of the branch that was open last; other branches and other parts are noted as
     omissions."""
-    nodes, session = _deepseek_nodes(conversation), conversation.get("chat_session")
-    branch = list(_branch(nodes, session.get("current_message_id") if isinstance(session, dict) else None))
+    tree = conversation.get("mapping")
+    nodes = {id: node for id, node in tree.items() if isinstance(node, dict)} if isinstance(tree, dict) else {}
+    branch = list(_branch(nodes, None))
     if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
         notes.add_omission("branch")
     for id in branch:
@@ -100,21 +101,6 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
                 yield ExportedMessage(person, text, _time(message), thread, is_model=kind == "RESPONSE")
             elif has_value(text):
                 notes.add_omission("message", str(kind))
-
-
-def _deepseek_nodes(conversation: JsonObject) -> dict[str, JsonObject]:
-    """Return the messages of either notation as a tree such as ChatGPT's: id -> parent, children, message."""
-    tree, listed = conversation.get("mapping"), conversation.get("chat_messages")
-    if isinstance(tree, dict):
-        return {id: node for id, node in tree.items() if isinstance(node, dict)}
-    messages = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    parents = {each.get("parent_id") for each in messages if isinstance(each.get("parent_id"), str | int)}
-    return {
-        str(each.get("message_id")): {
-            "parent": str(each.get("parent_id")), "children": each.get("message_id") in parents, "message": each,
-        }
-        for each in messages if isinstance(each.get("message_id"), str | int)
-    }  # fmt: skip
 
 
 def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
@@ -253,7 +239,7 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if has_value(activity.get("attachedFiles")):
             yield ExportedMessage(YOU, "", None, thread, Omission("chat", "media"))
         yield ExportedMessage(YOU, question, None, thread, omission_of_text(question))
-        text = text_of_html("".join(answers)[:LONGEST_MESSAGE])[0]
+        text = text_of_html("".join(answers)[:LONGEST_MESSAGE])
         yield ExportedMessage("Gemini", text, None, thread, omission_of_text(text), is_model=True)
 
 
@@ -333,59 +319,10 @@ def _parse_date(value: object) -> float | None:
     return dates.parse_iso(value)
 
 
-# ---- aider ---------------------------------------------------------------------------------------
-AIDER_BEGINS = "# aider chat started at "
-
-
-def aider(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of aider's history; lines of the program and commands are left out. Each start of the program
-    and each /clear begins a conversation."""
-    thread = 0
-    with source.path.open(encoding=source.encoding) as file:
-        has_ends = any(line.startswith("> Tokens: ") for line in file)
-    with source.path.open(encoding=source.encoding) as file:
-        for side, number, lines in _aider_blocks(file, has_ends):
-            text = "\n".join(line[4:].strip() if side == "you" else line.rstrip() for line in lines).strip()
-            text = re.sub(r"^/(?:ask|code|architect)\s+", "", text)
-            thread += side == "start" or text in ("/clear", "/reset")
-            is_command = side == "you" and text.startswith(("/", "!"))
-            why = Omission("chat", "app") if is_command or side in ("start", "app") else omission_of_text(text)
-            person = YOU if side == "you" else "aider"
-            yield ExportedMessage(person, text, None, str(thread), why, number, side == "answer")
-
-
-def _aider_blocks(lines: Iterable[str], has_ends: bool) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield the lines of each side in turn, without empty lines between them: (side as `_aider_side` returns it, number
-    of the first line, lines)."""
-    side, first, block = "", 0, list[str]()
-    for number, line in enumerate(lines, 1):
-        new = _aider_side(side, line, has_ends)
-        if new != side:
-            if side:
-                yield side, first, block
-            side, first, block = new, number, []
-        block.append(line)
-    if side:
-        yield side, first, block
-
-
-def _aider_side(before: str, line: str, has_ends: bool) -> str:
-    """Return who wrote a line: "you" for one with ####, "app" for a block with >, "start" for the title of a session,
-    "answer" for any other; "" for an empty line outside of answers. before: that of the line above. has_ends: the
-    program writes after each answer, so that #### within one is a heading."""
-    if line.startswith(AIDER_BEGINS):
-        return "start"
-    if line.startswith("####") and not (before == "answer" and has_ends):
-        return "you"
-    if line.startswith("> ") or before == "app" and line.strip():
-        return "app"
-    return "answer" if line.strip() or before == "answer" else ""
-
-
 # ---- Character.AI --------------------------------------------------------------------------------
 def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the turns of a chat as its server sends them, with several answers each (`candidates`), in order of time;
-    then the older histories. Of several answers the chosen one is yielded, the others as an omission."""
+    """Yield the turns of a chat as its server sends them, with several answers each (`candidates`), in order of time.
+    Of several answers the chosen one is yielded, the others as an omission."""
     turns = [
         turn
         for place in ("turns.item", "item")
@@ -407,16 +344,3 @@ def character_ai(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if len(answers) > 1:
             # Notes that other answers were left out.
             yield ExportedMessage(name, "", when, omission=Omission("branch"))
-    for number, (_, history) in enumerate(objects(source, "histories.histories.item"), 1):
-        messages = history.get("msgs")
-        for message in messages if isinstance(messages, list) else ():
-            if isinstance(message, dict) and isinstance(author := message.get("src"), dict):
-                text = str(message.get("text") or "").strip()
-                exported = ExportedMessage(
-                    str(author.get("name") or "?"),
-                    text,
-                    dates.parse_iso(message.get("created")),
-                    str(number),
-                    omission_of_text(text),
-                )
-                yield exported._replace(is_model=author.get("is_human") is not True)

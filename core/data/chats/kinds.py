@@ -13,7 +13,6 @@ from core.data.reading.file_rows import Limits, Problem, Readable, Source
 from core.data.reading.suffixes import FileKind
 from core.data.shapes.left_out import Omission
 
-_LISTS = ("item", "value.item")  # of messages: the file itself, or an answer of Microsoft Graph
 _LOOKED_AT = 200  # lines, to distinguish a chat from another text
 
 
@@ -38,15 +37,12 @@ KINDS = {
     "meta": Kind("Instagram, Facebook", messengers.meta),
     "slack": Kind("Slack", messengers.slack),
     "signal": Kind("Signal", messengers.signal),
-    "google": Kind("Google Chat", messengers.google),
-    "teams": Kind("Microsoft Teams, Skype", messengers.teams),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "deepseek": Kind("DeepSeek", assistants.deepseek, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
     "claude_code": Kind("Claude Code", assistants.claude_code, False, False),
     "grok": Kind("Grok", assistants.grok, False, False),
     "gemini": Kind("Gemini", assistants.gemini, False, False),
-    "aider": Kind("aider", assistants.aider, False, False),
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
     "irc": Kind("IRC", irc.messages),
@@ -80,8 +76,6 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
-            if next(filter(str.strip, lines), "").startswith(assistants.AIDER_BEGINS):
-                return "aider"
             is_whatsapp = whatsapp.is_chat([line for line in lines if line.strip()])
             return "whatsapp" if is_whatsapp else irc.recognize(lines)
         head = file.read(OPENING)
@@ -116,27 +110,13 @@ def _app_of_keys(keys: set[str]) -> str:
         return "grok"
     if has("item.title", "item.time", "item.safeHtmlItem.item.html"):
         return "gemini"
-    if any(
-        has(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content"))) for place in _LISTS
-    ):
-        return "teams"
-    # An account's own export; above, what Microsoft Graph lists.
-    if has("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
-        return "teams"
     if has("mes", "is_user"):
         return "tavern"
-    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")) or has(
-        "histories.histories.item.msgs"
-    ):
+    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")):
         return "character_ai"
     if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
-    if has("messages.item.creator.name", "messages.item.created_date"):
-        return "google"
-    # signal-cli, or signal-export.
-    if has("envelope.timestamp") or (
-        has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote"))
-    ):
+    if has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote")):
         return "signal"
     if has("messages.item.sender_name", "messages.item.timestamp_ms"):
         return "meta"

@@ -1,8 +1,7 @@
 """Reads exports of messengers.
 
 Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
-Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export, Microsoft
-Teams and Skype.
+Facebook's message_1.json, Signal by signal-export.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ import csv
 import html
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 from core.data.chats import dates
-from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
-from core.data.chats.html_text import text_of_html
+from core.data.chats.exported_message import ExportedMessage, omission_of_text
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
@@ -210,108 +207,20 @@ def _slack_mark(match: re.Match[str], names: dict[str, str]) -> str:
     return f"{sign.replace('!', '@')}{label or target}" if sign else (label or target)
 
 
-# ---- Google Chat ---------------------------------------------------------------------------------
-_GOOGLE_DATE = "%A, %B %d, %Y at %I:%M:%S %p UTC"
-
-
-def google(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield one conversation of a Takeout archive, attached files as omissions; what no human wrote is marked as left
-    out. Dates are in English, with a narrow blank before AM and PM; None for any other."""
-    for _, message in objects(source, "messages.item"):
-        creator = message.get("creator")
-        person, text = text_at(creator, "name", "email"), text_at(message, "text")
-        try:
-            when = datetime.strptime(text_at(message, "created_date").replace("\u202f", " "), _GOOGLE_DATE).replace(
-                tzinfo=UTC
-            )
-            exported = ExportedMessage(person, text, when.timestamp())
-        except ValueError:
-            exported = ExportedMessage(person, text)
-        if not person or text_at(creator, "user_type") not in ("Human", ""):
-            yield exported._replace(omission=APP)
-        else:
-            yield from _with_media(exported, has_value(message.get("attached_files")))
-
-
-# ---- Microsoft Teams, Skype ----------------------------------------------------------------------
-_TEAMS_WRITTEN = ("message", "text", "richtext", "richtext/html")
-
-
-def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield messages by chat and time: of an account's export (MessageList), or as Microsoft Graph lists
-    them, the newest first."""
-    messages = [
-        each
-        for place, thread in (
-            ("conversations.item.MessageList.item", "conversations.item.id"),
-            ("item", ""),
-            ("value.item", ""),
-        )
-        for chat, message in objects(source, place, thread)
-        for each in _teams_messages(message, chat)
-    ]
-    yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
-
-
-def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
-    """Yield the message of Teams' export or of its API as text with its chat as thread; those of the app are marked as
-    left out, media yielded as omissions."""
-    body, author = message.get("body"), message.get("from")
-    user = author.get("user") if isinstance(author, dict) else None
-    person = text_at(user, "displayName", "id") or text_at(message, "imdisplayname", "displayName", "from")
-    text, has_media = text_of_html((text_at(body, "content") or text_at(message, "content"))[:LONGEST_MESSAGE])
-    when = dates.parse_iso(text_at(message, "createdDateTime", "originalarrivaltime", "composetime"))
-    exported = ExportedMessage(
-        # An author may be the address of a contact, which ends in the id.
-        person.rpartition("/")[2],
-        text,
-        when,
-        thread or text_at(message, "chatId") or text_at(message.get("channelIdentity"), "channelId"),
-    )
-    kind = text_at(message, "messageType", "messagetype").lower()
-    if kind not in _TEAMS_WRITTEN or not person:
-        # Skype's kinds of pictures, films and files: RichText/UriObject and others.
-        yield exported._replace(omission=MEDIA if kind.startswith("richtext/") else APP)
-    else:
-        yield from _with_media(exported, has_media or has_value(message.get("attachments")))
-
-
 # ---- Signal --------------------------------------------------------------------------------------
 def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield messages of `signal-cli --output=json receive`, whose chats are mixed, or of signal-export's data.json, by
-    thread and time, after the file's problems."""
+    """Yield the messages of signal-export's data.json in order of time, media as omissions, after the file's
+    problems."""
     messages: list[ExportedMessage] = []
     for item in jsonl_rows(source, limits):
         if isinstance(item, Problem):
             yield item
-        elif isinstance(item, RawRow) and isinstance(item.value, dict):
-            envelope = item.value.get("envelope")
-            messages += [
-                each._replace(line=item.line)
-                for each in _signal_messages(envelope if isinstance(envelope, dict) else item.value)
-            ]
-    yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
-
-
-def _signal_messages(message: Mapping[str, object]) -> Iterator[ExportedMessage]:
-    """Yield the message of signal-export or signal-cli, media as omissions; calls and receipts are marked as left out.
-    Thread: the group's id, else the other person's number."""
-    if "body" in message:  # by signal-export
-        exported = ExportedMessage(
-            text_at(message, "sender"), text_at(message, "body"), dates.parse_iso(message.get("date"))
-        )
-        yield from _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
-        return
-    synced, when = message.get("syncMessage"), dates.stamp_to_seconds(message.get("timestamp"), 1000)
-    # sent from another device of the same person
-    sent = synced.get("sentMessage") if isinstance(synced, dict) else None
-    content = sent if isinstance(sent, dict) else message.get("dataMessage")
-    person = text_at(message, "sourceName", "sourceNumber", "source")
-    if not isinstance(content, dict):  # typing, read receipt or call
-        yield ExportedMessage(person, "", when, omission=APP)
-        return
-    thread = text_at(content.get("groupInfo"), "groupId") or text_at(content, "destinationNumber", "destination")
-    exported = ExportedMessage(
-        person, text_at(content, "message"), when, thread or text_at(message, "sourceNumber", "source")
-    )
-    yield from _with_media(exported, any(has_value(content.get(name)) for name in ("attachments", "sticker")))
+        elif isinstance(item, RawRow) and isinstance(message := item.value, dict):
+            exported = ExportedMessage(
+                text_at(message, "sender"),
+                text_at(message, "body"),
+                dates.parse_iso(message.get("date")),
+                line=item.line,
+            )
+            messages += _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
+    yield from sorted(messages, key=lambda exported: exported.when or 0.0)

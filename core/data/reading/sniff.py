@@ -55,7 +55,7 @@ _BINARY: dict[bytes, FileKind] = {
 }
 _UNREAD = {
     "is_mailbox": re.compile(rb"From \S.*\d{4}\r?\n[A-Za-z-]+: "),
-    "is_unread_chat": re.compile(rb"(?:\xef\xbb\xbf)?\[LINE\]"),
+    "is_unread_chat": re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[LINE\]|# aider chat started at )"),
 }
 # The marks of quiz questions in a text: Moodle's GIFT and Aiken, and OpenTriviaQA.
 _QUIZ = {

@@ -22,9 +22,6 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     out. Raises Flaw if it holds only positions in another text."""
     if column != "context" and column not in ANSWERS:
         return value
-    if isinstance(value, dict) and value.keys() >= {"number", "spans", "date"}:  # DROP: one of them has a value
-        parts = [str(part) for part in leaves([value["number"], value["spans"], value["date"]]) if has_value(part)]
-        return (" " if has_value(value["date"]) else ", ").join(parts)
     if isinstance(value, dict) and column != "context" and are_scores(value):
         return ", ".join(str(label) for label, score in value.items() if score >= 0.5)
     if isinstance(value, dict) and (key := _text_key(value)):

@@ -1,6 +1,5 @@
 """Rows of annotation tools and benchmarks, converted to the columns of our formats.
 
-OpenAI evals     input: messages, ideal: a text or several                    messages: the first ideal answers
 Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice or written
                  text
 Prodigy          text, label, answer: accept | reject | ignore                the label is right only if accepted
@@ -12,12 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import takewhile
 from typing import Any
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import MEDIA, Columns, Notes, has_value
-from core.data.shapes.options import parsed_cell
 from core.data.shapes.roles import column_named
 
 _UTTERANCE_KEYS = (
@@ -28,8 +25,6 @@ _UTTERANCE_KEYS = (
 )  # alternative wordings of one intent, no turns of a conversation
 _NAMES = ("intent", "tag")
 _QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq")
-_ABOUT_ANNOTATION = {"annotation_id", "lead_time"}
-_MIN_COLUMNS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _FILE = re.compile(r"(?:https?://|s3://|gs://|/data/)\S+\s*$")
 _ANSWERED = {"answer", "answers", "correct_answer"}
 _PARALLEL = ("questions", "options", "answers")
@@ -136,33 +131,6 @@ def _texts(value: object) -> list[str]:
     return [text for text in texts if isinstance(text, str)] if all(isinstance(text, str) for text in texts) else []
 
 
-def evals(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return a test of OpenAI's evals as messages, ending with the first ideal answer; others are noted. None for any
-    other row."""
-    turns, ideal = values.peek("input"), values.peek("ideal")
-    if (
-        not isinstance(turns, list)
-        or not turns
-        or not all(isinstance(turn, dict) for turn in turns)
-        or not has_value(ideal)
-    ):
-        return None
-    values.take("input", "ideal")
-    answers = ideal if isinstance(ideal, list) else [ideal]
-    if len(answers) > 1:
-        notes.add_omission("answer", "ideal")
-    instructions = [*takewhile(lambda turn: turn.get("role") == "system", turns)]
-    rest = turns[len(instructions) :]
-    if not rest:  # the question is the last system message, after the instructions
-        instructions, rest = instructions[:-1], [{**instructions[-1], "role": "user"}]
-    system = (
-        [{"role": "system", "content": "\n\n".join(str(turn.get("content")) for turn in instructions)}]
-        if instructions
-        else []
-    )
-    return {"messages": [*system, *rest, {"role": "assistant", "content": answers[0]}]}
-
-
 def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Return the text of a task of Label Studio and its first label; other labels and fields are noted. None for any
     other row. Raises Flaw if there is no label of a text."""
@@ -212,29 +180,6 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     if any(label != labels[0] for label in labels):
         notes.add_omission("answer", results_key)
     return {"text": texts[text], "label": labels[0]}
-
-
-def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none, hold
-    labels."""
-    if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
-        return None
-    labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}
-    given = {name: label for name, label in labels.items() if label}
-    if len(given) != 1:
-        return None
-    ((name, label),) = given.items()
-    values.take("text", name)
-    return {"text": values.peek("text"), "label": label}
-
-
-def _label_of(value: Any) -> list[str]:
-    """Return the labels in a cell: one text, several, or JSON of them. Anything else gives []."""
-    value = parsed_cell(value)
-    if isinstance(value, dict):
-        value = value.get("choices", value.get("text"))
-    parts = value if isinstance(value, list) else [value]
-    return [part for part in parts if isinstance(part, str) and part.strip()]
 
 
 def _chosen(value: object) -> list[str]:

@@ -17,20 +17,9 @@ _RANKED = (
     ("better", "worse"),
     ("response_j", "response_k"),  # questions of Stack Exchange, in pairs
 )
-_NUMBERED = ("response_0", "response_1")  # PKU's BeaverTails: another column says which is better
-_WHICH = ("better_response_id", "safer_response_id")
-RANKED_COLUMNS = (*(name for pair in _RANKED for name in pair), *_NUMBERED)
+RANKED_COLUMNS = tuple(name for pair in _RANKED for name in pair)
 
 
 def ranked(values: Columns) -> tuple[str, str] | None:
-    """Return the names of the columns (better, worse), by their names or by a column that says which of two is better
-    (then taken); None if the row compares no two answers."""
-    named = next((pair for pair in _RANKED if all(name in values for name in pair)), None)
-    if named or not all(name in values for name in _NUMBERED):
-        return named
-    which = next((name for name in _WHICH if values.peek(name) in (0, 1)), None)
-    if which is None:
-        return None
-    values.take(which)
-    better = int(values.peek(which))
-    return _NUMBERED[better], _NUMBERED[1 - better]
+    """Return the names of the columns (better, worse); None if the row compares no two answers."""
+    return next((pair for pair in _RANKED if all(name in values for name in pair)), None)

@@ -3,10 +3,7 @@
 Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [{response, score}]
 SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
 two answers                    response_a, response_b, with winner or chosen: "a", or with score_a, score_b
-AlpacaEval                     output_1, output_2, preference: from 1 to 2, nearer to the number of the better one
-any two columns                title_a, title_b, with title_b_preferred: 1 if it is, 0 if the other one is
 Chatbot Arena                  conversation_a, conversation_b, with winner: "model_a"
-HelpSteer                      response_1, response_2, preference_strength: below 0 if 1 is preferred
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ from typing import Any
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.numbering import number_of
-from core.data.shapes.roles import column_named, is_about
 
 _LISTS = ("answers", "completions", "responses", "candidates", "outputs", "generations", "summaries", "replies")
 _QUESTIONS = ("prompt", "instruction", "question", "query", "input", "history", "post", "title")
@@ -31,9 +27,8 @@ _SIDES = (("a", "b"), ("0", "1"), ("1", "2"))
 _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", "text", "chatbot", "model", "assistant",
     "conversation")  # fmt: skip
 _COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
-_FLAG = re.compile(r"(.+[\s_-][ab12])[\s_-](?:is[\s_-])?(?:preferred|better|chosen|wins|won|winner)")
-_WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "overall_preference")
-_SIGNED = ("preference_strength",)
+_WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "overall_preference",
+    "better_response_id", "safer_response_id")  # fmt: skip
 _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
 
 
@@ -43,8 +38,6 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     and for a list without a ranked answer."""
     if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
-    if (flagged := _flagged(values)) is not None:
-        return flagged
     if not any(name in values for name in _QUESTIONS) and not isinstance(values.peek("conversation_a"), list):
         return None
     pair = _best_and_worst(values, notes) or _better_and_worse(values)
@@ -52,11 +45,7 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
         return None
     name = next(name for name in _QUESTIONS if has_value(values.peek(name)) or name == _QUESTIONS[-1])
     prompt = values.peek(name)
-    if isinstance(prompt, dict):  # WebGPT
-        prompt = next(
-            (prompt[key] for key in ("full_text", "text", "content") if isinstance(prompt.get(key), str)), prompt
-        )
-    if name in _NO_PROMPTS or prompt is not values.peek(name):
+    if name in _NO_PROMPTS:
         values.take(name)
         pair["prompt"] = prompt
     return pair
@@ -64,28 +53,7 @@ def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 def may_compare(names: Iterable[str]) -> bool:
     """Return True if a row with these columns may compare answers."""
-    return not _COMPARED.isdisjoint(names) or any(map(_FLAG.fullmatch, names))
-
-
-def _flagged(values: Columns) -> dict[str, Any] | None:
-    """Return prompt, chosen and rejected for two columns of which a third one, named after one of them, says if it is
-    preferred; None without them."""
-    flags = [name for name in values if _FLAG.fullmatch(name) and number_of(values.peek(name)) in (0, 1)]
-    for flag in flags:
-        one = _FLAG.sub(r"\1", flag)
-        other = next((one[:-1] + pair[1 - pair.index(one[-1])] for pair in _SIDES if one[-1] in pair), "")
-        if not all(isinstance(values.peek(name), str) and has_value(values.peek(name)) for name in (one, other)):
-            continue
-        texts = [
-            n for n in values if n not in (one, other, flag) and isinstance(values.peek(n), str) and not is_about(n)
-        ]
-        question = column_named(texts, "question") or (texts[0] if len(texts) == 1 else None)
-        if question is None or f"{other}{flag.removeprefix(one)}" in flags:
-            continue
-        values.take(one, other, flag, question)
-        better, worse = (one, other) if number_of(values.peek(flag)) == 1 else (other, one)
-        return {"prompt": values.peek(question), "chosen": values.peek(better), "rejected": values.peek(worse)}
-    return None
+    return not _COMPARED.isdisjoint(names)
 
 
 def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
@@ -168,12 +136,6 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
     if 1 in marks and 0 in marks:
         values.take(*(f"winner_model_{side}" for side in sides))
         return marks.index(1)
-    signed = next((name for name in _SIGNED if _is_number(values.peek(name))), None)
-    if signed:
-        values.take(signed)
-        if not float(values.peek(signed)):
-            raise Flaw("data.no_winner", found=str(values.peek(signed)))
-        return int(float(values.peek(signed)) > 0)
     for name in _SCORES:
         scores = [values.peek(f"{name}_{side}") for side in sides]
         if all(map(_is_number, scores)):
@@ -194,11 +156,6 @@ def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
     """Return the place of the side that a column names as winner, or None. Raises Flaw for a tie."""
     for name in (name for name in _WINNERS if name in values):
         mark = values.peek(name)
-        if tuple(sides) == ("1", "2") and _is_number(mark) and 1 < float(mark) < 2:
-            values.take(name)
-            if float(mark) == 1.5:
-                raise Flaw("data.no_winner", found=str(mark))
-            return int(float(mark) > 1.5)
         text = _side(mark)
         if text in sides:
             values.take(name)

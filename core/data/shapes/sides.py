@@ -634,8 +634,9 @@ def _unnamed(table: _Table) -> Decision | None:
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:
         others = [_pair(name, named_text) for name in columns if name != named_text] or _explained(table, named_text)
-        is_clear = not others and named_text in columns
-        return Decision((_alone(named_text), *others[: MAX_READINGS - 1]), "names" if is_clear else "none")
+        if not others:
+            return Decision((_alone(named_text),), "names" if named_text in columns else "content")
+        return _question_to_person([_alone(named_text), *others[: MAX_READINGS - 1]])
     has_two = len(table.values) == 2 and not columns  # then even a column called name is a side
     short = [
         name

@@ -119,52 +119,8 @@ def test_lists_of_texts_with_odd_numbers_have_two_readings(tmp_path: Path) -> No
     assert turns(pairs, in_turn) == turns(pairs) == [["u Hi", "a Hello"]]
 
 
-AIDER = """
-# aider chat started at 2024-08-20 14:08:19
-
-> Aider v0.50.1
-Cost: $0.01
-
-#### /add app.py
-
-> Added app.py to the chat
-
-#### Make a test
-#### for it
-
-I do.
-
-#### A heading
-
-Done.
-
-> Tokens: 10k sent, 43 received.
-
-#### /clear
-
-#### /ask What now?
-
-Nothing.
-
-> Tokens: 10k sent, 43 received.
-"""
-
-
-def test_the_history_of_aider_is_its_conversations(tmp_path: Path) -> None:
-    """Seen: refused, with three programs in one sentence."""
-    file = written(tmp_path, "history.md", AIDER)
-    assert turns(file) == [
-        ["u Make a test\nfor it", "a I do.\n\n#### A heading\n\nDone."],
-        ["u What now?", "a Nothing."],
-    ]
-    assert turns(written(tmp_path, "old.md", AIDER.replace("> Tokens", "> Cost")))[0][:2] == [
-        "u Make a test\nfor it",
-        "a I do.",
-    ]
-
-
 @pytest.mark.parametrize(
-    ("text", "named"), [("[LINE] Chat with Ann\n", "a chat of LINE"), ("From a 2024\nTo: b\n", "a mailbox")]
+    ("text", "named"), [("[LINE] Chat with Ann\n", "a chat of LINE or aider"), ("From a 2024\nTo: b\n", "a mailbox")]
 )
 def test_a_refusal_names_the_one_program(text: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"is {named}, which is not read"):

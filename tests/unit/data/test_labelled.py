@@ -34,17 +34,6 @@ def text_loss(folder: Path) -> dict[str, int]:
 SYSTEM, USER = {"role": "system", "content": "Solve it."}, {"role": "user", "content": "2 + 2"}
 
 
-def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_message_is_asked(tmp_path: Path) -> None:
-    rows = [
-        {"input": [SYSTEM, USER], "ideal": ["4", "four"]},
-        {"input": [SYSTEM, USER | {"role": "system"}], "ideal": "4"},
-    ]
-    learned = [("system", "Solve it."), ("user", "2 + 2"), ("assistant", "4")]
-    assert read(tmp_path, rows) == [learned, learned]
-    assert text_loss(tmp_path) == {"“ideal” in answers": 1}
-    assert read(tmp_path, [{"input": [SYSTEM], "ideal": "Yes."}]) == [[("user", "Solve it."), ("assistant", "Yes.")]]
-
-
 def test_what_was_chosen_in_label_studio_is_the_label_and_marked_spans_are_not(tmp_path: Path) -> None:
     def task(value: dict[str, Any], **data: Any) -> dict[str, Any]:
         return {

@@ -47,12 +47,9 @@ RANKED: dict[str, Row] = {
         "responses": [{"text": text, "rating": str(score)} for text, _, score in ANSWERS]},
     "SHP, A": {"history": "Why?", "human_ref_A": "So.", "human_ref_B": "No.", "labels": 1, "score_A": 1, "score_B": 9},
     "SHP, B": {"history": "Why?", "human_ref_A": "No.", "human_ref_B": "So.", "labels": 0},
-    "WebGPT": {"question": {"full_text": "Why?"}, "answer_0": "No.", "answer_1": "So.", "score_0": -1, "score_1": 1},
     "a winner by its letter": {"prompt": "Why?", "response_a": "No.", "response_b": "So.", "winner": "model_b"},
     "a winner by its number": {"instruction": "Why?", "output_1": "So.", "output_2": "No.", "preference": 1.0},
     "an arena": {"prompt": "Why?", "response_a": "So.", "response_b": "No.", "winner_model_a": 1, "winner_model_b": 0},
-    "AlpacaEval": {"instruction": "Why?", "output_1": "No.", "output_2": "So.", "preference": 1.73},
-    "HelpSteer": {"prompt": "Why?", "response_1": "So.", "response_2": "No.", "preference_strength": -2},
     "conversations": {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Why?"}]},
         {"role": "assistant", "content": [{"type": "text", "value": "So."}], "loss_weight": 1.0}],
         "rejected_messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "No."}]},
@@ -69,11 +66,9 @@ def test_the_best_answer_is_a_pair_with_the_worst(name: str, tmp_path: Path) -> 
 
 def test_answers_that_are_as_good_as_each_other_are_no_pair(tmp_path: Path) -> None:
     row = {"prompt": "Why?", "response_a": "So.", "response_b": "No."}
-    for tie in ({"winner": "tie"}, {"score_a": 2, "score_b": 2}, {"preference_strength": 0}):
-        names = dict(zip(("response_a", "response_b"), ("response_1", "response_2"), strict=True))
-        tied = {names.get(key, key): text for key, text in row.items()} if "preference_strength" in tie else row
+    for tie in ({"winner": "tie"}, {"score_a": 2, "score_b": 2}):
         with pytest.raises(DataError, match="neither answer was preferred"):
-            read(tmp_path, tied | tie)
+            read(tmp_path, row | tie)
     alike = {"prompt": "Why?", "answers": [{"answer": "So.", "rank": 1}, {"answer": "No.", "rank": 1}]}
     (example,) = read(tmp_path, alike)
     assert turns(example) == "u Why? | a So." and not example.rejected
@@ -86,8 +81,6 @@ TRACES: dict[str, Row] = {
     "LangSmith": {"id": "0b54ce10-3a2b", "inputs": {"question": "Why?"}, "outputs": {"answer": "So."}, "metadata": {}},
     "other keys": {"inputs": {"input_question": "Why?"}, "outputs": {"output_text": "So."}},
     "messages": {"inputs": {"messages": [U]}, "outputs": {"messages": [A]}},
-    "LangChain's classes": {"inputs": {"messages": [[{"id": ["langchain", "schema", "HumanMessage"],
-        "kwargs": {"content": "Why?"}}]]}, "outputs": {"generations": [[{"text": "So."}]]}},
     "LangChain's types": {"inputs": {"input": [{"type": "human", "data": {"content": "Why?"}}]} | {"messages": [
         {"type": "human", "content": "Why?"}]}, "outputs": {"output": {"type": "ai", "content": "So."}}},
     "Langfuse": {"input": {"query": "Why?"}, "expectedOutput": {"text": "So."}, "metadata": None, "sourceTraceId": "x"},
@@ -98,9 +91,6 @@ TRACES: dict[str, Row] = {
     "OpenAI's batch, joined": {"custom_id": "1", "body": {"messages": [U]},
         "response": {"status_code": 200, "body": {"choices": [{"message": A}]}}},
     "stored completions": {"messages": [U], "choices": [{"message": A, "finish_reason": "stop"}], "id": "x"},
-    "promptfoo": {"vars": {"body": "Why?"}, "assert": [{"type": "llm-rubric", "value": "is short"},
-        {"type": "equals", "value": "So."}]},
-    "self-instruct": {"id": "seed_task_0", "instruction": "Why?", "instances": [{"input": "", "output": "So."}]},
     "MT-Bench": {"question_id": 81, "turns": ["Why?"], "reference": ["So."]},
     "a tree": {"message_tree_id": "1", "prompt": {"text": "Why?", "role": "prompter", "replies": [
         {"text": "No.", "role": "assistant", "rank": 1, "replies": []},
@@ -115,28 +105,6 @@ def test_nested_rows_are_read_as_they_are(name: str, tmp_path: Path) -> None:
     """Most were refused with the advice to rename the columns, some learned their ids."""
     (example,) = read(tmp_path, TRACES[name])
     assert turns(example) == ("u Why?\n\nWell? | a So." if name == "CoQA" else "u Why? | a So.")
-
-
-def test_a_configuration_of_promptfoo_is_its_tests(tmp_path: Path) -> None:
-    """Before its tests, the list of providers or prompts was read."""
-    file = tmp_path / "promptfooconfig.yaml"
-    file.write_text(
-        "prompts:\n- id: one\n  raw: 'Say {{body}}'\nproviders:\n- id: openai:chat\ntests:\n- vars:\n    body: Why?\n"
-        "  assert:\n  - type: equals\n    value: So.\n- vars:\n    body: Who?\n  assert:\n  - type: cost\n",
-        "utf-8",
-    )
-    assert [turns(example) for _, example in examples_of(file)] == ["u Why? | a So."]
-    table = tmp_path / "tests.csv"
-    table.write_text("question,__expected\nWhy?,equals: So.\nWho?,Jo\nHow?,contains: x\n", "utf-8")
-    assert [turns(example) for _, example in examples_of(table)] == ["u Why? | a So.", "u Who? | a Jo"]
-
-
-def test_the_short_exports_of_label_studio_are_a_text_and_its_choice(tmp_path: Path) -> None:
-    """The text alone was learned."""
-    row = {"id": 1, "text": "It is bad.", "annotator": 1, "annotation_id": 3, "created_at": "2026", "lead_time": 4.5}
-    assert turns(read(tmp_path, row | {"mood": "Sad"})[0]) == "u It is bad. | a Sad"
-    assert turns(read(tmp_path, row | {"mood": {"choices": ["Sad", "Calm"]}})[0]) == "u It is bad. | a Sad, Calm"
-    assert turns(read(tmp_path, row | {"mood": '{"choices": ["Sad"]}'})[0]) == "u It is bad. | a Sad"
 
 
 def test_what_is_not_used_of_a_trace_is_named(tmp_path: Path) -> None:
@@ -170,21 +138,6 @@ def test_a_tree_is_followed_along_its_best_answers(tmp_path: Path) -> None:
 
 
 def test_questions_about_one_text_are_rows_with_it_or_one_conversation(tmp_path: Path) -> None:
-    drop = {
-        "history_1": {
-            "passage": "It rains.",
-            "qa_pairs": [
-                {"question": "How often?", "answer": {"number": "2", "date": {"day": ""}, "spans": []}},
-                {"question": "Who?", "answer": {"number": "", "date": {}, "spans": ["Jo", "Zoe"]}},
-                {"question": "When?", "answer": {"number": "", "date": {"month": "May", "year": "1805"}, "spans": []}},
-            ],
-        }
-    }
-    drop["history_2"] = drop["history_1"]  # fmt: skip
-    file = tmp_path / "drop.json"
-    file.write_text(json.dumps(drop), "utf-8")
-    answers = [example.messages[1].content for _, example in examples_of(file)]
-    assert answers == ["2", "Jo, Zoe", "May 1805"] * 2
     race = {"article": "It rains.", "questions": ["Why?", "Who?"], "options": [["So.", "No."], ["Jo", "Zoe"]],
         "answers": ["A", "B"]}  # fmt: skip
     assert [turns(example) for example in read(tmp_path, race)] == [
@@ -206,7 +159,6 @@ REFUSED: dict[str, tuple[Row, str]] = {
         "inputs.input_prediction"),
     "several texts": ({"inputs": {"one": "Why is it?", "two": "How is it?"}, "outputs": {"a": "So."}}, "inputs.two"),
     "no output": ({"inputs": {"question": "Why?"}, "outputs": None}, "“outputs” is empty"),
-    "a test without a text": ({"vars": {"a": "Why?"}, "assert": [{"type": "javascript", "value": "x"}]}, "promptfoo"),
     "questions of a bench": ({"question_id": 1, "turns": ["Why?", "And now?"]}, "reference"),
     "a character card": ({"spec": "chara_card_v2", "data": {"name": "Zoe", "first_mes": "Hi", "mes_example": ""}},
         "character card of Zoe"),

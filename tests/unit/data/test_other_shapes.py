@@ -61,17 +61,14 @@ def test_of_a_preference_set_the_better_answer_is_learned_and_the_worse_one_is_n
         ("preferred", "dispreferred", {}),
         ("chosen_response", "rejected_response", {}),
         ("response_j", "response_k", {"qid": 1}),
-        ("response_1", "response_0", {"better_response_id": 1}),
-        ("response_0", "response_1", {"better_response_id": 0}),
     ],
 )
 def test_a_worse_answer_by_another_name_is_never_learned(better: str, worse: str, more: dict[str, Any]) -> None:
-    """Seen: of accepted and rejected the rejected one was guessed to be the answer, and of two numbered ones the
-    first."""
+    """Seen: of accepted and rejected the rejected one was guessed to be the answer."""
     row = {"prompt": Q, worse: B, better: A} | more
     assert read_values(row) == (
         replace(PAIR, rejected=(ChatMessage("user", Q), ChatMessage("assistant", B))),
-        {worse, *more} - {"better_response_id"},
+        {worse, *more},
     )
 
 

@@ -18,7 +18,6 @@ from core.errors import RecipeError, TemplateError
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.training.tokenizing import tokenize
-from tests.kit.read_examples import examples_of
 from tests.unit.data.test_training_rows import Listener
 
 ROWS = [
@@ -117,11 +116,3 @@ def test_rated_rows_and_another_objective_and_plain_text_are_refused(starter_fol
     with pytest.raises(TemplateError) as refused:
         tokenize([Example(text="A story.")], kto(), Tokenizer(starter_folder), Listener())
     assert "label" in str(refused.value)
-
-
-def test_a_flag_named_after_one_of_two_columns_chooses(tmp_path) -> None:
-    (tmp_path / "a.csv").write_text(
-        "idea,title_a,title_b,title_b_preferred\nbees,On bees,Why bees hum,1\nsea,Sail on,Water,0\n"
-    )
-    examples = [example for _, example in examples_of(tmp_path / "a.csv")]
-    assert [example.messages[-1].content for example in examples] == ["Why bees hum", "Sail on"]
