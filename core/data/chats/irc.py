@@ -21,11 +21,10 @@ from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, omission_of_text
 from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Omission
-from core.data.shapes.roles import means_something
+from core.data.shapes.roles import QUESTION_MARKS, means_something
 from core.data.shapes.speakers import role_of
 
 _DAY, _END = 86_400, "\0"  # seconds; after the last line
-_QUESTION_MARKS = ("?", "？", "؟")
 _WORDS_OF_A_NAME = 3
 _SCRIPT, _LINES_OF_ONE = 0.5, 4  # share of the lines of a script, and lines that each speaks at least, on average
 _STAMP = rf"""
@@ -122,7 +121,7 @@ def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) ->
     """Return True for the lines of a script; matches: of those with a name. A line without a name goes on with the text
     above, except at the beginning of a paragraph; where many do, somebody asks, as fields of a record do not."""
     names = [match["nick"].strip() for match in matches if match]
-    asking = sum(match["text"].rstrip().endswith(_QUESTION_MARKS) for match in matches if match)
+    asking = sum(match["text"].rstrip().endswith(QUESTION_MARKS) for match in matches if match)
     others = [before for before, line, match in zip(["", *lines], lines, matches, strict=False) if line and not match]
     # A letter alone, as Q and A, names a side and no person.
     is_clear = len(others) * 9 <= len(names) or 4 * asking >= len(names) and min(map(len, names)) > 1

@@ -22,12 +22,12 @@ from typing import Literal
 
 from core.data.chats import dates
 from core.data.shapes.left_out import has_value
+from core.data.shapes.roles import NEARLY_ALL
 from core.data.shapes.speakers import Role, role_of
 from core.messages import Message, msg
 from core.values import Frozen
 
 LONGEST_ID, LONGEST_NAME = 200, 80  # characters
-_NEARLY_ALL = 0.9
 _MIN_KINDS, _ROWS_OF_A_KIND = 20, 5  # rows, and rows with each value
 _MIN_SHUFFLED = 50  # rows whose ids are all different: they name no conversation
 
@@ -153,7 +153,7 @@ class _FirstRows:
 
     def is_filled(self, name: str) -> bool:
         """Return whether nearly all rows have a value."""
-        return len(self.filled(name)) >= _NEARLY_ALL * len(self.rows)
+        return len(self.filled(name)) >= NEARLY_ALL * len(self.rows)
 
     def is_scalar(self, name: str, most: int) -> bool:
         """Return True if a column has values, all of them texts, numbers or dates of at most `most` characters."""
@@ -177,7 +177,7 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
     for speaker in table.values:
         roles = [role_of(value) for value in table.filled(speaker)]
         known = [role for role in roles if role]
-        if len(known) < _NEARLY_ALL * len(roles) or not table.is_filled(speaker) or "user" not in known:
+        if len(known) < NEARLY_ALL * len(roles) or not table.is_filled(speaker) or "user" not in known:
             continue
         system_answers = "assistant" not in known and "system" in known
         if "assistant" not in known and not system_answers:

@@ -12,8 +12,8 @@ from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
-from core.data.shapes.nested import MIN_WORDS, texts_in
-from core.data.shapes.roles import meaning_of, words_of
+from core.data.shapes.nested import texts_in
+from core.data.shapes.roles import MIN_WORDS, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB

@@ -16,13 +16,13 @@ from typing import Literal, TypeVar
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
 from core.data.reading.table_rows import txt_rows
 from core.data.shapes.left_out import Omission
+from core.data.shapes.roles import NEARLY_ALL
 from core.messages import msg
 
 _T = TypeVar("_T")
 LineShape = Literal["", "table", "cards", "quiz", "conll", "times"]
 LOOKED_AT = 300  # lines
 _BEGINNING, _MAX_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
-_NEARLY_ALL = 0.9  # of the lines have the shape
 _MIN_CARDS = 3
 _LONGEST_TERM = 80  # characters
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
@@ -58,7 +58,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
     if _is_conll(lines):
         return "conll"
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
-    if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < _NEARLY_ALL * len(filled):
+    if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < NEARLY_ALL * len(filled):
         return "times"
     if len(filled) >= 2 and _is_table(filled):
         return "table"
@@ -71,7 +71,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
 
 def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], object]) -> bool:
     """Return True if nearly all lines (of one at least) have the shape."""
-    return bool(lines) and sum(map(bool, map(has_shape, lines))) >= _NEARLY_ALL * len(lines)
+    return bool(lines) and sum(map(bool, map(has_shape, lines))) >= NEARLY_ALL * len(lines)
 
 
 def _is_table(lines: Sequence[str]) -> bool:

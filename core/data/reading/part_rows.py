@@ -14,8 +14,8 @@ from core.data.reading.file_rows import Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.shapes.cells import leaves
 from core.data.shapes.known import FORMATS
-from core.data.shapes.nested import MIN_WORDS, texts_in
-from core.data.shapes.roles import words_of
+from core.data.shapes.nested import texts_in
+from core.data.shapes.roles import MIN_WORDS, words_of
 from core.data.shapes.sides import Decision
 from core.errors import DataError
 from core.messages import Message, msg

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from core.data.reading.file_rows import Problem, Row
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.roles import Role, renamed
+from core.data.shapes.roles import NEARLY_ALL, Role, renamed
 from core.data.shapes.turn_markers import after_greeting, turns_in
 from core.messages import Message, msg
 
-_NEARLY_ALL, _MIN_ROWS = 0.9, 8  # share of texts with marks; rows
+_MIN_ROWS = 8
 LONGEST_MARK = 40  # characters
 # Signs that stand apart (->, ###, ===>), or a label in a line of its own (Answer:).
 ENDS_PROMPT = re.compile(r"\s([#=>*|$@%&+<-]{2,}|→)\Z|\n[ \t]*([^\W\d_][\w' ]*[:：])\Z")
@@ -34,7 +34,7 @@ def marked(rows: Sequence[Row]) -> Reading | None:
     column = next(names, None)
     texts = [text for row in rows if isinstance(text := row.values.get(column or ""), str) and text.strip()]
     count = sum(turns_in(text) is not None for text in texts)
-    if column is None or not count or count < _NEARLY_ALL * len(texts):
+    if column is None or not count or count < NEARLY_ALL * len(texts):
         return None
 
     def apply(row: Row) -> Row | Problem:
@@ -66,7 +66,7 @@ def marked_pair(rows: Sequence[Row]) -> Reading | None:
     separator, stop = _mark(texts.get("question", []), ENDS_PROMPT), _mark(texts.get("answer", []), _ENDS_COMPLETION)
     if len(roles) > 2 or not separator or not stop:
         return None
-    spaced = sum(text.startswith(" ") for text in texts["answer"]) >= _NEARLY_ALL * len(rows)
+    spaced = sum(text.startswith(" ") for text in texts["answer"]) >= NEARLY_ALL * len(rows)
     marks = {  # letters at the end of a word are none
         role: re.compile(rf"{lead}(?:(?<!\w)|(?!\w)){re.escape(mark)}\s*\Z")
         for role, lead, mark in (("question", "", separator), ("answer", r"\A |" if spaced else "", stop))
@@ -84,4 +84,4 @@ def _mark(texts: Sequence[str], pattern: re.Pattern[str]) -> str:
     """Return the mark that ends nearly all of at least _MIN_ROWS texts; "" if there is none. pattern: of marks."""
     found = (pattern.search(text.rstrip()[-LONGEST_MARK:]) for text in texts)
     mark, count = next(iter(Counter(match[1] or match[2] for match in found if match).most_common(1)), ("", 0))
-    return mark if count >= max(_MIN_ROWS, _NEARLY_ALL * len(texts)) else ""
+    return mark if count >= max(_MIN_ROWS, NEARLY_ALL * len(texts)) else ""

@@ -19,7 +19,7 @@ from core.data.shapes import options as reading
 from core.data.shapes.left_out import Columns
 from core.data.shapes.numbering import Base, Numbering
 from core.data.shapes.options import SCHEMES, Options, Scheme, parsed_cell
-from core.data.shapes.roles import column_named, is_about, meaning_of, words_of
+from core.data.shapes.roles import MIN_WORDS, NEARLY_ALL, QUESTION_MARKS, column_named, is_about, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 
@@ -32,10 +32,9 @@ _STEMS = ("question_stem", "stem", "goal", "sentence", "ctx", "startphrase", "se
 _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "dialogue", "dialog", "document",
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
-_MIN_WORDS, _MIN_ROWS = 3, 3  # of a question that no name tells; of a file
+_MIN_ROWS = 3  # of a file
 _KEY, _NUMBER = re.compile(r"[A-Ja-j]|\d"), re.compile(r"\s*\d+\s*")
 _LETTERS = re.compile("(?=..)A?B?C?D?E?F?G?H?")  # of several right options: ACD
-_SURE = 0.9  # share of the rows that have options, and of the keys that mean one
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def refuse_unread(sample: Sequence[Row]) -> None:
             (each, cell) for each in values if (cell := parsed_cell(each.peek(name))) and isinstance(cell, list | dict)
         ]
         for key in names if 8 * len(cells) >= len(values) else ():
-            is_named = key in reading.RIGHT and name in reading.LISTS and len(cells) >= _SURE * len(values)
+            is_named = key in reading.RIGHT and name in reading.LISTS and len(cells) >= NEARLY_ALL * len(values)
             are_keys = [
                 is_named and _KEY.fullmatch(str(each.peek(key))) or _is_key(each.peek(key), cell)
                 for each, cell in cells
@@ -223,7 +222,7 @@ def _most(flags: Iterable[bool], count: int) -> bool:
     others = 0
     for one in flags:
         others += not one
-        if others > (1 - _SURE) * count:
+        if others > (1 - NEARLY_ALL) * count:
             return False
     return True
 
@@ -266,7 +265,7 @@ def _holds_text(values: Sequence[Columns], name: str) -> bool:
 
 
 def _asks(values: Sequence[Columns], name: str) -> bool:
-    return 2 * sum(_text(each.peek(name)).endswith(("?", "？", "؟", ":", "：")) for each in values) >= len(values)
+    return 2 * sum(_text(each.peek(name)).endswith((*QUESTION_MARKS, ":", "：")) for each in values) >= len(values)
 
 
 def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
@@ -296,7 +295,7 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
 
 def _is_wordy(values: Sequence[Columns], name: str) -> bool:
     """Return True for a column that has several words in nearly every row."""
-    return _most((len(words_of(_text(each.peek(name)))) >= _MIN_WORDS for each in values), len(values))
+    return _most((len(words_of(_text(each.peek(name)))) >= MIN_WORDS for each in values), len(values))
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
@@ -348,7 +347,9 @@ class _Keys:
     def possible(self) -> list[tuple[str, Scheme]]:
         """Return the columns and the ways to read them that fit nearly all rows, the best first."""
         fitting = [
-            (column, scheme) for (column, scheme), count in self.means.items() if count >= _SURE * self.given[column]
+            (column, scheme)
+            for (column, scheme), count in self.means.items()
+            if count >= NEARLY_ALL * self.given[column]
         ]
         if not fitting:
             hidden = [column for column in self.columns if not reading.are_unnamed([column])]

@@ -11,12 +11,11 @@ from typing import Any
 
 from core.data.reading.file_rows import Row
 from core.data.shapes.left_out import has_value
-from core.data.shapes.roles import words_of
+from core.data.shapes.roles import MIN_WORDS, words_of
 from core.errors import DataError
 
 _MAX_ROWS, _MAX_VALUES = 20, 2_000  # that are looked at, of a file and of a row
 _MAX_NAMED = 8
-MIN_WORDS = 3  # of a text
 _TAG = re.compile(r"[BIO]|[BIESLUM]-[\w-]+|[\w-]+-[BIESLUM]")
 _LETTERS = re.compile(r"[^\W\d_]")
 # Links, dates and ids, which are one word of letters and other signs.

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from core.data.shapes.roles import words_of
+from core.data.shapes.roles import QUESTION_MARKS, words_of
 from core.messages import Message, msg
 
 _LOOKED_AT, _MIN_LINES, _SHOWN = 1_000, 6, 3  # lines; of fewer nothing is said; signs that are named
@@ -28,7 +28,6 @@ _CODE = re.compile(
 _FEW_WORDS, _FEW_CHARACTERS = 4, 12  # the second for languages without spaces
 _SPACELESS = re.compile(r"[\u2e80-\u9fff\u0e00-\u0e7f]")
 _ENDS = (*'.!?…。！？”",，;:；：؟।॥',)
-_QUESTION_MARKS = ("?", "？", "؟")
 
 
 def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
@@ -50,7 +49,7 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
         return msg("data.lines_begin", signs=[f"{name}:" for name in again[:_SHOWN]])
     if share(names.total()) >= 0.7:
         return msg("data.lines_divided", sign=":")
-    if share(sum(line.endswith(_QUESTION_MARKS) for line in lines)) >= 0.3:
+    if share(sum(line.endswith(QUESTION_MARKS) for line in lines)) >= 0.3:
         return msg("data.lines_ask")
     if is_document:
         return None

@@ -1,7 +1,7 @@
 """Answers of one question that were ranked or scored: the best against the worst, as a preference pair.
 
 Nectar, UltraFeedback, ELI5    answers | completions | ...: [{answer, rank}] | [{response, score}]
-SHP                            human_ref_A, human_ref_B, labels: 1 if A is preferred
+SHP                            human_ref_A, human_ref_B, with score_A, score_B
 two answers                    response_a, response_b, with winner or chosen: "a", or with score_a, score_b
 Chatbot Arena                  conversation_a, conversation_b, with winner: "model_a"
 """
@@ -129,9 +129,6 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
     """Return the place (0 or 1) of the better side by a mark, a sign, scores or a name, None if no column tells. Raises
     Flaw if neither is better."""
     # From what only one program writes to a name that says who won.
-    if "human_ref_a" in values and (mark := number_of(values.peek("labels"))) is not None:
-        values.take("labels")
-        return 0 if mark == 1 else 1
     marks = [number_of(values.peek(f"winner_model_{side}")) for side in sides]
     if 1 in marks and 0 in marks:
         values.take(*(f"winner_model_{side}" for side in sides))

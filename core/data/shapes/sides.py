@@ -21,17 +21,26 @@ from core.data.shapes.known import COLUMNS
 from core.data.shapes.left_out import has_value
 from core.data.shapes.numbering import number_of
 from core.data.shapes.options import are_unnamed
-from core.data.shapes.roles import LANGUAGE, Role, Roles, is_about, is_worse, meaning_of, words_of
+from core.data.shapes.roles import (
+    LANGUAGE,
+    MIN_WORDS,
+    NEARLY_ALL,
+    QUESTION_MARKS,
+    Role,
+    Roles,
+    is_about,
+    is_worse,
+    meaning_of,
+    words_of,
+)
 from core.data.shapes.turn_markers import turns_in
 from core.errors import DataError
 from core.messages import msg
 from core.recipe import Format
 
-MIN_WORDS = 3  # median of a column of sentences; names, dates and labels have fewer
 _MAX_SIDES = 4  # columns of which each may go with each
 MAX_READINGS = 6  # offered to a person
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
-_NEARLY_ALL = 0.9  # share of the values of a column of text that are texts
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 _ORIGIN, _GOAL = frozenset({"source", "src"}), frozenset({"target", "tgt", "summary", "translation", "output"})
@@ -53,7 +62,6 @@ _PERSONS = {"user", "customer", "client", "human", "agent", "assistant", "bot", 
 _VERDICTS = {"correct", "right", "valid", "accepted", "approved", "good", "helpful", "relevant", "true", "verified"}
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
-_QUESTION_MARKS = ("?", "？", "؟")
 _CODE_BEGINS = re.compile(
     r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
     r"package|fn|#include|#!/|<\?php|<!doctype|<html)\b|\s*```",
@@ -201,12 +209,12 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     """Return a question to the person for questions that are ids, or answers that are XML; None for others. Raises
     DataError for questions that repeat, each row with one of its options. question, answer: columns of texts."""
     questions, answers = ([str(value) for value in table.values[name]] for name in (question, answer))
-    are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= _NEARLY_ALL
+    are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= NEARLY_ALL
     if are_ids or any(text.lstrip().startswith("<?xml") for text in answers):
         return _question_to_person([_pair(question, answer), _alone(answer)])
     marks = [match[1].lower() for text in answers if (match := _OPTION.match(text))]
     repeats = 3 * len({*questions}) <= 2 * len(questions)
-    if repeats and len({*marks}) > 1 and len(marks) >= _NEARLY_ALL * len(answers):
+    if repeats and len({*marks}) > 1 and len(marks) >= NEARLY_ALL * len(answers):
         raise DataError("data.options_without_key", question=question, options=[answer])
     return None
 
@@ -258,7 +266,7 @@ class _Table:
         texts, some may be lists of several."""
         values = [value for value in self.values[name] if isinstance(value, str)]
         lists = 0 if 2 * len(values) < len(self.values[name]) else sum(map(is_list_of_texts, self.values[name]))
-        if len(values) + lists < _NEARLY_ALL * len(self.values[name]) or any(map(_LINK.match, values)):
+        if len(values) + lists < NEARLY_ALL * len(self.values[name]) or any(map(_LINK.match, values)):
             return None
         if {value.strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
             return None
@@ -283,9 +291,14 @@ class _Table:
         question, no labels, kinds or markers, and code only if nothing else is left."""
         letters = {name.strip().lower() for name in self.values} >= {"q", "a"}  # one alone is a name like b or c
         columns = list(self.values if role == "answer" else self.texts)
-        pool = [name for name in columns if letters or name.strip().lower() not in ("q", "a")]
-        meant = [name for name in pool if meaning_of(name) == role and not (role == "answer" and is_worse(name))]
-        meant = [n for n in meant if _last_word(n) not in _PERSONS or self.texts.get(n, MIN_WORDS) >= MIN_WORDS]
+        meant = [
+            name
+            for name in columns
+            if (letters or name.strip().lower() not in ("q", "a"))
+            and meaning_of(name) == role
+            and not (role == "answer" and is_worse(name))
+            and (_last_word(name) not in _PERSONS or self.texts.get(name, MIN_WORDS) >= MIN_WORDS)
+        ]
         meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
         if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
             has_text = any(meaning_of(name) == "text" for name in self.texts)
@@ -369,9 +382,9 @@ class _Table:
         all rows, a date, or an id of each row."""
         values = [*map(str, self.values.get(name, ()))]
         most = max(Counter(values).values(), default=0)
-        is_id = most == 1 and self.share(name, (_ID.fullmatch(value) is not None for value in values)) >= _NEARLY_ALL
+        is_id = most == 1 and self.share(name, (_ID.fullmatch(value) is not None for value in values)) >= NEARLY_ALL
         may_repeat = name in self.sentences or self.holds_annotations(name)
-        is_empty = is_id or self.holds_dates(name) or most >= _NEARLY_ALL * len(values) and not may_repeat
+        is_empty = is_id or self.holds_dates(name) or most >= NEARLY_ALL * len(values) and not may_repeat
         return is_empty and len(values) >= _MIN_ROWS and not self.may_be_answer(name)
 
     def asks_nothing(self, name: str) -> bool:
@@ -396,7 +409,7 @@ class _Table:
 
     def asks(self, name: str) -> float:
         """The share of a column's values that end as a question."""
-        return self.share(name, (str(value).rstrip().endswith(_QUESTION_MARKS) for value in self.values[name]))
+        return self.share(name, (str(value).rstrip().endswith(QUESTION_MARKS) for value in self.values[name]))
 
     def holds_code(self, name: str) -> bool:
         """Return True if half of a column's values begin as programs or queries do."""
@@ -465,8 +478,8 @@ def _both_named(table: _Table) -> Decision | None:
     if question is None or not (answers := [name for name in answers if name != question]):
         return None
     asks = table.named("question")[:2] if not table.named("context") else []
-    are_two = len({_SECOND.sub("", name) for name in asks}) == 2  # a title and the text of a question
-    first: dict[str, Role] = {asks[0]: "context"} if are_two else {}
+    # A title and the text of a question.
+    first: dict[str, Role] = {asks[0]: "context"} if len({_SECOND.sub("", name) for name in asks}) == 2 else {}
     pairs = [first | _pair(asks[-1] if first else question, answer) for answer in answers]
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and (marks := table.marks(readings[0])):
