@@ -136,7 +136,7 @@ def test_a_number_that_stands_for_something_in_an_unread_list_is_no_answer(tmp_p
         ("B", "choices", [str(n) for n in range(30)]),
     ]:
         rows = [{"question": f"What is {n}?", "answer": answer, name: unread} for n in range(9)]
-        with pytest.raises(DataError, match=f"only letters or numbers, which stand for something in “{name}”"):
+        with pytest.raises(DataError, match=f"letters or numbers that stand for texts in “{name}”"):
             offered(tmp_path, rows)
 
 
