@@ -239,7 +239,7 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if has_value(activity.get("attachedFiles")):
             yield ExportedMessage(YOU, "", None, thread, Omission("chat", "media"))
         yield ExportedMessage(YOU, question, None, thread, omission_of_text(question))
-        text = text_of_html("".join(answers)[:LONGEST_MESSAGE])
+        text, _ = text_of_html("".join(answers)[:LONGEST_MESSAGE])
         yield ExportedMessage("Gemini", text, None, thread, omission_of_text(text), is_model=True)
 
 

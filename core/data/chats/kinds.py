@@ -13,6 +13,7 @@ from core.data.reading.file_rows import Limits, Problem, Readable, Source
 from core.data.reading.suffixes import FileKind
 from core.data.shapes.left_out import Omission
 
+_LISTS = ("item", "value.item")  # of messages: the file itself, or an answer of Microsoft Graph
 _LOOKED_AT = 200  # lines, to distinguish a chat from another text
 
 
@@ -37,6 +38,7 @@ KINDS = {
     "meta": Kind("Instagram, Facebook", messengers.meta),
     "slack": Kind("Slack", messengers.slack),
     "signal": Kind("Signal", messengers.signal),
+    "teams": Kind("Microsoft Teams, Skype", messengers.teams),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
     "deepseek": Kind("DeepSeek", assistants.deepseek, False, False),
     "claude": Kind("Claude", assistants.claude, False, False),
@@ -110,6 +112,13 @@ def _app_of_keys(keys: set[str]) -> str:
         return "grok"
     if has("item.title", "item.time", "item.safeHtmlItem.item.html"):
         return "gemini"
+    if any(
+        has(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content"))) for place in _LISTS
+    ):
+        return "teams"
+    # An account's own export; above, what Microsoft Graph lists.
+    if has("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
+        return "teams"
     if has("mes", "is_user"):
         return "tavern"
     if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")):

@@ -1,7 +1,7 @@
 """Reads exports of messengers.
 
 Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
-Facebook's message_1.json, Signal by signal-export.
+Facebook's message_1.json, Signal by signal-export, Microsoft Teams and Skype.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from core.data.chats import dates
-from core.data.chats.exported_message import ExportedMessage, omission_of_text
+from core.data.chats.exported_message import LONGEST_MESSAGE, ExportedMessage, omission_of_text
+from core.data.chats.html_text import text_of_html
 from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
@@ -205,6 +206,49 @@ def _slack_mark(match: re.Match[str], names: dict[str, str]) -> str:
     if sign == "@":
         return "@" + names.get(target, label or target)
     return f"{sign.replace('!', '@')}{label or target}" if sign else (label or target)
+
+
+# ---- Microsoft Teams, Skype ----------------------------------------------------------------------
+_TEAMS_WRITTEN = ("message", "text", "richtext", "richtext/html")
+
+
+def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
+    """Yield messages by chat and time: of an account's export (MessageList), or as Microsoft Graph lists
+    them, the newest first."""
+    messages = [
+        each
+        for place, thread in (
+            ("conversations.item.MessageList.item", "conversations.item.id"),
+            ("item", ""),
+            ("value.item", ""),
+        )
+        for chat, message in objects(source, place, thread)
+        for each in _teams_messages(message, chat)
+    ]
+    yield from sorted(messages, key=lambda exported: (exported.thread, exported.when or 0.0))
+
+
+def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
+    """Yield the message of Teams' export or of its API as text with its chat as thread; those of the app are marked as
+    left out, media yielded as omissions."""
+    body, author = message.get("body"), message.get("from")
+    user = author.get("user") if isinstance(author, dict) else None
+    person = text_at(user, "displayName", "id") or text_at(message, "imdisplayname", "displayName", "from")
+    text, has_media = text_of_html((text_at(body, "content") or text_at(message, "content"))[:LONGEST_MESSAGE])
+    when = dates.parse_iso(text_at(message, "createdDateTime", "originalarrivaltime", "composetime"))
+    exported = ExportedMessage(
+        # An author may be the address of a contact, which ends in the id.
+        person.rpartition("/")[2],
+        text,
+        when,
+        thread or text_at(message, "chatId") or text_at(message.get("channelIdentity"), "channelId"),
+    )
+    kind = text_at(message, "messageType", "messagetype").lower()
+    if kind not in _TEAMS_WRITTEN or not person:
+        # Skype's kinds of pictures, films and files: RichText/UriObject and others.
+        yield exported._replace(omission=MEDIA if kind.startswith("richtext/") else APP)
+    else:
+        yield from _with_media(exported, has_media or has_value(message.get("attachments")))
 
 
 # ---- Signal --------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def _only_chat(read: list[Source]) -> list[Source]:
     archive = [
         source
         for source in read
-        if source.chat in ("chatgpt", "deepseek", "claude", "grok", "whatsapp", "slack", "meta")
+        if source.chat in ("chatgpt", "deepseek", "claude", "grok", "whatsapp", "slack", "meta", "teams")
     ]
     return [source for source in archive if source.chat == archive[0].chat] if archive else read
 

@@ -1,4 +1,4 @@
-"""Texts that are no prose: a table by tabs, flash cards, quiz questions,
+"""Texts that are no prose: a table by tabs, labels before a text, flash cards, quiz questions, highlights of a Kindle,
 words with tags, spoken lines below times.
 
 `shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
@@ -10,7 +10,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
@@ -20,14 +20,17 @@ from core.data.shapes.roles import NEARLY_ALL
 from core.messages import msg
 
 _T = TypeVar("_T")
-LineShape = Literal["", "table", "cards", "quiz", "conll", "times"]
+LineShape = Literal["", "table", "fasttext", "cards", "quiz", "clippings", "conll", "times"]
 LOOKED_AT = 300  # lines
 _BEGINNING, _MAX_PARTS = 1 << 16, 1_000  # characters of a line; such parts of lines that are read
 _MIN_CARDS = 3
 _LONGEST_TERM = 80  # characters
+_LABEL = "__label__"
+_LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
 _TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")
 _PLACES = re.compile(r"\d+-\d+\t\d+-\d+\t")  # of WebAnno: that of a word in its text, and its characters
+_END = "=========="  # of a highlight
 _OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
 _RIGHT = re.compile(
     r"\s*(?:(?:correct |right )?answer|key|antwort|lösung|答案|正确答案)?\s*[:：]?\s*([A-Ja-j])\s*", re.I
@@ -57,6 +60,10 @@ def shape_of(lines: Sequence[str]) -> LineShape:
     # From the strictest shape to the loosest: the last ones fit many texts by chance.
     if _is_conll(lines):
         return "conll"
+    if sum(line.strip() == _END for line in lines) >= 2:
+        return "clippings"
+    if _mostly(filled, lambda line: _labels_and_text(line) is not None):
+        return "fasttext"
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
     if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < NEARLY_ALL * len(filled):
         return "times"
@@ -117,12 +124,13 @@ def separator_of(lines: Sequence[str]) -> str:
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield the rows of a text by the shape of its lines (Source.lines), with problems and omissions."""
-    readers = {"quiz": _quiz_rows, "times": _spoken}
+    readers = {"clippings": _highlights, "quiz": _quiz_rows, "times": _spoken}
     yield from readers.get(source.lines, _pairs)(source, limits)
 
 
 def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield a row for each line: a card of term and definition; a Problem for one without both, or too long."""
+    """Yield a row for each line: a card of term and definition, or a text with labels; a Problem for one without both,
+    or too long."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         for number, line, size in lines_of(file, limits.row_bytes):
@@ -131,6 +139,8 @@ def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             row += 1
             if line is None:
                 yield too_big(row, number, size, limits)
+            elif source.lines == "fasttext":
+                yield _labelled(row, number, line.strip().lstrip("\ufeff"))
             else:
                 term, _, definition = line.partition(source.separator)
                 if term.strip() and definition.strip():
@@ -138,6 +148,24 @@ def _pairs(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                 else:
                     why = msg("data.card_without_sides", separator=source.separator.strip())
                     yield Problem(row=row, line=number, text=why)
+
+
+def _labelled(row: int, number: int, line: str) -> RawRow | Problem:
+    """Return a line of fastText as a row of its text and its labels, joined; a Problem for one without a label."""
+    if (parts := _labels_and_text(line)) is None:
+        return Problem(row=row, line=number, text=msg("data.line_without_label"))
+    labels, text = parts
+    names = ", ".join(label.removeprefix(_LABEL) for label in labels)
+    return RawRow(row, {"text": text.strip(), "label": names}, number)
+
+
+def _labels_and_text(line: str) -> tuple[list[str], str] | None:
+    """Return the labels before or after a text, and the text; None for a line without labels or text."""
+    if match := _LABELS.match(line):
+        return match[1].split(), match[2]
+    words = line.split()
+    labels = [*takewhile(lambda word: word.startswith(_LABEL) and word != _LABEL, reversed(words))]
+    return (labels[::-1], line.rsplit(None, len(labels))[0]) if 0 < len(labels) < len(words) else None
 
 
 def _quiz_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
@@ -189,3 +217,25 @@ def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omiss
                 spoken = []
     if spoken:
         yield RawRow(row + 1, {"text": "\n".join(spoken)}, begins)
+
+
+def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
+    """Yield the text of each highlight, its place an omission; above it are the book's title and the place, one line
+    each. One above the limit is a Problem."""
+    row, begins, size = 0, 1, 0
+    texts: list[str] = []
+    with source.path.open(encoding=source.encoding) as file:
+        for number, line, length in lines_of(file, limits.row_bytes):
+            size += length
+            if (line or "").strip() != _END:
+                if size <= limits.row_bytes:
+                    texts.append(line or "")
+                continue
+            text = "".join(texts[2:]).strip()
+            if size > limits.row_bytes:
+                row += 1
+                yield too_big(row, begins, size, limits)
+            elif text:
+                row += 1
+                yield RawRow(row, {"text": text}, begins, (Omission("place"),))
+            texts, begins, size = [], number + 1, 0

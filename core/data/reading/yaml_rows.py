@@ -111,7 +111,11 @@ def is_dataset(file: Readable, limits: Limits) -> bool:
 
 
 def _rows_key(value: Mapping[str, object]) -> str | None:
-    """Return the key of the first list of objects, or of lists, which are conversations; None without one."""
+    """Return the key of the first list of objects, or of lists, which are conversations; of promptfoo, its tests. None
+    without one."""
+    tests = value.get("tests")
+    if isinstance(tests, list) and any(isinstance(test, dict) and "vars" in test for test in tests):
+        return "tests"
     return next(
         (key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)),
         None,

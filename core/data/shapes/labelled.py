@@ -15,6 +15,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import MEDIA, Columns, Notes, has_value
+from core.data.shapes.options import parsed_cell
 from core.data.shapes.roles import column_named
 
 _UTTERANCE_KEYS = (
@@ -25,6 +26,8 @@ _UTTERANCE_KEYS = (
 )  # alternative wordings of one intent, no turns of a conversation
 _NAMES = ("intent", "tag")
 _QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq")
+_ABOUT_ANNOTATION = {"annotation_id", "lead_time"}
+_MIN_COLUMNS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _FILE = re.compile(r"(?:https?://|s3://|gs://|/data/)\S+\s*$")
 _ANSWERED = {"answer", "answers", "correct_answer"}
 _PARALLEL = ("questions", "options", "answers")
@@ -180,6 +183,29 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
     if any(label != labels[0] for label in labels):
         notes.add_omission("answer", results_key)
     return {"text": texts[text], "label": labels[0]}
+
+
+def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
+    """Return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none, hold
+    labels."""
+    if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
+        return None
+    labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}
+    given = {name: label for name, label in labels.items() if label}
+    if len(given) != 1:
+        return None
+    ((name, label),) = given.items()
+    values.take("text", name)
+    return {"text": values.peek("text"), "label": label}
+
+
+def _label_of(value: Any) -> list[str]:
+    """Return the labels in a cell: one text, several, or JSON of them. Anything else gives []."""
+    value = parsed_cell(value)
+    if isinstance(value, dict):
+        value = value.get("choices", value.get("text"))
+    parts = value if isinstance(value, list) else [value]
+    return [part for part in parts if isinstance(part, str) and part.strip()]
 
 
 def _chosen(value: object) -> list[str]:

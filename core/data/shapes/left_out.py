@@ -19,7 +19,7 @@ MAX_NAMED = 100  # different omissions of one file; it may have a million differ
 LONGEST_NAME = 60
 Place = Literal[
     "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "header",
-    "beside", "page", "around", "more", "worse", "between",
+    "beside", "page", "place", "around", "more", "worse", "between",
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.

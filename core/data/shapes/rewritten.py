@@ -27,14 +27,14 @@ from typing import Any
 
 from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
-from core.data.shapes.labelled import label_studio, utterances_key
+from core.data.shapes.labelled import json_min, label_studio, utterances_key
 from core.data.shapes.left_out import Columns, Notes, has_value
 from core.data.shapes.options import parsed_cell
 from core.data.shapes.ranked import RANKED_COLUMNS, ranked
 from core.data.shapes.rankings import compared, may_compare
 from core.data.shapes.speakers import Role, role_of
-from core.data.shapes.traces import TRACED_COLUMNS, traced
-from core.data.shapes.trees import answered_turns, questions_of_a_text, tree
+from core.data.shapes.traces import TRACED_COLUMNS, prompt_test, traced
+from core.data.shapes.trees import answered_turns, instances, questions_of_a_text, tree
 from core.data.shapes.turn_markers import after_greeting, turns_in
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
@@ -296,6 +296,7 @@ def _is_turn(turn: Mapping[str, object]) -> bool:
 _Converter = Callable[[Columns, Notes], dict[str, Any] | None]
 # Each conversion with columns of which a row must have one, in the order in which they are tried.
 _SHAPES: dict[_Converter, tuple[str, ...]] = {
+    instances: ("instances",),
     tree: ("prompt", "replies"),
     _open_webui: ("chat",),
     _preference: (*RANKED_COLUMNS, "rejected"),
@@ -305,8 +306,10 @@ _SHAPES: dict[_Converter, tuple[str, ...]] = {
     questions_of_a_text: ("questions",),
     _squad: ("answers",),
     traced: TRACED_COLUMNS,
+    prompt_test: ("vars", "__expected", "__expected1"),
     answered_turns: ("turns",),
     label_studio: ("annotations", "completions"),
+    json_min: ("annotation_id",),
     _written_turns: _CONVERSATIONS,
     _alternating: TURNS,
     _labels: _LABELS,

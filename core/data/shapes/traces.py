@@ -4,6 +4,7 @@ LangSmith         inputs: {question: ...} | {messages: [...]}, outputs: {answer:
 Langfuse          input, expectedOutput | output: texts, objects, or messages
 batches           body: {messages}, response: {body: {choices: [{message}]}}; also request and response of a log;
                   Anthropic's: params: {messages}, result: {message}
+promptfoo         vars: {...}, assert: [{type: equals, value}]; __expected in a table
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ BATCHES = {"response": "body", "result": "params"}
 TRACED_COLUMNS = (*(answered for _, answered in _PAIRS), "custom_id")
 _TALK = ("messages", "message", "body", "kwargs", "data")
 _HISTORY = ("chat_history", "history")
+_SPEAKERS = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
+_EXPECTED = ("equals", "iequals", "similar", "levenshtein", "rouge-n", "bleu")  # promptfoo's, with a text to compare
+_ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
 
 
 def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
@@ -159,20 +163,58 @@ def _as_text(value: object) -> str:
 
 
 def _is_turn(value: dict[str, Any]) -> bool:
-    """Return whether an object is a turn: a role with content, or LangChain's type of one."""
+    """Return whether an object is a turn: a role with content, or LangChain's class of one."""
     return (
         any(isinstance(value.get(key), str) for key in ROLE_KEYS)
         and any(key in value for key in CONTENT_KEYS)
         or value.get("type") in ("human", "ai", "system")
+        or _kind(value) is not None
     )
+
+
+def _kind(value: dict[str, Any]) -> str | None:
+    """Return the speaker of a message that LangChain wrote with the name of its class; None for any other."""
+    names = value.get("id")
+    return _SPEAKERS.get(str(names[-1])) if isinstance(names, list) and names else None
 
 
 def _turn(value: Any) -> Any:
     """Return LangChain's turn as role and content; others as they are."""
     if not isinstance(value, dict):
         return value
-    if isinstance(inner := value.get("data"), dict) and value.get("type"):
-        return {"role": value["type"], "content": inner.get("content")}
+    inner = next((value[key] for key in ("kwargs", "data") if isinstance(value.get(key), dict)), None)
+    kind = _kind(value)
+    if inner is not None and (kind or value.get("type")):
+        return {"role": kind or value["type"], "content": inner.get("content")}
     if "role" not in value and value.get("type") in ("human", "ai", "system"):
         return {"role": value["type"], **{key: part for key, part in value.items() if key != "type"}}
     return value
+
+
+def prompt_test(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """Return a test of promptfoo as a question and the first text that is expected; others are noted. None for other
+    rows. Raises Flaw if it expects none."""
+    variables, checks = values.peek("vars"), values.peek("assert")
+    column = next((name for name in ("__expected", "__expected1") if name in values), None)
+    if isinstance(variables, dict) and isinstance(checks, list):
+        values.take("vars", "assert")
+        texts = [
+            check["value"]
+            for check in checks
+            if isinstance(check, dict) and check.get("type") in _EXPECTED and isinstance(check.get("value"), str)
+        ]
+    elif column:
+        match = _ASSERTION.fullmatch(str(values[column] or ""))
+        texts = [match[2]] if match and match[1] in (None, *_EXPECTED) and match[2] else []
+        variables = {name: values.peek(name) for name in values if not name.startswith("__")}
+        values.take(*variables)
+    else:
+        return None
+    if not texts:
+        raise Flaw("data.test_without_text", kinds=[*_EXPECTED])
+    if len(texts) > 1:
+        notes.add_omission("answer", "assert")
+    filled = {str(name): part for name, part in variables.items() if isinstance(part, str) and has_value(part)}
+    return {
+        "messages": [*_joined_texts(filled, filled, "user", "vars", notes), {"role": "assistant", "content": texts[0]}]
+    }

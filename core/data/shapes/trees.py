@@ -3,6 +3,7 @@
 OpenAssistant    prompt: {text, role, replies: [{text, role, rank, replies}]}, or a message with its replies
 MT-Bench         turns: [question, ...], reference: [answer, ...]
 CoQA             story, questions: [...], answers: {input_text: [...]}
+self-instruct    instruction, instances: [{input, output}]
 """
 
 from __future__ import annotations
@@ -98,3 +99,18 @@ def _alternating(questions: list[str], answers: list[str]) -> list[dict[str, str
     return [
         *chain.from_iterable(({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in pairs)
     ]
+
+
+def instances(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """Return input and output of the first instance of an instruction that has an output, as self-instruct has them;
+    others are noted. None for other rows. Raises Flaw without an output."""
+    each = values.peek("instances")
+    if not isinstance(values.peek("instruction"), str) or not isinstance(each, list) or "output" in values:
+        return None
+    readable = [one for one in each if isinstance(one, dict) and has_value(one.get("output"))]
+    values.take("instances")
+    if not readable:
+        raise Flaw("data.empty_answer")
+    if len(each) > 1:
+        notes.add_omission("answer", "instances")
+    return {"input": readable[0].get("input") or "", "output": readable[0]["output"]}

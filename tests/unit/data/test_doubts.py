@@ -98,18 +98,12 @@ def lines(row: str, count: int = 12) -> str:
 
 UNREAD = {
     "evals.jsonl": lines('{"input": [{"role": "user", "content": "{} + 1?"}], "ideal": "{}"}'),
-    "self_instruct.jsonl": lines('{"instruction": "Why is {} so?", "instances": [{"output": "It is {}."}]}'),
     "preference_strength.jsonl": lines('{"prompt": "Why {}?", "response_1": "So {}.", "response_2": "No {}.", '
         '"preference_strength": -2}'),
-    "promptfoo.yaml": "tests:\n" + lines("- vars: {body: Why is {} so?}\n  assert: [{type: equals, value: So {}.}]"),
     "google.json": '{"messages": [' + ", ".join(['{"creator": {"name": "Ann"}, "created_date": "x", "text": "Hi"}'] * 9)
         + "]}",
-    "teams.jsonl": lines('{"messageType": "message", "from": {"user": {"displayName": "Ann"}}, "body": {"content": '
-        '"<p>Hello {} to you</p>"}}'),
     "signal_cli.jsonl": lines('{"envelope": {"timestamp": {}, "dataMessage": {"message": "Hello {} to you"}}}'),
-    "kindle.txt": lines("A Book (Ann)\n- Your Highlight on page {} | Added on Monday\n\nIt is {}.\n=========="),
     "persona.txt": lines("1 your persona: i like {} cats.\n2 hello there you\thi, how are you {}?\n3 fine\tgood {}"),
-    "fasttext.txt": lines("__label__pos I liked it very much, number {}."),
     "history.md": "# aider chat started at 2024-08-20 14:08:19\n\n#### Make a test\n\nI do.\n",
 }  # fmt: skip
 

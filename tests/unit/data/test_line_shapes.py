@@ -29,6 +29,17 @@ def keys(report: DataReport) -> list[str]:
     return [note.key for note in report.notes]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["__label__pos __label__film I liked it, number {n}.", "I liked it, number {n}. __label__pos __label__film"],
+)
+def test_labels_of_fasttext_are_the_answer(line: str, tmp_path: Path) -> None:
+    report, examples = read(tmp_path, "".join(line.format(n=n) + "\n" for n in range(20)) + "no label\n", "train.txt")
+    assert sides(examples)[3] == ("I liked it, number 3.", "pos, film")
+    assert (report.good_rows, report.error_count, report.format) == (20, 1, "text_label")
+    assert "data.note_fasttext" in keys(report) and report.problems[0].text.key == "data.line_without_label"
+
+
 def test_lines_with_tabs_are_a_table_and_its_first_row_may_be_a_row(tmp_path: Path) -> None:
     rows = [f"Wie heißt die Stadt Nummer {n}?\tSie heißt Neustadt an der Linde, Teil {n}." for n in range(12)]
     report, examples = read(tmp_path, "\n".join(rows))
@@ -102,9 +113,20 @@ def test_words_with_tags_are_refused_by_their_name(name: str, lines: list[str], 
     assert refused.value.message.key == "data.is_conll" and "CoNLL" in str(refused.value)
 
 
+def test_highlights_of_a_kindle_are_read_without_their_places(tmp_path: Path) -> None:
+    def clipping(n: int) -> str:
+        where = f"- Ihre Markierung bei Position {n}-{n + 3} | Hinzugefügt am Montag, 3. März 2025"
+        return f"Ein Buch (Autorin, Erste)\n{where}\n\nDer Satz Nummer {n} ist wichtig.\n==========\n"
+
+    empty = "Ein Buch (Autorin, Erste)\n- Ihr Lesezeichen bei Position 9 | Hinzugefügt am Montag\n\n\n==========\n"
+    report, examples = read(tmp_path, clipping(1) + empty + clipping(2), "My Clippings.txt")
+    assert [one.text for one in examples] == ["Der Satz Nummer 1 ist wichtig.", "Der Satz Nummer 2 ist wichtig."]
+    assert [left.what.key for left in report.left_out] == ["left_out.place"]
+
+
 def test_a_line_of_many_megabytes_is_a_problem_of_its_row(tmp_path: Path) -> None:
-    lines = [f"term {n} - meaning {n}" for n in range(20)]
-    text = "\n".join([*lines, "term - " + "x" * (5 << 20), "word - two"])
+    lines = [f"__label__a one {n}" for n in range(20)]
+    text = "\n".join([*lines, "__label__b " + "x" * (5 << 20), "__label__a two"])
     report, _ = read(tmp_path, text)
     assert (report.good_rows, report.error_count) == (21, 1) and report.problems[0].text.key == "data.row_too_large"
 

@@ -91,6 +91,9 @@ TRACES: dict[str, Row] = {
     "OpenAI's batch, joined": {"custom_id": "1", "body": {"messages": [U]},
         "response": {"status_code": 200, "body": {"choices": [{"message": A}]}}},
     "stored completions": {"messages": [U], "choices": [{"message": A, "finish_reason": "stop"}], "id": "x"},
+    "promptfoo": {"vars": {"body": "Why?"}, "assert": [{"type": "llm-rubric", "value": "is short"},
+        {"type": "equals", "value": "So."}]},
+    "self-instruct": {"id": "seed_task_0", "instruction": "Why?", "instances": [{"input": "", "output": "So."}]},
     "MT-Bench": {"question_id": 81, "turns": ["Why?"], "reference": ["So."]},
     "a tree": {"message_tree_id": "1", "prompt": {"text": "Why?", "role": "prompter", "replies": [
         {"text": "No.", "role": "assistant", "rank": 1, "replies": []},
@@ -105,6 +108,28 @@ def test_nested_rows_are_read_as_they_are(name: str, tmp_path: Path) -> None:
     """Most were refused with the advice to rename the columns, some learned their ids."""
     (example,) = read(tmp_path, TRACES[name])
     assert turns(example) == ("u Why?\n\nWell? | a So." if name == "CoQA" else "u Why? | a So.")
+
+
+def test_a_configuration_of_promptfoo_is_its_tests(tmp_path: Path) -> None:
+    """Before its tests, the list of providers or prompts was read."""
+    file = tmp_path / "promptfooconfig.yaml"
+    file.write_text(
+        "prompts:\n- id: one\n  raw: 'Say {{body}}'\nproviders:\n- id: openai:chat\ntests:\n- vars:\n    body: Why?\n"
+        "  assert:\n  - type: equals\n    value: So.\n- vars:\n    body: Who?\n  assert:\n  - type: cost\n",
+        "utf-8",
+    )
+    assert [turns(example) for _, example in examples_of(file)] == ["u Why? | a So."]
+    table = tmp_path / "tests.csv"
+    table.write_text("question,__expected\nWhy?,equals: So.\nWho?,Jo\nHow?,contains: x\n", "utf-8")
+    assert [turns(example) for _, example in examples_of(table)] == ["u Why? | a So.", "u Who? | a Jo"]
+
+
+def test_the_short_exports_of_label_studio_are_a_text_and_its_choice(tmp_path: Path) -> None:
+    """The text alone was learned."""
+    row = {"id": 1, "text": "It is bad.", "annotator": 1, "annotation_id": 3, "created_at": "2026", "lead_time": 4.5}
+    assert turns(read(tmp_path, row | {"mood": "Sad"})[0]) == "u It is bad. | a Sad"
+    assert turns(read(tmp_path, row | {"mood": {"choices": ["Sad", "Calm"]}})[0]) == "u It is bad. | a Sad, Calm"
+    assert turns(read(tmp_path, row | {"mood": '{"choices": ["Sad"]}'})[0]) == "u It is bad. | a Sad"
 
 
 def test_what_is_not_used_of_a_trace_is_named(tmp_path: Path) -> None:
@@ -159,6 +184,7 @@ REFUSED: dict[str, tuple[Row, str]] = {
         "inputs.input_prediction"),
     "several texts": ({"inputs": {"one": "Why is it?", "two": "How is it?"}, "outputs": {"a": "So."}}, "inputs.two"),
     "no output": ({"inputs": {"question": "Why?"}, "outputs": None}, "“outputs” is empty"),
+    "a test without a text": ({"vars": {"a": "Why?"}, "assert": [{"type": "javascript", "value": "x"}]}, "promptfoo"),
     "questions of a bench": ({"question_id": 1, "turns": ["Why?", "And now?"]}, "reference"),
     "a character card": ({"spec": "chara_card_v2", "data": {"name": "Zoe", "first_mes": "Hi", "mes_example": ""}},
         "character card of Zoe"),

@@ -196,6 +196,41 @@ def test_deepseeks_export_is_its_own_and_the_newest_branch_is_read(tmp_path: Pat
     assert {str(left.what.params.get("name")) for left in report.left_out} >= {"THINK"}
 
 
+def graph(person: str, minute: int, html: str, **more: Any) -> dict[str, Any]:
+    return {"id": str(minute), "messageType": "message", "createdDateTime": f"2026-01-01T10:{minute:02}:00.000Z",
+        "from": {"user": {"displayName": person}}, "body": {"contentType": "html", "content": html},
+        "attachments": []} | more  # fmt: skip
+
+
+def account(person: str | None, minute: int, html: str, kind: str = "RichText/Html") -> dict[str, Any]:
+    return {"originalarrivaltime": f"2026-01-01T10:{minute:02}:00Z", "messagetype": kind, "content": html,
+        "imdisplayname": person, "from": "https://x/contacts/8:zoe"}  # fmt: skip
+
+
+ASKED, TOLD = (
+    "<p>Is the <b>key</b>&nbsp;there?</p>",
+    '<blockquote>Is the key</blockquote><p>Yes <emoji alt="🙂"></emoji></p>',
+)
+TEAMS = {
+    "Graph": [
+        graph("Zoe", 3, TOLD), graph("Ann", 2, ASKED), graph("Ann", 1, "", messageType="systemEventMessage"),
+    ],
+    "account": {"conversations": [{"id": "19:x", "displayName": "Keys", "MessageList": [
+        account(None, 3, TOLD, "Text"), account("Ann", 2, ASKED), account("Ann", 1, "<a/>", "ThreadActivity/AddMember"),
+    ]}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEAMS)
+def test_chats_of_teams_and_skype_are_read_in_order_without_their_html(name: str, tmp_path: Path) -> None:
+    voice = {"Graph": "Zoe", "account": "8:zoe"}[name]
+    choices = Choices(voice=voice, pseudonyms=False)
+    file = written(tmp_path, "chat.json", TEAMS[name])
+    assert turns(file, choices) == [["u Is the key there?", "a Yes 🙂"]]
+    report = inspect_file(file, choices=choices)
+    assert report.chat and report.chat.app == "Microsoft Teams, Skype" and left(report) == {"app": 1}
+
+
 GROK = {
     "conversations": [
         {
@@ -228,7 +263,7 @@ def test_activities_without_answers_are_refused_as_what_they_are(tmp_path: Path)
         inspect_file(written(tmp_path, "a.json", [GEMINI[1], GEMINI[1] | {"title": "Searched for tea and milk"}]))
 
 
-@pytest.mark.parametrize("content", [GROK, GEMINI])
+@pytest.mark.parametrize("content", [*TEAMS.values(), GROK, GEMINI])
 def test_odd_values_in_these_exports_are_rows_or_a_sentence(content: Any, tmp_path: Path) -> None:
     for odd in with_each_value_odd(content):
         with contextlib.suppress(DataError):
