@@ -20,6 +20,7 @@ import webbrowser
 from core.errors import GarageError
 from core.messages import terminal_language
 from core.system.processes import share_one_heap
+from core.system.reach import Reach
 from core.workspace import writable
 from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
@@ -27,7 +28,6 @@ from webui.kit.wording import Wording
 from webui.server import log
 from webui.server.door import MIN_PASSWORD, Doorkeeper, DoorSecret
 from webui.server.gradio import without_proxy
-from webui.server.reach import Reach
 
 
 class _Refusal(Exception):

@@ -10,6 +10,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from core.messages import LANGUAGES
+from core.system.reach import Reach
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
 from webui.kit.live import QUIET, TICK_S, LivePart, Options, Poller
@@ -35,7 +36,6 @@ from webui.server.gradio import (
 )
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
-from webui.server.reach import Reach
 from webui.server.script import serve_fixed_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services

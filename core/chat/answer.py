@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import ChatError
+from core.files import JsonObject
 
 Column = Literal["base", "tuned"]
 FinishReason = Literal["stop", "length", "stopped", "loop"]
@@ -50,22 +51,39 @@ class Sampling(BaseModel):
         return not self.do_sample or self.temperature == 0
 
 
+class ApiSampling(Sampling):
+    """Sampling with what only requests of other programs set (core/chat/serving). The answer is shorter than
+    max_new_tokens where the context has no room for that many.
+
+    stop: texts that end the answer and are not part of it. top_logprobs: how many of the likeliest tokens to report at
+    each place, with the chosen one; None for no report. tools: OpenAI's definitions, for the template.
+    without_template: the last turn's content is continued as it stands.
+    """
+
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[JsonObject] = []
+    without_template: bool = False
+
+
 @dataclass(frozen=True)
 class Piece:
     """New text of one column; a column's pieces, joined, are its answer. question: its number among questions asked
-    together."""
+    together. logprobs: OpenAI's object for each token since the last piece, if requested."""
 
     column: Column
     text: str
     question: int = 0
+    logprobs: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a column's answer. tokens: generated ones, with the stop token; seconds: since the start of prefill.
+    """The end of a column's answer. tokens: generated ones, with the stop token; seconds: since the start of prefill;
+    prompt_tokens: of the question with all before it.
 
     finish_reason: "stop" the model ended it, "length" it has max_new_tokens, "stopped" the user ended it, "loop" it
-    repeated the same tokens again and again (core/chat/duel.Repetition).
+    repeated the same tokens again and again (core/chat/text_stream.Repetition).
     """
 
     column: Column
@@ -73,14 +91,22 @@ class Done:
     seconds: float
     finish_reason: FinishReason
     question: int = 0
+    prompt_tokens: int = 0
+
+
+def item_of(event: JsonObject) -> Piece | Done:
+    """Return the Piece or Done in an event of the chat worker; other keys of the event are ignored."""
+    kind = Piece if event["event"] == "piece" else Done
+    return kind(**{name: event[name] for name in kind.__dataclass_fields__ if name in event})
 
 
 class Answer:
     """An answer in progress: iterate for Piece and Done. Closing it, or leaving `with`, stops the generation. done:
     ended columns."""
 
-    def __init__(self, number: int, stop: Callable[[int, Column | None], None]):
-        """Begin without pieces. stop: called with the number and a column, or None for all."""
+    def __init__(self, number: int, stop: Callable[[int, Column | None, int | None], None]):
+        """Begin without pieces. stop: called with the number, a column or None for all, and a question or None for
+        all."""
         self.number = number
         self.done: dict[Column, Done] = {}
         self.stopping = False
@@ -126,7 +152,11 @@ class Answer:
     def close(self) -> None:
         """End the iteration, and stop all columns if they are still generated."""
         self._over = True
-        self._stop(self.number, None)
+        self._stop(self.number, None, None)
+
+    def stop_question(self, question: int) -> None:
+        """End the answers to one of the questions; the others go on."""
+        self._stop(self.number, None, question)
 
     def __enter__(self) -> Answer:
         return self

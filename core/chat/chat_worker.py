@@ -2,12 +2,12 @@
 
 It exchanges lines (core.system.lines). In:
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
-  ask {id, questions: a list of {base, tuned: turns or null}, sampling, strength}
-  stop {id, column: "base", "tuned", or null for both}
+  ask {id, questions: a list of {base, tuned: turns or null}, sampling: one for each, strength}
+  stop {id, column: "base", "tuned", or null for both, question: its number, or null for all}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
                                            elsewhere}
-  piece {id, column, text, question: its number}   done {id, column, tokens, seconds, finish_reason, question}
+  piece {id, as answer.Piece}   done {id, as answer.Done}
   answered {id}   error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core import files
-from core.chat.answer import COLUMNS, Column, Piece, Sampling
+from core.chat.answer import COLUMNS, ApiSampling, Column, Piece
 from core.chat.memory_check import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ class Commands:
     def __init__(self, parent: ToParent):
         """Listen to parent from now on."""
         self._queue: queue.Queue[JsonObject] = queue.Queue()
-        self._stopped: set[tuple[int, Column | None]] = set()
+        self._stopped: set[tuple[int, Column | None, int | None]] = set()
         self._newest_load = -1
         self._quit = threading.Event()
         parent.listen(self._on_line, self._on_parent_gone)
@@ -84,7 +84,7 @@ class Commands:
     def _on_line(self, command: JsonObject) -> None:
         """Note a stop or the newest load at once; queue every command but a stop."""
         if command["command"] == "stop":
-            self._stopped.add((command["id"], command["column"]))
+            self._stopped.add((command["id"], command["column"], command["question"]))
         else:
             self._newest_load = command.get("load", self._newest_load)
             self._queue.put(command)
@@ -104,9 +104,11 @@ class Commands:
         except queue.Empty:
             return None
 
-    def answer_stopped(self, answer: int, load: int, column: Column | None = None) -> bool:
-        """Return whether to end the whole answer, or this column of it; always once its load is superseded."""
-        return not self._stopped.isdisjoint({(answer, None), (answer, column)}) or self.load_superseded(load)
+    def answer_stopped(self, answer: int, load: int, column: Column | None = None, question: int | None = None) -> bool:
+        """Return whether to end the whole answer, or this column of it to this question; always once its load is
+        superseded."""
+        stops = {(answer, None, None), (answer, column, None), (answer, None, question)}
+        return not self._stopped.isdisjoint(stops) or self.load_superseded(load)
 
     def load_superseded(self, load: int) -> bool:
         """Return whether another load than this one is the newest, or the app has ended."""
@@ -275,8 +277,8 @@ class ChatWorker:
             raise ChatError("chat.not_ready")
         pieces = self._duel.answer_all(
             [{column: one[column] for column in COLUMNS} for one in command["questions"]],
-            Sampling.model_validate(command["sampling"]),
-            lambda column=None: self._commands.answer_stopped(answer, load, column),
+            [ApiSampling.model_validate(one) for one in command["sampling"]],
+            lambda column=None, question=None: self._commands.answer_stopped(answer, load, column, question),
             command["strength"],
         )
         with contextlib.closing(pieces):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from core.chat.answer import COLUMNS, Answer, Column, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, Answer, Column, Sampling, item_of
 from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
@@ -209,13 +209,19 @@ class ChatClient:
         return self.ask_together([(base_turns, tuned_turns)], sampling, strength)
 
     def ask_together(
-        self, questions: Sequence[Question], sampling: Sampling | None = None, strength: float = 1.0
+        self,
+        questions: Sequence[Question],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        strength: float = 1.0,
     ) -> Answer:
-        """Send several questions in one batch, as `ask`, and return the Answer; each item names its question. Raises
-        ChatError without a question, for too long ones, during another answer, or if nothing is loaded."""
+        """Send several questions in one batch, as `ask`, and return the Answer; each item names its question. sampling:
+        of all questions, or one for each. Raises ChatError without a question, for too long ones, during another
+        answer, or if nothing is loaded."""
         all_turns = [turns for question in questions for turns in question if turns]
-        if not all_turns or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in all_turns):
+        if not all_turns or not all(map(ends_with_question, all_turns)):
             raise ChatError("chat.no_question")
+        if sampling is None or isinstance(sampling, Sampling):
+            sampling = [sampling or Sampling()] * len(questions)
         length = max(sum(map(characters, turns)) for turns in all_turns)
         if length > MAX_CHARACTERS:
             raise ChatError("chat.too_many_characters", characters=length, limit=MAX_CHARACTERS)
@@ -240,7 +246,7 @@ class ChatClient:
                 }
                 for question in questions
             ],
-            sampling=(sampling or Sampling()).model_dump(),
+            sampling=[one.model_dump() for one in sampling],
             strength=strength,
         )
         return answer
@@ -251,17 +257,17 @@ class ChatClient:
         with self._changed:
             answer = self._answer
         if answer is not None:
-            self._stop(answer.number, column)
+            self._stop(answer.number, column, None)
 
-    def _stop(self, number: int, column: Column | None) -> None:
-        """Send the worker the command to stop an answer, in one column or (None) in all. Ignored if it is not the
-        current answer."""
+    def _stop(self, number: int, column: Column | None, question: int | None) -> None:
+        """Send the worker the command to stop an answer, in one column and to one question or (None) in all. Ignored if
+        it is not the current answer."""
         with self._changed:
             worker = self._worker
             if worker is None or self._answer is None or self._answer.number != number:
                 return
-            self._answer.stopping = self._answer.stopping or column is None
-        worker.send(command="stop", id=number, column=column)
+            self._answer.stopping = self._answer.stopping or (column is None and question is None)
+        worker.send(command="stop", id=number, column=column, question=question)
 
     # ---- events of the worker, in the listening thread ----------------------------------------------------------
     def _on_event(self, worker: Child, event: JsonObject) -> None:
@@ -322,12 +328,8 @@ class ChatClient:
         answer = self._answer
         if answer is None or answer.number != event["id"]:
             return
-        if event["event"] == "piece":
-            answer.put(Piece(event["column"], event["text"], event["question"]))
-        elif event["event"] == "done":
-            answer.put(
-                Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"], event["question"])
-            )
+        if event["event"] in ("piece", "done"):
+            answer.put(item_of(event))
         elif event["event"] == "answered":
             self._end_answer(None)
         else:
@@ -353,6 +355,12 @@ class ChatClient:
         """Replace the state, and wake those who wait for a change."""
         self._state = state
         self._changed.notify_all()
+
+
+def ends_with_question(turns: Sequence[Turn]) -> bool:
+    """Return whether the last turn is a question that is not empty, or the result of a tool."""
+    last = turns[-1]
+    return last["role"] == "tool" or (last["role"] == "user" and bool(last["content"].strip()))
 
 
 def _message(event: JsonObject) -> tuple[Message, Message | None]:

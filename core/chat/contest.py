@@ -213,9 +213,11 @@ def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[di
 def ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
     """Load target, unless it is the loaded model, and wait for it. Raises ChatError."""
     state = chat.state()
-    if state.target != target or state.phase not in ("ready", "answering"):
+    if state.target == target and state.phase in ("ready", "answering"):
+        return
+    if state.target != target or state.phase != "loading":
         chat.load(target)
-        chat.wait_ready(LOAD_TIMEOUT_S)
+    chat.wait_ready(LOAD_TIMEOUT_S)
 
 
 def _ask(

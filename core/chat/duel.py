@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -26,36 +25,33 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
-from core.chat.answer_marks import MarkReplacer, Marks, marks_of
+from core.chat.answer import COLUMNS, ApiSampling, Column, Done, FinishReason, Piece, Sampling
+from core.chat.answer_marks import marks_of
+from core.chat.text_stream import REPLACEMENT, Repetition, TextStream
 from core.data.conversation import Turn
 from core.data.dialect import OPEN
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
 from core.engine.decoding.decoder import DecodedRows, Decoder
-from core.errors import ChatError
+from core.errors import ChatError, TemplateError
+from core.files import JsonObject
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
 MAX_CONTEXT = 8192  # longer conversations need more cache memory than was estimated
-REPLACEMENT = "\ufffd"
 
 FREE_SHARE = 0.8  # of a GPU's free memory for conversations; the rest is for logits and a growing desktop
 MAX_ROWS = 16  # of one batch: eight questions to both columns
 MIN_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
 
-LOOP_TOKENS = 64  # consecutive tokens that equal the token one period before
-LOOP_TIMES = 3  # and at least this many periods
-LONGEST_PERIOD = 64  # tokens
-
 
 class StopSignal(Protocol):
-    """Returns whether to end the whole answer, or this column of it."""
+    """Returns whether to end the whole answer, or this column of it to this question."""
 
-    def __call__(self, column: Column | None = None) -> bool: ...
+    def __call__(self, column: Column | None = None, question: int | None = None) -> bool: ...
 
 
-def never(column: Column | None = None) -> bool:
+def never(column: Column | None = None, question: int | None = None) -> bool:
     return False
 
 
@@ -105,16 +101,16 @@ class Duel:
         dialect = self._templates["tuned"].dialect
         return dialect.thinks if dialect.switch else None
 
-    def prompt(
-        self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None
-    ) -> list[int]:
-        """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking: None
-        for both as the tuned model was trained.
+    def prompt(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> list[int]:
+        """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking of
+        sampling: None for both as the tuned model was trained.
 
-        Raises ChatError if turns do not end with a question, or if prompt and answer do not fit into the context.
+        Raises ChatError if turns do not end with a question or a tool's result, or if prompt and answer do not fit into
+        the context, TemplateError for tools that the template has no place for.
         """
-        if not turns or turns[-1]["role"] != "user":
+        if not turns or turns[-1]["role"] not in ("user", "tool"):
             raise ChatError("chat.no_question")
+        template, tools, max_new_tokens = self._templates[column], None, sampling.max_new_tokens
         # Valid UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
         readable = [
             {
@@ -123,8 +119,17 @@ class Duel:
             }
             for turn in turns
         ]
-        thinks = self.thinks if enable_thinking is None else enable_thinking
-        ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True, thinks=thinks))
+        if isinstance(sampling, ApiSampling):
+            tools, max_new_tokens = sampling.tools, 1
+            if tools and not template.dialect.tools:
+                raise TemplateError("template.no_tools")
+        if isinstance(sampling, ApiSampling) and sampling.without_template:
+            ids: list[int] = self.tokenizer.encoding(readable[-1]["content"], with_special=True).ids
+        else:
+            thinks = self.thinks if sampling.enable_thinking is None else sampling.enable_thinking
+            ids = self.tokenizer.encode(
+                template.render(readable, add_generation_prompt=True, tools=tools, thinks=thinks)
+            )
         if len(ids) + max_new_tokens > self.context_limit:
             raise ChatError(
                 self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit
@@ -134,16 +139,17 @@ class Duel:
     def answer_all(
         self,
         questions: Sequence[Mapping[Column, Sequence[Turn] | None]],
-        sampling: Sampling,
+        sampling: Sampling | Sequence[Sampling],
         stopped: StopSignal = never,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
         """Yield pieces of each column of each question as they are generated, in batches that fit, then its Done.
-        strength: factor of the adapter's output. A question that is repeated draws with the next seed each time.
+        sampling: of all questions, where a question that is repeated draws with the next seed each time, or one for
+        each. strength: factor of the adapter's output.
 
-        stopped is called before every layer, so that it also ends a long prefill, and for each column after every
-        token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a strength,
-        another answer running, logits that are not finite).
+        stopped is called before every layer, so that it also ends a long prefill, and for each column of each question
+        after every token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a
+        strength, another answer running, logits that are not finite), TemplateError.
         """
         requested = [
             (number, column, turns)
@@ -162,20 +168,23 @@ class Duel:
         try:
             rows = list[_Reply]()
             for number, column, turns in requested:
-                rows.append(self._new_reply(number, column, turns, sampling, rows))
+                if isinstance(sampling, Sampling):
+                    rows.append(self._new_reply(number, column, turns, sampling, rows))
+                else:
+                    rows.append(self._new_reply(number, column, turns, sampling[number], ()))
             in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
             with at_strength(self._model, strength):
-                for batch_rows in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
-                    yield from self._decode(batch_rows, sampling, stopped)
+                for batch_rows in (batch for rows in in_turn for batch in self._batches(rows)):
+                    yield from self._decode(batch_rows, stopped)
         finally:
             self._one_at_a_time.release()
 
-    def _batches(self, rows: list[_Reply], max_new_tokens: int) -> Iterator[list[_Reply]]:
+    def _batches(self, rows: list[_Reply]) -> Iterator[list[_Reply]]:
         """Yield batches of at most MAX_ROWS successive rows that fit into the memory of two full contexts; each row is
         padded to its batch's longest."""
         batch = list[_Reply]()
         for row in rows:
-            longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
+            longest = max(len(one.prompt) for one in [*batch, row]) + max(one.max_new_tokens for one in [*batch, row])
             if batch and (len(batch) == MAX_ROWS or (len(batch) + 1) * longest > len(COLUMNS) * self.context_limit):
                 yield batch
                 batch = []
@@ -195,13 +204,15 @@ class Duel:
         """Return the reply of one column before its first token, with the encoded prompt and a seeded generator.
         number: of the question, among those answered together; earlier: their replies. Raises ChatError if turns do not
         end with a question, or are too long."""
-        prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
+        prompt = self.prompt(column, turns, sampling)
         repeats = sum(reply.column == column and reply.prompt == prompt for reply in earlier)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed + repeats)
-        stream = TextStream(self.tokenizer, self._marks[column])
-        return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
+        stops = sampling.stop if isinstance(sampling, ApiSampling) else ()
+        stream = TextStream(self.tokenizer, self._marks[column], stops)
+        room = self.context_limit - len(prompt)
+        return _Reply(number, column, prompt, self._stop_ids[column], sampling, room, generator, stream)
 
-    def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: StopSignal) -> Iterator[Piece | Done]:
+    def _decode(self, rows: list[_Reply], stopped: StopSignal) -> Iterator[Piece | Done]:
         """Generate the rows' answers as one batch; yield their text as it comes, and their Done when they end. Ended
         rows leave the batch."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
@@ -212,7 +223,7 @@ class Duel:
         for row in rows:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):
-                yield Piece(row.column, opening, row.number)
+                yield row.piece(opening)
         while rows:
             with self._as_rows([row.column for row in rows], stopped):
                 while not any(row.finish_reason for row in rows):
@@ -223,13 +234,15 @@ class Duel:
                             row.finish_reason = "stopped"
                         break
                     chosen = [
-                        choose(row_logits, sampling, row.generator)
+                        choose(row_logits, row.sampling, row.generator)
                         for row_logits, row in zip(logits, rows, strict=True)
                     ]
-                    for row, token in zip(rows, chosen, strict=True):
-                        if piece := row.take(token):
-                            yield Piece(row.column, piece, row.number)
-                        if not row.finish_reason and stopped(row.column):
+                    for row, token, row_logits in zip(rows, chosen, logits, strict=True):
+                        if row.top_logprobs is not None and token not in row.stop_ids:
+                            row.logprobs.append(token_logprobs(self.tokenizer, row_logits, token, row.top_logprobs))
+                        if text := row.take(token):
+                            yield row.piece(text)
+                        if not row.finish_reason and stopped(row.column, row.number):
                             row.finish_reason = "stopped"
                     decoding.append(torch.tensor(chosen))
             for row in rows:
@@ -392,8 +405,22 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])
 
 
+def token_logprobs(tokenizer: Tokenizer, logits: torch.Tensor, token: int, top: int) -> JsonObject:
+    """Return OpenAI's object for one token: its text, the natural logarithm of its probability before temperature, and
+    the same of the `top` likeliest. logits: (V,) float32. bytes is null for a part of a character."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+
+    def one(id: int) -> JsonObject:
+        text = tokenizer.decode([id], skip_special_tokens=False)
+        as_bytes = None if REPLACEMENT in text else list(text.encode())
+        return {"token": text, "logprob": float(logprobs[id]), "bytes": as_bytes}
+
+    return one(token) | {"top_logprobs": [one(int(id)) for id in logprobs.topk(top).indices]}
+
+
 class _Reply:
-    """One column's answer while it is generated."""
+    """One column's answer while it is generated. logprobs: of the tokens since the last piece, if sampling requests
+    them."""
 
     def __init__(
         self,
@@ -401,15 +428,19 @@ class _Reply:
         column: Column,
         prompt: list[int],
         stop_ids: frozenset[int],
-        max_new_tokens: int,
+        sampling: Sampling,
+        room: int,
         generator: torch.Generator,
         stream: TextStream,
     ):
-        """Begin an answer without tokens."""
+        """Begin an answer without tokens. room: tokens that the context has for it."""
         self.number, self.column, self.prompt, self.generator = number, column, prompt, generator
+        self.sampling, self.max_new_tokens = sampling, min(room, sampling.max_new_tokens)
+        self.top_logprobs = sampling.top_logprobs if isinstance(sampling, ApiSampling) else None
+        self.logprobs = list[JsonObject]()
         self.finish_reason: FinishReason | None = None
         self.since = 0.0
-        self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
+        self.stop_ids = stop_ids
         self._text = stream
         self._tokens = 0
         self._repetition = Repetition()
@@ -418,73 +449,27 @@ class _Reply:
         """Count token, set finish_reason at a stop token, the limit of tokens or a loop, and return the text that the
         token adds, "" while a character is incomplete."""
         self._tokens += 1
-        if token in self._stop_ids:
+        if token in self.stop_ids:
             self.finish_reason = "stop"
             return ""
-        if self._tokens >= self._max_new_tokens:
+        if self._tokens >= self.max_new_tokens:
             self.finish_reason = "length"
         elif self._repetition.is_loop(token):
             self.finish_reason = "loop"
-        return self._text.add(token)
+        text = self._text.add(token)
+        if self._text.ended:
+            self.finish_reason = "stop"
+        return text
+
+    def piece(self, text: str) -> Piece:
+        """Return a piece of the answer with the log probabilities since the last one."""
+        logprobs, self.logprobs = tuple(self.logprobs), []
+        return Piece(self.column, text, self.number, logprobs)
 
     def finish(self) -> Iterator[Piece | Done]:
         """Yield the rest of the text, if any, and the reply's Done."""
-        if rest := self._text.rest():
-            yield Piece(self.column, rest, self.number)
+        if (rest := self._text.rest()) or self.logprobs:
+            yield self.piece(rest)
         assert self.finish_reason, "an answer is over for a reason"
-        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason, self.number)
-
-
-class Repetition:
-    """Detects an answer that only repeats itself, as a base model's answer to a question often does.
-
-    For each period up to LONGEST_PERIOD it counts the newest tokens that equal the token one period before.
-    """
-
-    def __init__(self) -> None:
-        """Begin without tokens."""
-        self._newest = deque[int](maxlen=LONGEST_PERIOD)
-        self._equal = [0] * LONGEST_PERIOD  # of the period place + 1
-
-    def is_loop(self, token: int) -> bool:
-        """Add token; return whether the answer has repeated one block LOOP_TIMES and for LOOP_TOKENS."""
-        for place, before in enumerate(reversed(self._newest)):
-            self._equal[place] = self._equal[place] + 1 if before == token else 0
-        self._newest.append(token)
-        return any(
-            equal >= max(LOOP_TOKENS, LOOP_TIMES * (place + 1)) for place, equal in enumerate(self._equal) if equal
-        )
-
-
-class TextStream:
-    """Converts token ids to text piece by piece: the joined pieces are the decoded whole without special tokens. With
-    marks (answer_marks), special tokens stay and marks are replaced.
-
-    A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded together with the one
-    before it, because tokenizers treat the space before a first word differently; earlier tokens are not decoded again.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, marks: Marks | None = None):
-        """Begin without tokens."""
-        self._tokenizer, self._skips, self._replacer = tokenizer, not marks, MarkReplacer(marks or {})
-        self._window: list[int] = []
-        self._emitted = 0  # ids of the window whose text was returned
-
-    def add(self, token: int) -> str:
-        """Add a token and return the text that it completes, with marks replaced; "" if it ends within a character."""
-        self._window.append(token)
-        new = self._new_text()
-        if not new or new.endswith(REPLACEMENT):
-            return ""
-        del self._window[: self._emitted]
-        self._emitted = len(self._window)
-        return self._replacer.add(new)
-
-    def rest(self) -> str:
-        """Return the remaining text of an answer that ended within a character or a mark."""
-        return self._replacer.add(self._new_text().rstrip(REPLACEMENT)) + self._replacer.rest()
-
-    def _new_text(self) -> str:
-        """Return the text of the newest tokens, which was not returned before."""
-        earlier = self._tokenizer.decode(self._window[: self._emitted], self._skips)
-        return self._tokenizer.decode(self._window, self._skips)[len(earlier) :]
+        seconds = time.perf_counter() - self.since
+        yield Done(self.column, self._tokens, seconds, self.finish_reason, self.number, len(self.prompt))

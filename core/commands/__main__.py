@@ -23,6 +23,7 @@ from core.commands import (  # noqa: F401 - importing them adds their commands
     making,
     models,
     running,
+    serving,
     sets,
     taking,
     tools,

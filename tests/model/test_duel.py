@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from core.chat import duel as duel_module
 from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
-from core.chat.duel import Duel, Repetition, TextStream, at_strength, choose
+from core.chat.duel import Duel, at_strength, choose
+from core.chat.text_stream import Repetition, TextStream
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
@@ -224,7 +225,7 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     monkeypatch.setattr(
         duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache)
     )
-    tight = len(duel.prompt("base", longer, 0)) + SHORT.max_new_tokens
+    tight = len(duel.prompt("base", longer, SHORT)) + SHORT.max_new_tokens
     for room, widest, batches in ((duel.context_limit, 6, 1), (tight, 2, 3)):
         rows.clear()
         monkeypatch.setattr(duel, "context_limit", room)
@@ -335,7 +336,12 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     checks = []
     answers = list(
-        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, lambda column=None: checks.append(1) or len(checks) > 5)
+        answer(
+            duel,
+            {"base": OTHER, "tuned": OTHER},
+            SHORT,
+            lambda column=None, question=None: checks.append(1) or len(checks) > 5,
+        )
     )
     assert [text_and_end(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(checks) < 10  # layers, not tokens: the first forward was left
@@ -411,7 +417,7 @@ def test_an_answer_cut_inside_a_character_leaves_the_broken_half_out(tokenizer):
 
 def test_half_a_surrogate_pair_in_a_question_does_no_harm(duel):
     broken = [{"role": "user", "content": "Hi \ud83d there"}]
-    duel.prompt("base", broken, 8)
+    duel.prompt("base", broken, SHORT)
 
 
 def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
@@ -464,7 +470,7 @@ def test_a_conversation_too_long_for_the_card_says_that_it_is_the_card(
     small = Duel(never_saw_an_adapter, tokenizer)
     assert 512 <= small.context_limit < 8192
     with pytest.raises(ChatError) as caught:
-        small.prompt("base", [{"role": "user", "content": "word " * small.context_limit}], 8)
+        small.prompt("base", [{"role": "user", "content": "word " * small.context_limit}], SHORT)
     assert caught.value.message.key == "chat.too_long_for_card"
     monkeypatch.setattr(duel_module, "free_on_card", lambda device: 50 << 30)
     assert Duel(never_saw_an_adapter, tokenizer).context_limit == 8192
@@ -475,8 +481,8 @@ def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw
     source = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
     trained = ChatTemplate(source, tokenizer.special)
     duel = Duel(never_saw_an_adapter, tokenizer, trained)
-    assert tokenizer.decode(duel.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
-    assert duel.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
+    assert tokenizer.decode(duel.prompt("tuned", QUESTION, SHORT)) == "Q: What is the capital of France?\nA: "
+    assert duel.prompt("base", QUESTION, SHORT) == tokenizer.prompt(QUESTION)
 
 
 def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(
@@ -484,7 +490,10 @@ def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_sa
 ):
     thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
     duel = Duel(never_saw_an_adapter, thinking, thinking.template.with_thinking(False))
-    prompts = {way: [duel.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
+    prompts = {
+        way: [duel.prompt(column, QUESTION, Sampling(max_new_tokens=8, enable_thinking=way)) for column in COLUMNS]
+        for way in (None, True, False)
+    }
     assert all(base == tuned for base, tuned in prompts.values()) and duel.thinks is False
     assert (
         thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n")
@@ -526,7 +535,7 @@ def test_one_column_is_ended_and_the_other_is_what_it_would_have_been(duel: Duel
     full_text, _ = text_and_end(answer(duel, both, SHORT), "tuned")
     items: list[Piece | Done] = []
     for item in answer(
-        duel, both, SHORT, lambda column=None: bool(items) and column == "base"
+        duel, both, SHORT, lambda column=None, question=None: bool(items) and column == "base"
     ):  # after the first piece
         items.append(item)
     assert (

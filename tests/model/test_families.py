@@ -231,7 +231,7 @@ def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[st
         piece.column: piece for piece in duel.answer_all([turns], Sampling(max_new_tokens=4)) if isinstance(piece, Done)
     }
     assert set(answers) == {"base", "tuned"} and all(done.tokens for done in answers.values())
-    ids = {column: duel.prompt(column, turns[column], 4) for column in ("base", "tuned")}
+    ids = {column: duel.prompt(column, turns[column], Sampling(max_new_tokens=4)) for column in ("base", "tuned")}
     alone = {}
     with torch.no_grad():
         for column in ids:

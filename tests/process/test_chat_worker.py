@@ -8,12 +8,15 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load, save_file
@@ -22,6 +25,8 @@ from core.chat.answer import Done, Piece, Sampling
 from core.chat.chat_worker import ChatWorker, LoadedBase, checked_adapter
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.making import prompts, writers
+from core.chat.serving.batcher import ServedModel, ServedModels
+from core.chat.serving.server import ApiServer
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
@@ -30,6 +35,7 @@ from core.messages import msg
 from core.recipe import Adapter
 from core.runs.run_json import RunFacts
 from core.system.processes import worker_environment
+from core.system.reach import Reach
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import tiny
@@ -414,3 +420,62 @@ def test_a_model_of_this_pc_writes_for_documents_and_a_text_too_long_costs_its_a
         first = writer.answers([QUESTION, marks, [{"role": "user", "content": "word " * 20_000}]], 12)
         assert first[0] and first[1] and first[2] == ""
         assert writer.answers([QUESTION], 12) == [first[0]] and writer.answers([QUESTION], 12, attempt=1) != [first[0]]
+
+
+class Served(ServedModels):
+    """One run, which is only an adapter here."""
+
+    def __init__(self, target: ChatTarget):
+        self.target = target
+
+    def names(self) -> list[str]:
+        return ["mine", "base"]
+
+    def find(self, name: str) -> ServedModel:
+        return ServedModel(self.target, "base" if name == "base" else "tuned")
+
+
+def test_other_programs_ask_together_and_one_that_leaves_frees_its_place(
+    client: ChatClient, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen questions at once, to the base and the run, are answered as they are alone, in few batches; a client that
+    goes away in the middle of two thousand tokens does not keep the next from its answer."""
+    asked = list[int]()
+    together = client.ask_together
+    monkeypatch.setattr(
+        client, "ask_together", lambda questions, *how: asked.append(len(questions)) or together(questions, *how)
+    )
+    ends, stop = list[int | None](), client._stop
+    monkeypatch.setattr(client, "_stop", lambda *which: ends.append(which[-1]) or stop(*which))
+    server = ApiServer(
+        client, Served(ChatTarget(MODEL, adapter=adapters[0], label="my run")), Reach.from_host("127.0.0.1"), "k" * 16
+    )
+    address = server.listen(0)
+    threading.Thread(target=server.serve, daemon=True).start()
+    with httpx.Client(base_url=address, headers={"Authorization": "Bearer " + "k" * 16}, timeout=LOAD_S) as http:
+
+        def ask(n: int) -> set[str]:
+            """The twenty likeliest first tokens, which tell the questions and the models apart."""
+            question = {"role": "user", "content": f"{n // 4}?"}
+            likeliest = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
+            body = {"model": ("mine", "base")[n % 2], "messages": [question]} | likeliest
+            [token] = http.post("/chat/completions", json=body).json()["choices"][0]["logprobs"]["content"]
+            return {one["token"] for one in token["top_logprobs"]}
+
+        alone = [ask(n) for n in range(16)]
+        asked.clear()
+        with ThreadPoolExecutor(16) as pool:
+            for n, likeliest in enumerate(pool.map(ask, range(16))):
+                nearest = max(range(16), key=lambda m: len(likeliest & alone[m]))
+                assert (nearest // 4, nearest % 2) == (n // 4, n % 2)
+        assert sum(asked) == 16 and len(asked) < 8
+
+        endless = {"model": "base", "max_tokens": 2000, "temperature": 1.5, "messages": STORY, "stream": True}
+        with http.stream("POST", "/chat/completions", json=endless) as stream:
+            assert any("content" in line for line in stream.iter_lines())
+        assert set(ends) == {None} and ask(0) and 0 in ends
+        stops = {"stream": False, "stop": ["e"], "logprobs": True}
+        [choice] = http.post("/chat/completions", json=endless | stops).json()["choices"]
+        text, tokens = choice["message"]["content"], [one["token"] for one in choice["logprobs"]["content"]]
+        assert choice["finish_reason"] == "stop" and "e" not in text and "e" in tokens[-1], (text, tokens)
+    server.stop()

@@ -34,6 +34,7 @@ from webui.pages.chat_choices import (
     target_choices,
 )
 from webui.pages.chat_history import MAX_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.chat_serving import ServingPanel
 from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import CHOSEN, OFFERED, OPENED, TAKEN, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
@@ -87,6 +88,7 @@ class ChatPage:
         self.duel = BlindDuel(services, wording)
         self.corrections = CorrectionsPanel(services, wording)
         self.second = SecondAdapter(services, wording)
+        self.serving = ServingPanel(services, wording)
         self.shelf = ConversationShelf(services, wording, self._targets, self._settled)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -110,6 +112,7 @@ class ChatPage:
                 self._build_load()
                 self._build_settings(snapshot.chat.thinks is not None)
                 self.second.build(snapshot.rows)
+                self.serving.build()
             self.shelf.build()
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
             self.empty = gr.HTML(
@@ -193,6 +196,7 @@ class ChatPage:
             ),
             LivePart(self.thinking, lambda context: gr.update(visible=context.snapshot.chat.thinks is not None)),
             self.second.part(),
+            *self.serving.parts(),
             *self.duel.parts(),
             LivePart(
                 self.target,
@@ -251,6 +255,7 @@ class ChatPage:
         self._wire_arrival(restored, tab)
         gr.on(opens, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         self.duel.wire(self.target, self.checkpoint, self.halt)
+        self.serving.wire(self.target)
 
     def _wire_arrival(self, restored: Dependency, tab: gr.Tab) -> None:
         """Let opening the tab offer a model, and talk_to choose one. restored: the event that has opened the

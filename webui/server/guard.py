@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.system.reach import LOOPBACK
 from webui.server import script
 from webui.server.language import PATHS
 from webui.server.set_file import FILES
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MAX_BYTES = 8 << 20
 SERVED = re.compile(
     rf"{'|'.join([*PATHS.values(), *map(re.escape, FILES)])}|"

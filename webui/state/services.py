@@ -33,6 +33,7 @@ from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
 from webui.state.evaluating import Evaluating
 from webui.state.making import Makings
+from webui.state.serving import Serving
 from webui.state.snapshot import Snapshots
 from webui.state.trying import Trying
 
@@ -64,6 +65,7 @@ class Services:
     evaluating: Evaluating
     makings: Makings
     trying: Trying
+    serving: Serving
     deleted: list[str] = field(default_factory=list)  # models deleted on any page since the app began
 
     @classmethod
@@ -124,6 +126,7 @@ class Services:
             evaluating=Evaluating(workspace, datasets, chat),
             makings=makings,
             trying=Trying(runs, datasets, chat),
+            serving=Serving(runs, chat),
         )
 
     def begin(self) -> None:
@@ -140,6 +143,7 @@ class Services:
         self.evaluating.stop()
         self.makings.stop()
         self.trying.stop()
+        self.serving.stop()
         self.supervisor.close()
         self.dry_runs.rest()
         self.pace_probe.rest()

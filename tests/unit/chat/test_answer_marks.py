@@ -102,7 +102,7 @@ class Letters:
 
 
 def test_the_stream_of_an_answer_tells_them_token_by_token() -> None:
-    from core.chat.duel import TextStream
+    from core.chat.text_stream import TextStream
 
     tokenizer = Letters("<|channel|>", "<|message|>", "<|end|>", "<|start|>")
     stream = TextStream(tokenizer, marks_of(template("gptoss")))  # type: ignore[arg-type]

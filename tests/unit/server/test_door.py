@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from core.system.reach import Reach
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.waits import wait_until
@@ -24,7 +25,6 @@ from webui.kit.wording import Wording
 from webui.server import guard
 from webui.server.door import Door, Doorkeeper, DoorSecret, FailedAttempts
 from webui.server.guard import LOOPBACK, Guard
-from webui.server.reach import Reach
 
 HTML = {"accept": "text/html"}
 
@@ -207,7 +207,7 @@ def test_loopback_has_no_door_and_no_other_name():
 
 
 def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("webui.server.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
+    monkeypatch.setattr("core.system.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
     monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
     reach = Reach.from_host("0.0.0.0")
     assert set(reach.names) == {
@@ -226,7 +226,7 @@ def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypa
 
 def test_where_there_is_no_network_yet_there_is_a_door_all_the_same(monkeypatch: pytest.MonkeyPatch):
     """It was left open: a PC whose network came after the start was open to all of it."""
-    monkeypatch.setattr("webui.server.reach._own_addresses", list)
+    monkeypatch.setattr("core.system.reach._own_addresses", list)
     reach = Reach.from_host("0.0.0.0")
     assert reach.remote == () and secret_of(None, reach, Wording("en")) is not None
 

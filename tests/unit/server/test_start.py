@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from core.system.reach import Reach
 from webui.__main__ import _Refusal, check_port, refused
 from webui.kit.wording import Wording
-from webui.server.reach import Reach
 
 
 def next_to_each_other(held: ExitStack) -> tuple[int, int]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from webui.server.guard import LOOPBACK
-
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "::")
 
 
