@@ -49,8 +49,8 @@ def imports(hour: Hour) -> str:
     if has_context and torch.cuda.is_initialized():  # in a container NVML knows other process ids
         begun += f", a context of its own: {has_context(0)}"
     if not holders:
-        return f"{begun}, NVML does not list this process: the standby waits and holds no memory of the GPU"
-    follows = "the standby ends at once; bitsandbytes must be imported only as a run begins"
+        return f"{begun}, NVML does not list this process: the libraries hold no memory of the GPU"
+    follows = "bitsandbytes must be imported only as a run begins"
     return f"{begun}, NVML lists this process with {holders[0].used_bytes} bytes: {follows}"
 
 

@@ -21,7 +21,6 @@ from core import files
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import msg
 from core.queue.queue import Hold
-from core.queue.standby import Standby
 from core.queue.turns import OTHER, Turns, busy
 from core.recipe import Recipe
 from core.runs import process as run_process
@@ -73,22 +72,18 @@ class Supervisor:
         turns: Turns | None = None,
         spawn: Callable[[Workspace, RunFolder], subprocess.Popen[bytes]] | None = None,
         patience: Patience | None = None,
-        standby: Standby | None = None,
     ):
         """Prepare the thread. before_start: called with the run just before its worker starts, so that the chat can
-        release the device. spawn, patience: replaced in tests. standby: may have imported the libraries for that
-        worker."""
+        release the device. spawn, patience: replaced in tests."""
         self.workspace, self.runs = workspace, Runs(workspace)
         self.turns = turns or Turns(workspace)
         self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
-        self._standby = standby
         # by run id: its newest heartbeat, and when it was first read (monotonic)
         self._beats: dict[str, tuple[int, float]] = {}
         # run, process, number of the attempt
         self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None
         self._watched: RunFolder | None = None  # a run that an earlier app started
-        self._was_ready = False  # whether that worker was the standby
         self._settled: dict[str, tuple[int, ...]] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
@@ -190,11 +185,9 @@ class Supervisor:
                 self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
     def close(self, wait_s: float = 30.0) -> None:
-        """Pause the running worker, also one of an earlier app, end the standby, start nothing more, wait at most
-        wait_s, end the thread. For Ctrl-C in the terminal."""
+        """Pause the running worker, also one of an earlier app, start nothing more, wait at most wait_s, end the
+        thread. For Ctrl-C in the terminal."""
         self._closing.set()
-        if self._standby:
-            self._standby.close()
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
@@ -204,9 +197,7 @@ class Supervisor:
         elif adopted := self._adopted():
             adopted.request("pause", by="close")
             pid = adopted.status().pid
-            while (
-                adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)
-            ) and time.monotonic() < deadline:
+            while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._over.set()
         if self._thread.is_alive():
@@ -233,8 +224,8 @@ class Supervisor:
                     log.exception("the supervisor failed; it continues")
 
     def _look(self) -> None:
-        """Start the next run if none is at work, drop waiting runs that were asked to stop, and keep the turns and the
-        standby up to date."""
+        """Start the next run if none is at work, drop waiting runs that were asked to stop, and keep the turns up to
+        date."""
         active, is_of_app = self._at_work()
         self._waiting(active)  # drops runs that were asked to stop
         if not self._closing.is_set():
@@ -244,8 +235,6 @@ class Supervisor:
                     self.turns.other.begin()
                 else:
                     self._begin(self.runs.get(turn))
-            if self._standby:
-                self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)
 
     def _at_work(self) -> tuple[RunFolder | None, bool]:
         """Return the run that is at work now, or None, and whether it is this app's. A worker of ours that has ended is
@@ -272,7 +261,7 @@ class Supervisor:
                 self._mark_interrupted(run)
             elif status.state in ACTIVE:
                 # a worker that another process or an earlier app started: wait for it
-                if status.pid is not None and is_ours(status.pid, run.id, run.facts().worker_mark):
+                if status.pid is not None and is_ours(status.pid, run.id):
                     self._escalate(run, status.pid)
                 active = active or run
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
@@ -310,19 +299,16 @@ class Supervisor:
         return sorted(unsettled, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
-        """Start the run's worker, or make one of the standby process, after before_start. A run whose stop was
-        requested is dropped; if nothing can be started it fails."""
+        """Start the run's worker after before_start. A run whose stop was requested is dropped; if nothing can be
+        started it fails."""
         if run.requested():
             self._drop(run)
             return
         self._stop_asked.pop(run.id, None)
         try:
             self._before_start(run)
-            ready = self._standby.take_for(run) if self._standby else None
-            # An earlier app may have queued it.
-            run.add_facts(RunFacts(**this_process(), worker_mark=ready.mark if ready else None))
-            self._was_ready = ready is not None
-            self._worker = (run, ready.become(run) if ready else self._spawn(self.workspace, run), run.status().attempt)
+            run.add_facts(RunFacts(**this_process()))  # an earlier app may have queued it
+            self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - after any error the user must not wait for ever
             log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
@@ -331,19 +317,11 @@ class Supervisor:
             self._ended(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
-        """Write the end of a run whose process has ended, unless the process wrote it itself or a standby failed before
-        it began (the run stays queued)."""
+        """Write the end of a run whose process has ended, unless the process wrote it itself."""
         self._stop_asked.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.requested():
             self._drop(run)
-        elif status.state == State.QUEUED and self._was_ready:
-            log.warning(
-                "the standby ended before it began run %s (exit status %s): another worker is started",
-                run.id,
-                exit_code,
-            )
-            return
         elif status.state == State.QUEUED:
             crashed = Failed(msg("run.never_started", code=str(exit_code)), msg("advice.crashed"))
             run.write_status(ending(status, crashed, EndFacts.from_run(run), time.time()))

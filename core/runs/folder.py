@@ -134,7 +134,7 @@ class RunFolder:
         try:
             return files.is_locked(self.path / "run.lock")
         except OSError:  # it cannot be opened
-            return is_ours(self.status().pid, self.id, self.facts().worker_mark)
+            return is_ours(self.status().pid, self.id)
 
     def heartbeat(self) -> int:
         """Return a number that changes every two seconds while the worker lives; 0 if there never was one."""

@@ -180,8 +180,6 @@ class RunFacts(_Part):
     launcher: str = ""
     launcher_pid: int | None = None
     launcher_started: float | None = None
-    # a word of the worker's command line, for a worker of core/queue/standby
-    worker_mark: str | None = None
     data: TrainedOn | None = None
     advice: JsonObject | None = None
     wanted_device: str | None = None

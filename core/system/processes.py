@@ -119,11 +119,11 @@ def start_worker(
     )
 
 
-def is_ours(pid: int | None, *arguments: str | None) -> bool:
-    """Return whether pid lives and has one of arguments in its command line: a pid alone may belong to another program
-    by now."""
+def is_ours(pid: int | None, argument: str) -> bool:
+    """Return whether pid lives and has argument in its command line: a pid alone may belong to another program by
+    now."""
     try:
-        return pid is not None and any(word in arguments for word in psutil.Process(pid).cmdline())
+        return pid is not None and argument in psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
 

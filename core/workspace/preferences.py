@@ -85,9 +85,6 @@ class Preferences(Frozen):
 
     v: int = 1
     when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
-    keep_ready: bool = Field(
-        True, description="Whether a process that has read the libraries waits for the next run while a page is open."
-    )
     model_folders: tuple[str, ...] = Field((), description="Library folders that were added on the Models page.")
     automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")
 

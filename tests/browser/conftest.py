@@ -84,4 +84,3 @@ def empty(workspace: Workspace) -> None:
     for name in WRITTEN:
         path = workspace.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    kit.keep_nothing_ready(workspace.root)

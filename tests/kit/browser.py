@@ -177,13 +177,6 @@ class App:
         return self.process.returncode
 
 
-def keep_nothing_ready(workspace: Path) -> None:
-    """Switch off the process that stands by for the next run, unless the workspace has preferences
-    (core/queue/standby): it is six seconds of a core for each app."""
-    if not (chosen := workspace / "preferences.json").exists():
-        chosen.write_text('{"v": 1, "keep_ready": false}', "utf-8")
-
-
 def start_app(
     workspace: Path, port: int | None = None, options: Sequence[str] = (), module: str = "webui", **environment: str
 ) -> App:
@@ -191,7 +184,6 @@ def start_app(
     the app's output where it does not."""
     port = port or free_port()
     log = workspace / "app.log"
-    keep_nothing_ready(workspace)
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [

@@ -41,7 +41,7 @@ from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
-        "core.training.worker", "core.training.standby.standby_worker", "core.training.ranks.rank_process",
+        "core.training.worker", "core.training.ranks.rank_process",
         "core.chat.chat_worker",
         "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
@@ -309,10 +309,7 @@ def read_libraries(kind: str) -> None:
         import webui.__main__
         import webui.app
         import webui.state.services  # noqa: F401
-        from core.queue import standby
 
-        # nothing waits for a run beside what is tested; tests/process/test_standby has real ones
-        standby.OPEN_S = float("inf")
         del sys.modules["webui.__main__"]
         return
     from core.engine import device

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
 import psutil
@@ -34,10 +33,9 @@ from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
 from tests.kit.waits import wait_until
 from tests.kit.workers import at_work
-from webui.kit.live import Poller
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns
-from webui.pages.settings_cards import AloneSetting, ReadySetting
+from webui.pages.settings_cards import AloneSetting
 from webui.state.services import Services
 
 DEAD = 2**22 + 1  # beyond what Linux gives out
@@ -142,26 +140,6 @@ def test_what_pages_keep_by_themselves_is_kept(tmp_path: Path) -> None:
     setting.choose("pause")
     assert preferences.read(services.workspace).when_alone == "pause"
     assert not LeftRuns(services, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
-
-
-def test_a_page_says_that_it_is_open_and_its_settings_say_what_waits(tmp_path: Path) -> None:
-    services = Services.open(Workspace.open(tmp_path))
-    setting, poller = ReadySetting(services, Wording("en")), Poller(services, [], None, None)
-    never = services.standby._seen_at
-    poller.beat([], None)
-    assert services.standby._seen_at > never == services.standby._touched_at, "nobody has done anything"
-    poller.now([], None)
-    assert services.standby._touched_at > never
-    with gr.Blocks(analytics_enabled=False):
-        setting.build()
-    held = setting.parts()[1]
-    assert "None is ready now" in str(held.show(None))
-    services.standby._waiting = SimpleNamespace(held_bytes=450 << 20, end=lambda: None)
-    assert "0.4 GiB" in str(held.show(None))
-    setting.choose(False)
-    assert not preferences.read(services.workspace).keep_ready and setting.parts()[0].show(None)["value"] is False
-    assert "perhaps" in setting.choose("perhaps")[setting.notice]["value"]
-    assert not preferences.read(services.workspace).keep_ready
 
 
 def test_an_app_that_builds_pages_without_serving_them_owns_nothing(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
     space = Workspace.open(tmp_path / "ws")
     order = Queue(space)
     order.add("first", [])
-    preferences.choose(space, keep_ready=False)
+    preferences.choose(space, model_folders=("/models",))
     str(RunError("queue.cannot_write", file=space.root, reason=""))  # the catalogues are files too, and read once
     with monkeypatch.context() as patched:
         refuse = Mock(side_effect=PermissionError(errno.EACCES, "held by a scanner"))
@@ -142,4 +142,4 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
         ):
             with pytest.raises(error, match="held by a scanner"):
                 change()
-    assert [entry.run for entry in order.read().runs] == ["first"] and not preferences.read(space).keep_ready
+    assert [entry.run for entry in order.read().runs] == ["first"] and preferences.read(space).model_folders

@@ -330,7 +330,6 @@ class Wizard:
         values to fill in."""
 
         def looked(field_values: FieldValues) -> Updates:
-            self.services.standby.note_page(touched=True)
             form = self.read(field_values)
             result = self.result_of(form)
             values = shown_values(result.plan.recipe) if result.plan else {}

@@ -200,7 +200,7 @@ class Planner:
     def budget(self, choice: object, cards: object = ()) -> Budget:
         """Return the budget for a choice of plan-for: this PC, its processor, or a GPU size. cards: uuids; without a
         usable one, this PC decides. Raises RecipeError for an invalid size."""
-        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
+        machine = self.services.monitor.newest()
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
                 size = float(choice.removeprefix(SIZE))

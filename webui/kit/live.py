@@ -94,12 +94,10 @@ class Poller:
     def beat(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> Updates:
         """Return the updates of those live parts that have changed, with the new marks. sent: the marks of the updates
         that this page was sent last. opened: id of the run that it has open."""
-        self.services.standby.note_page()
         return self._beat(sent, ViewContext(self.services.snapshots.now(), opened, bool(planning)))
 
     def now(self, sent: list[str] | None, opened: str | None, planning: bool = False) -> Updates:
         """Update at once after a button was pressed: as `beat`, but from a fresh snapshot."""
-        self.services.standby.note_page(touched=True)
         return self._beat(sent, ViewContext(self.services.snapshots.now(fresh=True), opened, bool(planning)))
 
     def _beat(self, sent: list[str] | None, context: ViewContext) -> Updates:

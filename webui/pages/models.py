@@ -118,7 +118,7 @@ class ModelsPage:
             sell="sell" in ticked if isinstance(ticked, list) else False,
             language=_text(fields, "language") or None,
         )
-        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
+        machine = self.services.monitor.newest()
         matches = shelf.find(text, budgets.of_machine(machine), wish, budgets.of_cpu(machine))
         marks = Marks(None, self.services.models.local_ids(), matches.budget, self._button)
         results = self._found.get(text)

@@ -15,7 +15,7 @@ from webui.kit.live import AT_ONCE, QUIET, LivePart, Updates, outcome, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, ReadySetting
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.state.services import Services
@@ -35,7 +35,6 @@ class SettingsPage:
         self.services, self.w = services, wording
         self.automation = AutomationCard(services, wording)
         self.alone = AloneSetting(services, wording)
-        self.ready = ReadySetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
@@ -50,7 +49,6 @@ class SettingsPage:
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
                 self.alone.build()
-                self.ready.build()
                 self.hub_token.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
@@ -82,7 +80,6 @@ class SettingsPage:
         return [
             LivePart(self.hardware, lambda context: gr.update(value=self._hardware())),
             *self.alone.parts(),
-            *self.ready.parts(),
             *self.hub_token.parts(),
         ]
 
@@ -124,7 +121,6 @@ class SettingsPage:
         lists = [self.presets, self.delete_preset, self.no_preset]
         tab.select(self.fresh, None, [*lists, self.places], **AT_ONCE)
         self.alone.wire()
-        self.ready.wire()
         self.hub_token.wire()
         sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"
         self.delete_preset.click(self.forget_preset, [self.presets], [*lists, self.notice], js=sure, **QUIET)

@@ -11,10 +11,8 @@ from core.errors import GarageError, ModelError
 from core.queue import game_mode
 from core.queue.turns import cards_of
 from core.system import awake
-from core.values import GIB
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
-from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
 from webui.kit.panel import Panel
@@ -108,38 +106,8 @@ def _joined(values: tuple[object, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-class KeptSetting(Panel):
-    """A choice that is stored as soon as it is made. name: of the preference."""
-
-    name: str
-    choice: gr.Radio | gr.Checkbox
-    notice: gr.HTML
-
-    def parts(self) -> list[LivePart]:
-        """The choice is sent when it was changed elsewhere: on each visit would undo one that was just made."""
-        return [LivePart(self.choice, lambda context: self.fresh())]
-
-    def wire(self) -> None:
-        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
-
-    def _kept(self) -> object:
-        return getattr(preferences.read(self.services.workspace), self.name)
-
-    def fresh(self) -> Update:
-        """Return the choice as stored."""
-        return gr.update(value=self._kept())
-
-    def choose(self, choice: object) -> Updates:
-        """Store the choice; if it is refused, show the stored one."""
-        try:
-            preferences.choose(self.services.workspace, **{self.name: choice})
-        except GarageError as error:
-            return {self.notice: shown(notice(self.w.render(error.message))), self.choice: self.fresh()}
-        return {self.notice: shown(success(self.w.t("settings_page.saved")))}
-
-
-class AloneSetting(KeptSetting):
-    name = "when_alone"
+class AloneSetting(Panel):
+    """What a training does whose app has ended without a word. It is stored as soon as it is chosen."""
 
     def build(self) -> None:
         """Build the card with the choice."""
@@ -153,29 +121,27 @@ class AloneSetting(KeptSetting):
             )
             self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
 
-
-class ReadySetting(KeptSetting):
-    """The setting that keeps a process ready for the next run (core/queue/standby), and the memory it uses now."""
-
-    name = "keep_ready"
-
-    def build(self) -> None:
-        """Build the card with the choice and the memory in use."""
-        w = self.w
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("settings_page.ready_title")))
-            self.choice = gr.Checkbox(self._kept(), **w.named("settings_page.ready", "keep-ready"))
-            self.held = gr.HTML(self._held(), elem_id="ready-held")
-            self.notice = gr.HTML("", visible=False, elem_id="keep-ready-notice")
-
     def parts(self) -> list[LivePart]:
-        return [*super().parts(), LivePart(self.held, lambda context: gr.update(value=self._held()))]
+        """The choice is sent when it was changed elsewhere: on each visit would undo one that was just made."""
+        return [LivePart(self.choice, lambda context: self.fresh())]
 
-    def _held(self) -> Html:
-        used = self.services.standby.held_bytes
-        if used is None:
-            return muted(self.w.t("settings_page.ready_none"))
-        return muted(self.w.t("settings_page.ready_held", used=gib(self.w, used / GIB)))
+    def wire(self) -> None:
+        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
+
+    def _kept(self) -> object:
+        return preferences.read(self.services.workspace).when_alone
+
+    def fresh(self) -> Update:
+        """Return the choice as stored."""
+        return gr.update(value=self._kept())
+
+    def choose(self, choice: object) -> Updates:
+        """Store the choice; if it is refused, show the stored one."""
+        try:
+            preferences.choose(self.services.workspace, when_alone=choice)
+        except GarageError as error:
+            return {self.notice: shown(notice(self.w.render(error.message))), self.choice: self.fresh()}
+        return {self.notice: shown(success(self.w.t("settings_page.saved")))}
 
 
 class HubTokenCard(Panel):

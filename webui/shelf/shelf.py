@@ -96,7 +96,7 @@ class ModelShelf:
             sell=sell is True,
             language=language if isinstance(language, str) and language else None,
         )
-        machine = self.services.standby.machine_for_run(self.services.monitor.newest())
+        machine = self.services.monitor.newest()
         text = words[:LONGEST] if isinstance(words, str) else ""
         matches = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
         marks = Marks(model if isinstance(model, str) else None, self.services.models.local_ids(), matches.budget)

@@ -19,7 +19,6 @@ from core.messages import Message, msg
 from core.models.library import Models
 from core.presets import PRESETS
 from core.queue.queue import Queue
-from core.queue.standby import Standby
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns, busy
 from core.runs.all import Runs
@@ -43,7 +42,6 @@ class Services:
     workspace: Workspace
     runs: Runs
     supervisor: Supervisor
-    standby: Standby
     datasets: DatasetStore
     models: Models
     downloads: Downloads
@@ -92,19 +90,16 @@ class Services:
             make_room=lambda: make_room(msg("chat.unloaded_for_making")),
         )
 
-        standby = Standby(workspace, monitor.newest, is_timing=lambda: pace_probe.busy)
         supervisor = Supervisor(
             workspace,
             before_start=lambda run: make_room(msg("chat.unloaded_for_run", name=run.name)),
             turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker, other=makings),
-            standby=standby,
         )
         curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets))
         return cls(
             workspace=workspace,
             runs=runs,
             supervisor=supervisor,
-            standby=standby,
             datasets=datasets,
             models=models,
             downloads=downloads,

@@ -76,10 +76,6 @@ def test_the_dry_run_worker_leaves_no_pipe_as_stdin_when_torch_is_imported() -> 
     assert first_heavy_import(["core.trial.dry_run_worker"], {"question": {}}) == 0
 
 
-def test_what_waits_for_a_run_leaves_no_pipe_as_stdin_when_torch_is_imported() -> None:
-    assert first_heavy_import(["core.training.standby.standby_worker", "mark"], {}) == 0
-
-
 def test_what_converts_to_gguf_leaves_no_pipe_as_stdin_when_torch_is_imported(tmp_path: Path) -> None:
     """It listens for the end of whoever started it, and torch comes with llama.cpp's converter."""
     (tmp_path / "conversion").mkdir()
