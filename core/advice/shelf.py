@@ -3,11 +3,11 @@ network.
 
 For a page, at each pause of typing:
 
-    found = shelf.find(words, budget)                        # words alone, English or Chinese
+    found = shelf.find(words, budget)                        # words alone, English, Chinese or German
     found = shelf.find(words, budget, Wish(fits=True))       # the page's own filters; words override them
     for row in found.rows: row.model.title, row.verdict, row.needed_gib, row.gate, row.model.note[language]
     for field, text in found.wish.parts().items(): ...       # what was understood, as chips: render(text)
-    for remark in found.remarks: ...                         # sentences: misspelt or unknown words, ignored conditions
+    for remark in found.remarks: ...                         # sentences: unknown words, ignored conditions
 
 `found.budget` is what the verdicts are for: the given budget, or the GPU that the words name ("for 6 GB", "RTX 3060").
 
@@ -42,12 +42,11 @@ from core.models.shapes.shape import ModelShape
 RowVerdict = Literal["lora", "qlora", "tight", "unknown", "no"]
 RANK: dict[RowVerdict, int] = {"lora": 0, "qlora": 0, "tight": 1, "unknown": 2, "no": 3}
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
-MANY_LANGUAGES = 10
 FEW_LANGUAGES = 3  # a model that names at most this many is made for them
 # The most popular models (Qwen) are made for these, so that no others come before them.
 MADE_FOR_BY_MOST = frozenset({"en", "zh"})
-# Conditions dropped one after the other if no model meets all; never those on licence or gate.
-_LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tools", "thinks")
+# Conditions dropped one after the other if no model meets all; never that on selling.
+_LEFT_OUT = ("billions", "topic", "languages", "tools", "thinks")
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,13 @@ class Shelf:
     words: ReadWish = ReadWish(Wish())
 
 
-def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget | None = None) -> Shelf:
+def find(words: str, budget: Budget, wish: Wish | None = None) -> Shelf:
     """Return the known models that words and wish ask for, with verdicts on budget or on the GPU that they name,
-    sorted; conditions are dropped one by one while nothing matches, and said in the remarks. Never raises.
-
-    processor: this PC's RAM (core.memory.budget.of_cpu), for words that ask for a model without a GPU.
-    """
+    sorted; conditions are dropped one by one while nothing matches, and said in the remarks. Never raises."""
     words_read = read(words, wish)
     understood = words_read.wish
-    there = _budget_of(understood, budget, processor)
+    named = understood.card_gb
+    there = catalogue.rounded(budget) if named is None else budgets.planned(named, platform.system())
     remarks = list(words_read.remarks())
     if words_read.unknown and understood == (wish or Wish()):
         return Shelf((), understood, there, (*remarks, msg("shelf.nothing_read")), words=words_read)
@@ -110,15 +107,13 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
         rows = _rows(replace(understood, **{name: getattr(Wish(), name) for name in left_out}), there)
     if not rows and _asks_to_fit(understood):  # rows that do not fit show it themselves
         left_out = ["fits"]
-        rows = _rows(replace(understood, fits=False, card_gb=None, processor=False, method=None), there)
+        rows = _rows(replace(understood, fits=False, card_gb=None), there)
     parts = understood.parts()
     if not rows:
         left_out = []
         remarks.append(msg("shelf.none", parts=[part for field, part in parts.items() if field != "order"]))
     elif left_out:
         remarks.append(msg("shelf.relaxed", parts=[_part(parts, field) for field in left_out]))
-    if rows and words_read.asks_of_gate:
-        remarks.append(_of_gates(rows))
     return Shelf(
         tuple(sorted(rows, key=_order(understood, understood == (wish or Wish())))),
         understood,
@@ -129,32 +124,14 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
     )
 
 
-def _of_gates(rows: Sequence[ShelfRow]) -> Message:
-    """Return the answer to "is Gemma gated?": how many of the rows have a gate, as rows without one do not mention
-    it."""
-    gated = sum(row.gate is not None for row in rows)
-    key = "gates_some" if 0 < gated < len(rows) else "gates_all" if gated else "gates_none"
-    return msg(f"shelf.{key}", gated=gated, count=len(rows))
-
-
-def _budget_of(wish: Wish, budget: Budget, processor: Budget | None) -> Budget:
-    """Return the budget of the hardware that the wish names (a GPU's size, or a processor), else the given one,
-    rounded."""
-    if wish.card_gb is not None:
-        return budgets.planned(wish.card_gb, platform.system())
-    if wish.processor and budget.kind != "cpu":
-        budget = processor or Budget(kind="cpu")  # the RAM was not given: unknown
-    return catalogue.rounded(budget)
-
-
 def _asks_to_fit(wish: Wish) -> bool:
     """Return whether only models that fit are wanted, on this PC or on the GPU that the wish names."""
     return wish.fits or wish.card_gb is not None
 
 
 def _part(parts: dict[str, Message], field: str) -> Message:
-    """Return the message of a condition; of "fits" that of the GPU or method named with it, if there is one."""
-    names = ("card_gb", "method", "fits") if field == "fits" else (field,)
+    """Return the message of a condition; of "fits" that of the GPU named with it, if there is one."""
+    names = ("card_gb", "fits") if field == "fits" else (field,)
     return next((parts[name] for name in names if name in parts), msg("shelf.fits"))
 
 
@@ -171,7 +148,7 @@ def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
         models = [
             m for m in known_models() if any(_is_meant(m, replace(wish, names=(name,)), False) for name in wish.names)
         ]
-    rows = [_row(model, budget, wish.method) for model in models if _is_asked_for(model, wish)]
+    rows = [_row(model, budget) for model in models if _is_asked_for(model, wish)]
     return [row for row in rows if row.verdict != "no"] if _asks_to_fit(wish) else rows
 
 
@@ -185,19 +162,16 @@ def _is_meant(model: KnownModel, wish: Wish, several: bool) -> bool:
 
 
 def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
-    """Return whether model meets the wish's conditions on size, language, licence, thinking, tools, gate and topic."""
+    """Return whether model meets the wish's conditions on size, language, selling, thinking, tools and topic."""
     least, most = wish.billions or (0.0, math.inf)
     named = 1.0 if wish.billions in MEANT.values() else AS_NAMED
     return (
         least / named <= model.billions <= most * named
         and (wish.language is None or wish.language in model.languages)
         and set(wish.languages) <= set(model.languages)
-        and (not wish.many_languages or len(model.languages) >= MANY_LANGUAGES)
-        and (wish.licence is None or model.licence.startswith(wish.licence))
         and (not wish.sell or model.commercial != "forbidden")
         and (wish.thinks is None or model.thinking not in (None, "never" if wish.thinks else "always"))
         and (not wish.tools or model.tools is True)
-        and (wish.gated is None or model.gated == wish.gated)
         and (
             wish.topic is None
             or any(word in f"{model.title} {model.note['en']}".lower() for word in topic_words(wish.topic))
@@ -205,12 +179,12 @@ def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
     )
 
 
-def _row(model: KnownModel, budget: Budget, only: Method | None) -> ShelfRow:
-    """Return the row of a model: both methods' fit on budget, the verdict, and the page of its gate if it has one.
-    only: the one method that the verdict is for, None for the better one."""
+def _row(model: KnownModel, budget: Budget) -> ShelfRow:
+    """Return the row of a model: both methods' fit on budget, the verdict of the better one, and the page of its gate
+    if it has one."""
     fits: dict[Method, Fit] = {method: catalogue.fit(model.shape, budget, method) for method in _METHODS}
     lora, qlora = fits["lora"], fits["qlora"]
-    verdict, method = verdict_of(fits if only is None else {only: fits[only]})
+    verdict, method = verdict_of(fits)
     gate = hub_errors.page(model.hub) if model.gated else None
     return ShelfRow(model, verdict, method, fits[method].needed_gib, lora, qlora, gate)
 

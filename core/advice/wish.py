@@ -1,8 +1,7 @@
 """Parser of a person's request for a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用".
 
 No torch. Words are looked up (presets/shelf.yaml), not interpreted: a sentence is cut into GPUs, sizes, known words,
-and names, in that order; unknown words are reported. A misspelt word is read as the nearest known one (difflib), if one
-is near.
+and names, in that order; unknown words are reported, with the nearest names (difflib).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from core.presets import load
 
 LONGEST = 200  # characters that are read
 # Billions, least and most, for words; "small" includes the largest models called 4B or E2B.
-MEANT = {"small": (0.0, 4.7), "large": (12.0, float("inf")), "processor": (0.0, 1.3)}
+MEANT = {"small": (0.0, 4.7), "large": (12.0, float("inf"))}
 AS_NAMED = 1.07  # a model called 4B has up to 4.2 billion: tolerance for sizes given as numbers
 ABOUT = 1.25
-NEAR, CLOSE = 0.72, 0.8  # similarity of a misspelt word, up to 1: "qwne" and "qwen" have 0.75, "lamma" and "llama" 0.8
+NEAR = 0.72  # similarity of a misspelt word, up to 1: "qwne" and "qwen" have 0.75
 ANYWHERE = 4  # letters
 Order = Literal["liked", "newest", "smallest", "largest"]
 
@@ -36,8 +35,7 @@ class Wish:
 
     names: parts of a name, all of them. makers: families or owners, one of them. topic: a key of topics in
     presets/shelf.yaml. billions: least and most. language: a code; languages: several, all of which are required. sell:
-    products may be sold. thinks: True: can, False: need not. gated: False: without a gate. fits: trains on this GPU, by
-    method if one is named. card_gb: of a GPU as sold; processor: no GPU.
+    products may be sold. thinks: True: can, False: need not. fits: trains on this GPU. card_gb: of a GPU as sold.
     """
 
     names: tuple[str, ...] = ()
@@ -46,21 +44,15 @@ class Wish:
     billions: tuple[float, float] | None = None
     language: str | None = None
     languages: tuple[str, ...] = ()
-    many_languages: bool = False
     card_gb: float | None = None
-    processor: bool = False
     fits: bool = False
-    method: Literal["lora", "qlora"] | None = None
-    licence: str | None = None
     sell: bool = False
     thinks: bool | None = None
     tools: bool = False
-    gated: bool | None = None
     order: Order = "liked"
 
     def parts(self) -> dict[str, Message]:
         """Return a message in a few words for each condition that is set, by its field."""
-        by = {"lora": "LoRA", "qlora": "QLoRA"}
         parts: dict[str, Message | None] = {
             "makers": msg("shelf.maker", names=self.makers) if self.makers else None,
             "names": msg("shelf.name", names=self.names) if self.names else None,
@@ -70,18 +62,11 @@ class Wish:
             "languages": msg("shelf.language", language=[language_name(code) for code in self.languages])
             if self.languages
             else None,
-            "many_languages": msg("shelf.many_languages") if self.many_languages else None,
             "card_gb": msg("shelf.card", gb=self.card_gb) if self.card_gb else None,
-            "processor": msg("shelf.processor") if self.processor else None,
-            "method": msg("shelf.fits_by", method=by[self.method]) if self.method else None,
-            "fits": msg("shelf.fits")
-            if self.fits and not self.method and not self.card_gb and not self.processor
-            else None,
-            "licence": msg("shelf.licence", licence=self.licence) if self.licence else None,
+            "fits": msg("shelf.fits") if self.fits and not self.card_gb else None,
             "sell": msg("shelf.sell") if self.sell else None,
             "thinks": None if self.thinks is None else msg("shelf.thinks" if self.thinks else "shelf.answers_at_once"),
             "tools": msg("shelf.tools") if self.tools else None,
-            "gated": None if self.gated is None else msg("shelf.gated" if self.gated else "shelf.open"),
             "order": None if self.order == "liked" else msg(f"shelf.{self.order}"),
         }
         return {field: message for field, message in parts.items() if message is not None}
@@ -89,53 +74,29 @@ class Wish:
 
 @dataclass(frozen=True)
 class ReadWish:
-    """The result of parsing words.
-
-    wish: the conditions. corrected: (as written, as read). unknown: words without a meaning, each with similar names.
-    asks_of_gate: the words ask whether there is a gate. asks_for_pictures: or sound, on which nothing is trained here.
-    asks_for_uncensored: for a model without refusals, of which the list has none.
-    """
+    """The result of parsing words. wish: the conditions. unknown: words without a meaning, each with similar names."""
 
     wish: Wish
-    corrected: tuple[tuple[str, str], ...] = ()
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    asks_of_gate: bool = False
-    asks_for_pictures: bool = False
-    asks_for_uncensored: bool = False
 
     def remarks(self) -> tuple[Message, ...]:
-        """Return messages on the words that were corrected, those that were not understood, and requests for pictures
-        or uncensored models."""
-        remarks = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
-        for words, near in self.unknown:
-            remarks.append(
-                msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words)
-            )
-        if self.asks_for_pictures:
-            remarks.append(msg("shelf.text_alone"))
-        if self.asks_for_uncensored:
-            remarks.append(msg("shelf.uncensored"))
-        return tuple(remarks)
+        """Return messages on the words that were not understood."""
+        return tuple(
+            msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words)
+            for words, near in self.unknown
+        )
 
 
 def read(words: str, wish: Wish | None = None) -> ReadWish:
-    """Return the conditions that words ask for, on top of those of wish, with corrected and unknown words. Never
-    raises: unknown words are reported."""
-    text = f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} "
-    is_question = bool(re.search(r"\?|吗|^\s*(?:is|are|does|do)\b", text))
+    """Return the conditions that words ask for, on top of those of wish, with unknown words. Never raises: unknown
+    words are reported."""
     fields: dict[str, Any] = {}
-    text = _cards(text, fields)
-    text = _sizes(text, fields)
-    text, meanings = _known_words(text)
+    text = _cards(f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} ", fields)
+    text, meanings = _known_words(_sizes(text, fields))
     for kind, value in meanings:
-        _take(kind, value, fields, is_question)
-    corrected, unknown = _names(text, fields, is_question)
-    pictures, uncensored, of_gate = (
-        fields.pop("pictures", False),
-        fields.pop("uncensored", False),
-        is_question and ("ask", "gated") in meanings,
-    )
-    return ReadWish(replace(wish or Wish(), **fields), tuple(corrected), tuple(unknown), of_gate, pictures, uncensored)
+        _take(kind, value, fields)
+    unknown = _names(text, fields)
+    return ReadWish(replace(wish or Wish(), **fields), unknown)
 
 
 def squashed(text: str) -> str:
@@ -266,16 +227,17 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> dict[str, tuple[str, str]]:
-    """Map each known word to its kind and value; of two meanings the later one, of languages, topics, licences, other
-    conditions, makers. Cached."""
+    """Map each known word to its kind and value; of two meanings the later one, of languages, topics, other conditions,
+    makers. Cached."""
     presets = _presets()
     words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
     for code, names in presets["languages"].items():
         for word in (names["en"], names["zh"], names["de"], *names["words"]):
             words[word.lower()] = ("language", code)
-    for kind, entries in (("topic", {key: entry["words"] for key, entry in presets["topics"].items()}), ("licence",
-        presets["licences"]),
-                          ("ask", presets["asks"])):  # fmt: skip
+    for kind, entries in (
+        ("topic", {key: entry["words"] for key, entry in presets["topics"].items()}),
+        ("ask", presets["asks"]),
+    ):
         for value, written in entries.items():
             words |= {word.lower(): (kind, value) for word in written}
     return words | {word: ("maker", word) for word in presets["makers"]}
@@ -303,28 +265,22 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
     return text, meanings
 
 
-def _take(kind: str, value: str, fields: dict[str, Any], is_question: bool) -> None:
+def _take(kind: str, value: str, fields: dict[str, Any]) -> None:
     """Store the meaning of one known word in fields; a second language, and makers, are added. The person's size
-    overrides those of small and large; in a question "gated" is no condition."""
+    overrides those of small and large."""
     if kind == "language" and fields.setdefault("language", value) != value:
         fields["languages"] = tuple(dict.fromkeys((*fields.get("languages", ()), value)))
-    elif kind in ("language", "topic", "licence"):
+    elif kind in ("language", "topic"):
         fields[kind] = value
     elif kind == "maker":
         fields["makers"] = tuple(dict.fromkeys((*fields.get("makers", ()), *_presets()["makers"][value])))
     elif value in ("newest", "smallest", "largest"):
         fields["order"] = value
-    elif value in ("small", "large", "processor"):
+    elif value in MEANT:
         fields.setdefault("billions", MEANT[value])
-        fields |= {"processor": True} if value == "processor" else {}
-    elif value in ("lora", "qlora"):
-        fields |= {"method": value, "fits": True}
     elif value in ("thinks", "answers_at_once"):
         fields["thinks"] = value == "thinks"
-    elif value == "open" or (value == "gated" and not is_question):
-        # "is Gemma gated?" is about Gemma, and each row answers it
-        fields["gated"] = value == "gated"
-    elif value != "gated" and kind == "ask":
+    elif kind == "ask":
         fields[value] = True
 
 
@@ -360,12 +316,8 @@ def _all_names() -> tuple[str, ...]:
     return tuple(about(model) for model in known_models())
 
 
-def _names(
-    text: str, fields: dict[str, Any], is_question: bool
-) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
-    """Put the model names in text into fields, likely misspelt words as what they are meant for; return (written, read)
-    of those, and (word, similar names) of unknown ones."""
-    corrected: list[tuple[str, str]] = []
+def _names(text: str, fields: dict[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Put the model names in text into fields; return (word, similar names) of unknown ones."""
     unknown: list[tuple[str, tuple[str, ...]]] = []
     for token in _TOKEN.findall(_WITH_NUMBER.sub(r"\1\2", text)):
         token = token.strip(".-/")
@@ -373,26 +325,11 @@ def _names(
         if not any(char.isalnum() for char in name) or (len(name) < 2 and name.isascii()):
             continue
         if any(is_part(name, about) for about in _all_names()):
-            _take_name(token, fields)
-            continue
-        near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
-        taken = next((word for word in near if _is_likely(name, word)), None)
-        if taken is None:
-            unknown.append((token, tuple(near)))
-            continue
-        corrected.append((token, taken))
-        kind, value = _vocabulary().get(taken, ("name", taken))
-        if kind == "name":
-            _take_name(taken, fields)
+            fields["names"] = tuple(dict.fromkeys((*fields.get("names", ()), token)))
         else:
-            _take(kind, value, fields, is_question)
-    return corrected, unknown
-
-
-def _is_likely(written: str, word: str) -> bool:
-    """Return whether a similar word is meant: same first letter, and transposed or nearly all letters the same."""
-    alike = SequenceMatcher(None, written, word).ratio() >= CLOSE or sorted(written) == sorted(word)
-    return len(written) > 3 and written[0] == word[0] and alike
+            near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
+            unknown.append((token, tuple(near)))
+    return tuple(unknown)
 
 
 def about(model: KnownModel) -> str:
@@ -405,11 +342,6 @@ def is_part(name: str, about: str) -> bool:
     """Return whether a squashed name occurs in about (of a model, as from `about`). A short one must begin a name or a
     piece of one: "r1" is not in "coder-14b"."""
     return (f"|{name}" if len(name) < ANYWHERE else name) in about
-
-
-def _take_name(name: str, fields: dict[str, Any]) -> None:
-    """Add name to fields["names"], unless it is there."""
-    fields["names"] = tuple(dict.fromkeys((*fields.get("names", ()), name)))
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:

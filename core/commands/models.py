@@ -71,7 +71,7 @@ def search(
     machine = this_machine()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, machine.system)
     query = " ".join(words)
-    matches = shelf.find(query, memory, Wish(fits=fits), budget.of_cpu(machine))
+    matches = shelf.find(query, memory, Wish(fits=fits))
     of_hub = hub_search.search(query) if hub else []
     if as_json:
         print_json(in_words(shelf_json(matches) | ({"hub": [plain(asdict(row)) for row in of_hub]} if hub else {})))

@@ -118,8 +118,7 @@ class ModelsPage:
             sell="sell" in ticked if isinstance(ticked, list) else False,
             language=_text(fields, "language") or None,
         )
-        machine = self.services.monitor.newest()
-        matches = shelf.find(text, budgets.of_machine(machine), wish, budgets.of_cpu(machine))
+        matches = shelf.find(text, budgets.of_machine(self.services.monitor.newest()), wish)
         marks = Marks(None, self.services.models.local_ids(), matches.budget, self._button)
         results = self._found.get(text)
         found = hub_rows.results(shelf.of_hub(results, matches.budget), text, marks, w) if results is not None else None

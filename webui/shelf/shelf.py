@@ -12,7 +12,6 @@ from gradio.events import Dependency
 
 from core.advice import shelf
 from core.advice.wish import LONGEST, Wish, language_name
-from core.memory import budget as budgets
 from core.models.known import known_models
 from webui.kit.html import Html
 from webui.kit.live import AT_ONCE, LAST, QUIET
@@ -96,8 +95,7 @@ class ModelShelf:
             sell=sell is True,
             language=language if isinstance(language, str) and language else None,
         )
-        machine = self.services.monitor.newest()
         text = words[:LONGEST] if isinstance(words, str) else ""
-        matches = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
+        matches = shelf.find(text, self.budget_of(memory, cards), wish)
         marks = Marks(model if isinstance(model, str) else None, self.services.models.local_ids(), matches.budget)
         return rows.shelf(matches, wish, marks, self.w)

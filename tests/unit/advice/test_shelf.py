@@ -37,7 +37,6 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("llama-3.1-8b-instruct",),
         ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b"),
     ),
-    "is Gemma gated?": ("gemma-4-e4b", ("gemma-3-4b-it", "gemma-4-e2b"), ("qwen3.5-4b",)),
     "日语小模型 可商用": (
         "sarashina2.2-3b-instruct",
         ("qwen3.5-4b", "llm-jp-3.1-1.8b-instruct", "tinyswallow-1.5b-instruct"),
@@ -55,11 +54,6 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("llama-3.3-70b-instruct", "tinyllama-1.1b-chat", "qwen3.8-27b"),
     ),
     "能放进 8G 显卡、会思考的最新千问": ("qwen3.5-4b", ("qwen3-4b",), ("qwen3.5-9b", "qwen3-4b-instruct-2507")),
-    "code for a 4090 with QLoRA": (
-        "seed-coder-8b-instruct",
-        ("devstral-small-2505", "qwen2.5-coder-32b-instruct"),
-        ("qwen3-8b", "qwen3-coder-30b-a3b-instruct"),
-    ),
 }
 
 
@@ -89,18 +83,13 @@ READINGS: dict[str, Wish] = {
     "4060ti": Wish(card_gb=8.0),
     "4060 ti 16 GB": Wish(card_gb=16.0),
     "8G显存": Wish(card_gb=8.0),
-    "small apache": Wish(billions=(0.0, wish.MEANT["small"][1]), licence="Apache"),
     "small 7b": Wish(billions=(7 / 1.25, 7 * 1.25)),
-    "biggest that fits with LoRA": Wish(order="largest", fits=True, method="lora"),
     "without thinking": Wish(thinks=False),
     "不思考的模型": Wish(thinks=False),
     "会调用工具的韩语模型": Wish(tools=True, language="ko"),
     "deutsch": Wish(language="de"),
     "kleines Modell, das ich verkaufen darf": Wish(billions=(0.0, wish.MEANT["small"][1]), sell=True),
     "höchstens 4B, spricht Japanisch und Deutsch": Wish(billions=(0.0, 4.0), language="ja", languages=("de",)),
-    "neuestes für Geschichten, ohne Grafikkarte": Wish(
-        order="newest", topic="stories", billions=(0.0, 1.3), processor=True
-    ),
     "kann Werkzeuge aufrufen, ab 7B": Wish(tools=True, billions=(7.0, float("inf"))),
     "nemo français": Wish(language="fr", names=("nemo",)),
     "english and japanese": Wish(language="en", languages=("ja",)),
@@ -109,21 +98,12 @@ READINGS: dict[str, Wish] = {
     "moe": Wish(topic="experts"),
     "an email assistant for my laptop with 6 GB": Wish(card_gb=6.0),
     "r1 14b": Wish(names=("r1",), billions=(14 / 1.25, 14 * 1.25)),
-    "gated": Wish(gated=True),
-    "is llama gated": Wish(names=("llama",)),
-    "Gemma 需要许可吗": Wish(names=("gemma",)),
-    "not gated": Wish(gated=False),
-    "无需许可": Wish(gated=False),
     "google": Wish(makers=("Gemma",)),
     "阿里 最新": Wish(makers=("Qwen",), order="newest"),
     "role play": Wish(topic="roleplay"),
-    "for a cpu": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),
-    "multilingual": Wish(many_languages=True),
     "what should I take for this PC": Wish(),  # was "sold" and "thinks"
     "a smarter one to start with": Wish(),  # was the starter
     "up to 8 GB": Wish(card_gb=8.0),  # "up" was a name
-    # was Wish()
-    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),
     "python": Wish(topic="code"),  # was near "phone"
 }
 
@@ -134,14 +114,12 @@ def test_words_are_read_as_what_they_ask_for(words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "taken"), [("qwne 8b", "qwen"), ("lamma", "llama"), ("japanes", "japanese"), ("ministal", "ministral")]
+    ("written", "meant"), [("qwne 8b", "qwen"), ("lamma", "llama"), ("japanes", "japanese"), ("ministal", "ministral")]
 )
-def test_a_misspelt_word_is_read_as_the_nearest_and_said(written: str, taken: str) -> None:
-    result = shelf.find(written, CARD)
-    assert result.words.corrected == ((written.split()[0], taken),) and result.rows
-    assert all(
-        part in result.remarks[0].render(language) for part in (written.split()[0], taken) for language in LANGUAGES
-    )
+def test_a_misspelt_word_is_said_with_the_nearest_ones(written: str, meant: str) -> None:
+    remark = shelf.find(written, CARD).remarks[0]
+    for language in LANGUAGES:
+        assert all(part in remark.render(language) for part in (written.split()[0], meant))
 
 
 def test_a_word_that_means_nothing_is_said_and_finds_nothing_by_itself() -> None:
@@ -158,36 +136,9 @@ def test_words_that_mean_nothing_at_all_bring_what_may_be_asked() -> None:
     assert len(shelf.find("chatgpt german", CARD).remarks) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("is Gemma gated?", "gates_some"),
-        ("Gemma 需要许可吗", "gates_some"),
-        ("is qwen3 gated?", "gates_none"),
-        ("is llama 3.2 gated?", "gates_all"),
-    ],
-)
-def test_whether_a_model_is_gated_is_answered_in_a_sentence(words: str, said: str) -> None:
-    """Rows without a gate say nothing of one, so that the first rows of an answer left it open."""
-    result = shelf.find(words, CARD)
-    [remark] = result.remarks
-    gated = sum(row.model.gated for row in result.rows)
-    assert remark.key == f"shelf.{said}" and remark.params == {"gated": gated, "count": len(result.rows)}
-    assert not any(remark.key.startswith("shelf.gates") for remark in shelf.find("gemma", CARD).remarks)
-
-
-def test_who_asks_for_pictures_is_told_that_text_alone_is_trained() -> None:
-    for words in ("a vision model", "能看图的模型"):
-        result = shelf.find(words, CARD)
-        assert [told.key for told in result.remarks] == ["shelf.text_alone"] and len(result.rows) == len(BY_ID)
-    assert [told.key for told in shelf.find("gemma that reads pictures", CARD).remarks] == ["shelf.text_alone"]
-
-
 def test_a_word_that_is_near_another_but_begins_otherwise_is_not_taken_for_it() -> None:
     result = shelf.find("ollama german", CARD)
-    assert (
-        result.words.unknown[0][0] == "ollama" and "llama" in result.words.unknown[0][1] and not result.words.corrected
-    )
+    assert result.words.unknown[0][0] == "ollama" and "llama" in result.words.unknown[0][1]
     assert "llama" in result.remarks[0].render("zh")
 
 
@@ -205,7 +156,7 @@ def test_what_is_made_for_a_language_comes_before_what_names_it_among_many() -> 
     assert ids("chinese")[0] == ids("")[1], "Qwen is made for Chinese among others"
 
 
-@pytest.mark.parametrize("words", ["small", "small japanese", "a tiny model", "large", "for a cpu"])
+@pytest.mark.parametrize("words", ["small", "small japanese", "a tiny model", "large"])
 def test_what_a_word_means_is_the_limit_that_is_said(words: str) -> None:
     """ "small" said "at most 4.5B" and showed 4.6B."""
     result = shelf.find(words, CARD)
@@ -268,28 +219,12 @@ def test_a_card_in_the_words_is_what_the_verdicts_are_of() -> None:
     assert small and all(row.verdict != "no" for row in small) and "qwen3-8b" not in {row.model.id for row in small}
 
 
-def test_a_method_in_the_words_is_what_the_verdicts_are_of() -> None:
-    rows = shelf.find("fits with LoRA", CARD).rows
-    assert all(row.method == "lora" and row.lora.verdict in ("fits", "tight") for row in rows)
-    assert "qwen3-8b" not in {row.model.id for row in rows}
-
-
-def test_without_a_card_the_processor_is_asked() -> None:
-    ram = Budget(kind="cpu", name="a processor", free_gib=12.0)
-    assert shelf.find("small for a processor", CARD, processor=ram).budget.free_gib == 12.0
-    unknown = shelf.find("for a processor", CARD)
-    assert unknown.budget.free_gib is None and {row.verdict for row in unknown.rows} == {"unknown"}
-    assert all(row.verdict in ("lora", "qlora", "tight") for row in shelf.find("fits", ram).rows)
-
-
 def test_a_gate_has_its_page_and_an_open_model_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://mirror.example/")
     rows = {row.model.id: row for row in shelf.find("gemma", CARD).rows}
     assert (
         rows["gemma-3-4b-it"].gate == "http://mirror.example/google/gemma-3-4b-it" and rows["gemma-4-e4b"].gate is None
     )
-    assert not any(row.gate for row in shelf.find("without a gate", CARD).rows)
-    assert all(row.gate for row in shelf.find("gated", CARD).rows)
 
 
 def test_the_words_stand_over_the_pages_own_controls() -> None:
@@ -311,29 +246,13 @@ def test_where_nothing_is_all_of_it_the_least_is_left_out_and_said() -> None:
 def test_what_one_may_not_do_is_never_left_out() -> None:
     result = shelf.find("exaone to sell", CARD)
     assert not result.rows and result.remarks[-1].key == "shelf.none"
-    assert not shelf.find("llama 2 without a gate", CARD).rows
 
 
 def test_what_was_understood_is_told_in_both_languages() -> None:
-    words = (
-        "newest small german that thinks and calls tools, apache, commercial, without a gate, fits with qlora, "
-        "stories, multilingual"
-    )
+    words = "newest small german that thinks and calls tools, commercial, that fits, stories"
     parts = wish.read(words).wish.parts()
-    assert set(parts) >= {
-        "language",
-        "thinks",
-        "tools",
-        "licence",
-        "sell",
-        "gated",
-        "method",
-        "topic",
-        "billions",
-        "order",
-        "many_languages",
-    }
-    for part in (*parts.values(), *wish.read("google qwen 8b 6gb cpu").wish.parts().values()):
+    assert set(parts) == {"language", "thinks", "tools", "sell", "fits", "topic", "billions", "order"}
+    for part in (*parts.values(), *wish.read("google qwen 8b 6gb").wish.parts().values()):
         for language in LANGUAGES:
             assert not part.render(language).startswith("shelf.") and "{" not in part.render(language)
 
@@ -360,12 +279,6 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
     for words in ("", "german", "qwen", "calls tools under 4B"):
         assert shelf.find(words, trembling).rows
     assert not counted
-
-
-def test_uncensored_is_understood_and_answered_with_every_model() -> None:
-    for words in ("uncensored", "unzensiert 8b", "无审查"):
-        read_wish = wish.read(words)
-        assert not read_wish.unknown and [said.key for said in read_wish.remarks()] == ["shelf.uncensored"], words
 
 
 def test_the_end_of_a_word_is_no_bound_on_the_size() -> None:
