@@ -4,8 +4,8 @@
                                         --host 0.0.0.0: also for other devices on the network, with the printed key or
                                         the password of --auth
     python launch.py COMMAND ...        train, further, queue, runs, pause, resume, chat, compare, evaluate,
-                                        benchmark, sum, export, serve, recipe, pack, plan, estimate, inspect, data,
-                                        make, models, tools, workspace, doctor; COMMAND --help lists its options
+                                        benchmark, sum, export, serve, mcp, recipe, pack, plan, estimate, inspect,
+                                        data, make, models, tools, workspace, doctor; COMMAND --help lists its options
     python launch.py --version
     python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of
                                         torch, even if there is a GPU
@@ -71,6 +71,7 @@ COMMANDS = (
     "sum",
     "export",
     "serve",
+    "mcp",
     "recipe",
     "pack",
     "tools",

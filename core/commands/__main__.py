@@ -13,6 +13,7 @@ import typer
 
 from core import COMMAND
 from core.commands import (  # noqa: F401 - importing them adds their commands
+    agents,
     away,
     checkup,
     comparing,
