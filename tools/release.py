@@ -1,10 +1,10 @@
 """`python tools/release.py [FOLDER]`: builds the release archive of the last commit, for people who have no Python and
 no git.
 
-Contents: the files needed to run, and the docs without their pictures, the pages for contributors (the changes too)
-and records of measurements. The sentences of a language are one packed file, except those that are read before the
-start, as many small files take twice the bytes. Two calls give the same bytes: order, times and modes follow from the
-commit alone. Uncommitted changes are not in it. Beside it is lora-garage.json, which `python launch.py update` reads.
+Contents: the files needed to run, and the guide; the reference pages are on the site alone. The sentences of a
+language are one packed file, except those that are read before the start, as many small files take twice the bytes. Two
+calls give the same bytes: order, times and modes follow from the commit alone. Uncommitted changes are not in it.
+Beside it is lora-garage.json, which `python launch.py update` reads.
 Prints every file with its size, then the archive's size and SHA-256.
 """
 
@@ -29,11 +29,7 @@ TOP = "LoRA Garage"
 CONTENTS = (
     "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml",
     "constraints.txt", "packaging/uv.txt",
-    "README.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
-    ":!docs/pictures", ":!docs/benchmarks.md", ":!docs/design.md", ":!docs/glossary.md", ":!docs/map.md",
-    ":!docs/tests.md", ":!docs/dependencies.md", ":!docs/faults.md", ":!docs/null-card*.md",
-    ":!docs/commands.md", ":!docs/compared.md", ":!docs/export.md", ":!docs/families.md", ":!docs/gaming-pc.md",
-    ":!docs/memory.md", ":!docs/speed.md", ":!docs/thinking-and-tools.md",
+    "README.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs/guide",
 )  # fmt: skip
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
