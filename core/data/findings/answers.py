@@ -96,6 +96,9 @@ _PROGRAM_ERROR = re.compile(
     + ")",
     re.IGNORECASE,
 )
+# Each error has one of these, and a look for them costs less than the pattern.
+_ERROR_SIGNS = ("rror", "request_id", "traceback", "connectionpool", "quota", "rate limit", "gateway", "unavailable",
+    "too many", "<")  # fmt: skip
 _ASKS_OF_ERRORS = re.compile(
     r"```|\b(?:def|import) |error|traceback|exception|https?\b|html|json|\bapi\b|output|print|status|limit|quota|"
     r"\bpage\b|\blogs?\b|\b(?:429|50\d)\b|fehler|ausgabe|错误|报错|输出|异常",
@@ -158,7 +161,8 @@ class ProgramErrors(Refusals):
         """Mark the row if one of its answers begins as an error does, unless only errors of kinds that its questions
         may be about. Plain texts are ignored."""
         for answer in () if words.is_text else words.answers:
-            error = _PROGRAM_ERROR.match(answer[:_HEAD])
+            head = answer[:_HEAD]
+            error = any(map(head.lower().__contains__, _ERROR_SIGNS)) and _PROGRAM_ERROR.match(head)
             if error and not (error["about"] and _ASKS_OF_ERRORS.search(words.question)):
                 self._marked.add(words.row, words.quote(answer, 0, error.end()))
 

@@ -61,10 +61,8 @@ class RowWords:
     @cached_property
     def compared(self) -> tuple[bytes, ...]:
         """The question and the answer as they are compared: their beginning, without case, blanks made single."""
-        return tuple(
-            " ".join(side[:_COMPARED].casefold().split()).encode("utf-8", "replace")
-            for side in (self.question, self.answer)
-        )
+        sides = [" ".join(side[:_COMPARED].casefold().split()) for side in (self.question, self.answer)]
+        return sides[0].encode("utf-8", "replace"), sides[1].encode("utf-8", "replace")
 
     @cached_property
     def everything(self) -> str:

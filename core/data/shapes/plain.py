@@ -52,11 +52,12 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
     if not isinstance(reply, str) or "<" in reply or not reply.strip():  # thinking begins with a tag
         return None
     parts = [values[name] for name in question_columns]
-    if not all(isinstance(part, str) for part in parts) or not values[needed].strip():
+    if {*map(type, parts)} != {str} or not values[needed].strip():
         return None
-    question = (
-        with_context(parts[-1], *parts[:-1]) if format == "question_answer" else "\n\n".join(filter(str.strip, parts))
-    )
+    question = parts[0]
+    if len(parts) > 1:
+        is_pair = format == "question_answer"
+        question = with_context(parts[1], parts[0]) if is_pair else "\n\n".join(filter(str.strip, parts))
     is_label = question[-1] in LABEL_ENDS and is_label_alone(question)  # most questions need no call
     return None if is_label else [("user", question), ("assistant", reply)]
 
