@@ -12,10 +12,10 @@ from pathlib import Path
 
 from core.data.formats import Example
 from core.data.labels import Encoded
-from core.data.sets.inspection import examples_of
 from core.data.tokenizer import Tokenizer, conversation
 from core.models.library import Models
 from core.workspace.folder import Workspace
+from tests.kit.read_examples import examples_of
 
 HELD_OUT_EACH = 10  # each tenth row is kept apart
 
