@@ -272,7 +272,7 @@ class Preview:
 
     @cached_property
     def answers(self) -> int | None:
-        """How many of the rows' answers differ; None if there are more than MAX_ANSWERS rows."""
+        """The number of different answers of the rows; None if there are more than MAX_ANSWERS rows."""
         if len(self.rows) > MAX_ANSWERS:
             return None
         return len({RowWords(number, example).answer for number, example in self.rows})

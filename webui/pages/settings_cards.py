@@ -107,7 +107,7 @@ def _joined(values: tuple[object, ...]) -> str:
 
 
 class AloneSetting(Panel):
-    """What a training does whose app has ended without a word. It is stored as soon as it is chosen."""
+    """The choice of what a training does whose app has ended without a word, stored as soon as it is made."""
 
     def build(self) -> None:
         """Build the card with the choice."""

@@ -20,7 +20,7 @@ PORTS = (8000, 0)  # the usual one, else any free one
 
 @dataclass(frozen=True)
 class Served:
-    """What a client of the server needs: its address, the key, and the names of models."""
+    """The data that a client of the server needs: its address, the key, and the names of models."""
 
     address: str
     key: str

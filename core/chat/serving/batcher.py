@@ -21,8 +21,8 @@ from core.errors import ChatError, GarageError
 from core.runs.folder import RunFolder
 
 BASE = "base"
-MOST_ROWS = 16  # of a batch, as core.chat.duel.MAX_ROWS
-MOST_WAITING = 64  # requests
+MAX_ROWS = 16  # of a batch, as core.chat.duel's
+MAX_WAITING = 64  # requests
 GATHER_S = 0.02  # a client that sends several requests at once needs a moment
 POLL_S = 0.1
 
@@ -115,8 +115,8 @@ class Batcher:
         """Let a request wait for its answers. Raises ApiError if too many wait."""
         request.check()
         with self._changed:
-            if len(self._waiting) >= MOST_WAITING:
-                raise ApiError(429, f"{MOST_WAITING} requests wait already. Try again later.", "rate_limit_exceeded")
+            if len(self._waiting) >= MAX_WAITING:
+                raise ApiError(429, f"{MAX_WAITING} requests wait already. Try again later.", "rate_limit_exceeded")
             self._waiting.append(request)
             self._changed.notify_all()
 
@@ -151,7 +151,7 @@ class Batcher:
             self._waiting = [request for request in self._waiting if not request.abandoned.is_set()]
             for request in self._waiting:
                 model = request.model
-                if batch and (rows + len(request.questions) > MOST_ROWS or model.base() != batch[0].model.base()):
+                if batch and (rows + len(request.questions) > MAX_ROWS or model.base() != batch[0].model.base()):
                     continue
                 if model.column == "tuned":
                     if tuned not in (None, model):

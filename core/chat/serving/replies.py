@@ -64,7 +64,7 @@ class Reply:
             self._prompt_tokens += item.prompt_tokens
             self._completion_tokens += item.tokens
 
-    def whole(self) -> JsonObject:
+    def response(self) -> JsonObject:
         """Return the response without a stream."""
         choices = list[JsonObject]()
         for index, choice in enumerate(self._choices):

@@ -16,7 +16,7 @@ from core.files import JsonObject
 
 MAX_ANSWERS = 8  # to one request: half the rows of a batch
 DEFAULT_TOKENS = 1024  # of an answer, if a request names no limit
-MOST_TOKENS = 4096  # as Sampling.max_new_tokens
+MAX_TOKENS = 4096  # as Sampling.max_new_tokens
 NEUTRAL: dict[str, tuple[object, ...]] = {  # settings that are not supported, with the values that change nothing
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
@@ -101,7 +101,7 @@ def _call_turn(call: Call) -> JsonObject:
 
 
 class Body(BaseModel):
-    """What both kinds of requests have in common."""
+    """The fields that both kinds of requests have."""
 
     model: str = Field(max_length=300)
     stream: bool = False
@@ -136,7 +136,7 @@ class Body(BaseModel):
             do_sample=self.temperature is not None,
             temperature=0.0 if self.temperature is None else self.temperature,
             top_p=self.top_p or 1.0,
-            max_new_tokens=min(self.max_tokens or DEFAULT_TOKENS, MOST_TOKENS),
+            max_new_tokens=min(self.max_tokens or DEFAULT_TOKENS, MAX_TOKENS),
             seed=(secrets.randbits(32) if self.seed is None else self.seed) % 2**32,
             stop=tuple(filter(None, stops)),
         )

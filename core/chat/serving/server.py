@@ -34,7 +34,7 @@ from core.system.reach import Reach
 MAX_BYTES = 4 << 20  # of a body
 BODY_S = 30  # for a body to arrive
 POLL_S = 0.25  # between two looks whether the client has gone
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 STATUSES = {"chat.too_long": 400, "chat.too_long_for_card": 400, "chat.no_question": 400, "chat.no_strength": 400}
 
 
@@ -61,7 +61,7 @@ class ApiServer:
         family = socket.AF_INET6 if ":" in self._reach.host else socket.AF_INET
         self._listening = socket.create_server((self._reach.host, port), family=family)
         config = uvicorn.Config(
-            self.app, log_level="error", lifespan="off", access_log=False, limit_concurrency=MOST_CONNECTIONS
+            self.app, log_level="error", lifespan="off", access_log=False, limit_concurrency=MAX_CONNECTIONS
         )
         self._server = uvicorn.Server(config)
         return f"http://{self._reach.local}:{self._listening.getsockname()[1]}/v1"
@@ -118,7 +118,7 @@ class ApiServer:
             async with aclosing(items):
                 async for item in items:
                     reply.add(item)
-            return JSONResponse(reply.whole())
+            return JSONResponse(reply.response())
         first = await anext(items)
         return StreamingResponse(_events(reply, first, items), media_type="text/event-stream")
 

@@ -21,8 +21,7 @@ from statistics import median
 from typing import Literal
 
 from core.data.chats import dates
-from core.data.shapes.left_out import has_value
-from core.data.shapes.roles import NEARLY_ALL
+from core.data.shapes.left_out import NEARLY_ALL, has_value
 from core.data.shapes.speakers import Role, role_of
 from core.messages import Message, msg
 from core.values import Frozen

@@ -15,8 +15,7 @@ from typing import Literal, TypeVar
 
 from core.data.reading.file_rows import Limits, Problem, RawRow, Readable, Source, lines_of, too_big
 from core.data.reading.table_rows import txt_rows
-from core.data.shapes.left_out import Omission
-from core.data.shapes.roles import NEARLY_ALL
+from core.data.shapes.left_out import NEARLY_ALL, Omission
 from core.messages import msg
 
 _T = TypeVar("_T")

@@ -23,6 +23,7 @@ Place = Literal[
 ]  # fmt: skip
 
 # Names of columns of media, and of worse answers.
+NEARLY_ALL = 0.9  # share of values that tells what a column, or lines, are
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments",
     "image_url", "pixel_values")  # fmt: skip
 WORSE = ("rejected", "rejected_response", "reject", "rejected_messages", "non_preferred_output")

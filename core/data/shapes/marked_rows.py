@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from core.data.reading.file_rows import Problem, Row
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.roles import NEARLY_ALL, Role, renamed
+from core.data.shapes.left_out import NEARLY_ALL
+from core.data.shapes.roles import Role, renamed
 from core.data.shapes.turn_markers import after_greeting, turns_in
 from core.messages import Message, msg
 

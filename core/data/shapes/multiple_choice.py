@@ -16,10 +16,10 @@ from typing import Any
 
 from core.data.reading.file_rows import Problem, Row
 from core.data.shapes import options as reading
-from core.data.shapes.left_out import Columns
+from core.data.shapes.left_out import NEARLY_ALL, Columns
 from core.data.shapes.numbering import Base, Numbering
 from core.data.shapes.options import SCHEMES, Options, Scheme, parsed_cell
-from core.data.shapes.roles import MIN_WORDS, NEARLY_ALL, QUESTION_MARKS, column_named, is_about, meaning_of, words_of
+from core.data.shapes.roles import MIN_WORDS, QUESTION_MARKS, column_named, is_about, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 

@@ -67,7 +67,6 @@ LANGUAGE = re.compile(
     r"(?:[_-][a-z]{2,4}){0,2}",
     re.IGNORECASE,
 )
-NEARLY_ALL = 0.9  # share of values that tells what a column, or lines, are
 MIN_WORDS = 3  # of a text; a column of sentences has so many in the middle, names, dates and labels fewer
 QUESTION_MARKS = ("?", "？", "؟")
 _WORDS = re.compile(r"[^\W_]+")

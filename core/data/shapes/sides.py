@@ -18,13 +18,12 @@ from typing import Literal
 from core.data.reading.file_rows import Row
 from core.data.shapes.cells import are_scores, are_spans, is_list_of_texts
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.left_out import has_value
+from core.data.shapes.left_out import NEARLY_ALL, has_value
 from core.data.shapes.numbering import number_of
 from core.data.shapes.options import are_unnamed
 from core.data.shapes.roles import (
     LANGUAGE,
     MIN_WORDS,
-    NEARLY_ALL,
     QUESTION_MARKS,
     Role,
     Roles,

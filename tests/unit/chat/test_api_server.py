@@ -155,7 +155,7 @@ def test_a_bad_body_gets_an_error_and_the_server_lives(client: TestClient) -> No
 def test_too_large_too_late_and_too_many(client: TestClient, chat: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_BYTES", 1000)
     assert ask(client, user="a" * 1000).status_code == 413
-    monkeypatch.setattr("core.chat.serving.batcher.MOST_WAITING", 0)
+    monkeypatch.setattr("core.chat.serving.batcher.MAX_WAITING", 0)
     assert ask(client).status_code == 429
     monkeypatch.undo()
     chat.text = None  # type: ignore[assignment] - an answer that fails in an unforeseen way
