@@ -33,7 +33,7 @@ class EndlessBase:
         if self._answer is not None:
             raise ChatError("chat.already_answering")
         self._count += 1
-        self._answer = answer = Answer(self._count, lambda number, column: self.stop(column))
+        self._answer = answer = Answer(self._count, lambda number, column, question: self.stop(column))
         for item in (
             Piece("base", "and on and on"),
             Piece("tuned", f"Aye {self._count}."),

@@ -50,11 +50,12 @@ class ServingPanel(Panel):
     def _state(self) -> Html:
         """Return what the server is for, or while it runs what a program needs to use it."""
         t, served = self.w.t, self.services.serving.served
+        title = tag("p", tag("strong", t("serving.title")))
         if served is None:
-            return join([tag("h3", t("serving.title")), muted(t("serving.about"))])
+            return join([title, muted(t("serving.about"))])
         pairs = [
             (t("serving.address"), tag("code", served.address)),
             (t("serving.key"), tag("code", served.key)),
             (t("serving.models"), tag("code", ", ".join(served.models))),
         ]
-        return join([tag("h3", t("serving.title")), facts(pairs), muted(t("serving.only_here", command=COMMAND))])
+        return join([title, facts(pairs), muted(t("serving.only_here", command=COMMAND))])

@@ -112,10 +112,16 @@ class TrainPage:
         run.finding.wire(wizard, None, tabs, run.notice)
         talk = lambda: runs.to_chat(self.services, tabs, talk_to, self._shown())  # noqa: E731
         run.open_chat.click(talk, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
-        leave = lambda: {tabs: gr.update(selected="runs"), opened: self._shown()}  # noqa: E731
-        see = lambda: {tabs: gr.update(selected="runs"), opened: self._ended()}  # noqa: E731
-        poller.after(run.ended.click(see, None, [tabs, opened], **AT_ONCE))
-        poller.after(run.take_out.click(leave, None, [tabs, opened], **AT_ONCE)).then(None, js=SEE_WAY_OUT)
+        # Runs opens what is in `opened` when it is drawn, so that comes first.
+        leaving = [
+            poller.after(
+                button.click(shown, None, opened, **AT_ONCE).then(
+                    lambda: gr.update(selected="runs"), None, tabs, **AT_ONCE
+                )
+            )
+            for button, shown in ((run.ended, self._ended), (run.take_out, self._shown))
+        ]
+        leaving[1].then(None, js=SEE_WAY_OUT)
         file = partial(runs.file_of, self.services, self.w, runs.picture_of, run.picture_file, run.notice)
         saved = run.save_picture.click(lambda: file(self._shown()), None, [run.picture_file, run.notice], **AT_ONCE)
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)

@@ -44,7 +44,7 @@ TEMPLATE = (
     "<ul class='rt-legend'></ul><div class='rt-plot' role='img' aria-label='-'></div>"
     "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-differ'></table></div></div>"
 )
-PICKED = "() => [window.loraGarageRun ?? '']"
+PICKED = "(listed, opened) => [window.loraGarageRun ?? '', opened]"
 
 
 def runs_table(services: Services, w: Wording) -> gr.HTML:
