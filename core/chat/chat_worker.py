@@ -2,7 +2,7 @@
 
 It exchanges lines (core.system.lines). In:
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
-  ask {id, questions: a list of {base, tuned: turns or null}, sampling: one for each, strength}
+  ask {id, questions: a list of {base, tuned: turns or null}, sampling: of all, or a list of one for each, strength}
   stop {id, column: "base", "tuned", or null for both, question: its number, or null for all}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core import files
-from core.chat.answer import COLUMNS, ApiSampling, Column, Piece
+from core.chat.answer import COLUMNS, ApiSampling, Column, Piece, Sampling
 from core.chat.memory_check import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
@@ -272,12 +272,14 @@ class ChatWorker:
     def _answer(self, command: JsonObject) -> None:
         """Answer the command's questions as batches, reporting each piece of text and each column's end, then
         "answered". Raises ChatError before a load."""
-        answer, load = command["id"], self._load
+        answer, load, sampling = command["id"], self._load, command["sampling"]
         if self._duel is None:
             raise ChatError("chat.not_ready")
         pieces = self._duel.answer_all(
             [{column: one[column] for column in COLUMNS} for one in command["questions"]],
-            [ApiSampling.model_validate(one) for one in command["sampling"]],
+            [ApiSampling.model_validate(one) for one in sampling]
+            if isinstance(sampling, list)
+            else Sampling.model_validate(sampling),
             lambda column=None, question=None: self._commands.answer_stopped(answer, load, column, question),
             command["strength"],
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from core.chat.answer import COLUMNS, Answer, Column, Sampling, item_of
+from core.chat.answer import COLUMNS, Answer, ApiSampling, Column, Sampling, item_of
 from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
 from core.files import JsonObject
@@ -211,17 +211,16 @@ class ChatClient:
     def ask_together(
         self,
         questions: Sequence[Question],
-        sampling: Sampling | Sequence[Sampling] | None = None,
+        sampling: Sampling | Sequence[ApiSampling] | None = None,
         strength: float = 1.0,
     ) -> Answer:
         """Send several questions in one batch, as `ask`, and return the Answer; each item names its question. sampling:
         of all questions, or one for each. Raises ChatError without a question, for too long ones, during another
         answer, or if nothing is loaded."""
+        sampling = sampling or Sampling()
         all_turns = [turns for question in questions for turns in question if turns]
         if not all_turns or not all(map(ends_with_question, all_turns)):
             raise ChatError("chat.no_question")
-        if sampling is None or isinstance(sampling, Sampling):
-            sampling = [sampling or Sampling()] * len(questions)
         length = max(sum(map(characters, turns)) for turns in all_turns)
         if length > MAX_CHARACTERS:
             raise ChatError("chat.too_many_characters", characters=length, limit=MAX_CHARACTERS)
@@ -246,7 +245,9 @@ class ChatClient:
                 }
                 for question in questions
             ],
-            sampling=[one.model_dump() for one in sampling],
+            sampling=sampling.model_dump()
+            if isinstance(sampling, Sampling)
+            else [one.model_dump() for one in sampling],
             strength=strength,
         )
         return answer

@@ -422,6 +422,20 @@ def test_a_model_of_this_pc_writes_for_documents_and_a_text_too_long_costs_its_a
         assert writer.answers([QUESTION], 12) == [first[0]] and writer.answers([QUESTION], 12, attempt=1) != [first[0]]
 
 
+def test_a_question_that_is_repeated_is_answered_anew_and_no_answer_is_cut_to_the_context(client: ChatClient) -> None:
+    """Of one sampling for all: a trial of rewards repeats each question, and a person chose the length. Seen: requests
+    of other programs, which have a sampling each, had changed both."""
+    sampled = Sampling(do_sample=True, temperature=1.5, max_new_tokens=8)
+    texts = dict.fromkeys(range(3), "")
+    for item in ready(client).ask_together([(QUESTION, None)] * 3, sampled):
+        if isinstance(item, Piece):
+            texts[item.question] += item.text
+    assert len(set(texts.values())) == 3
+    room = client.state().context_limit
+    with pytest.raises(ChatError, match="context length"):
+        list(client.ask([{"role": "user", "content": "word " * (room - 1000)}], None, Sampling(max_new_tokens=2000)))
+
+
 class Served(ServedModels):
     """One run, which is only an adapter here."""
 
