@@ -18,6 +18,8 @@ from core.files import JsonObject
 Column = Literal["base", "tuned"]
 FinishReason = Literal["stop", "length", "stopped", "loop"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
+MAX_ROWS = 16  # of one batch: eight questions to both columns
+MAX_NEW_TOKENS = 4096
 STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as trained; beyond these limits few write sentences
 
 
@@ -36,7 +38,9 @@ class Sampling(BaseModel):
     top_p: float = Field(
         0.9, gt=0, le=1, description="Draw only from the likeliest words that together have this share of the odds."
     )
-    max_new_tokens: int = Field(256, ge=1, le=4096, description="Longest answer, in tokens (about four letters each).")
+    max_new_tokens: int = Field(
+        256, ge=1, le=MAX_NEW_TOKENS, description="Longest answer, in tokens (about four letters each)."
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="Start of the draw: the same seed gives the same answer again.")
     enable_thinking: bool | None = Field(
         None,

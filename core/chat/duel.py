@@ -25,7 +25,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.chat.answer import COLUMNS, ApiSampling, Column, Done, FinishReason, Piece, Sampling
+from core.chat.answer import COLUMNS, MAX_ROWS, ApiSampling, Column, Done, FinishReason, Piece, Sampling
 from core.chat.answer_marks import marks_of
 from core.chat.text_stream import REPLACEMENT, Repetition, TextStream
 from core.data.conversation import Turn
@@ -41,7 +41,6 @@ BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
 MAX_CONTEXT = 8192  # longer conversations need more cache memory than was estimated
 
 FREE_SHARE = 0.8  # of a GPU's free memory for conversations; the rest is for logits and a growing desktop
-MAX_ROWS = 16  # of one batch: eight questions to both columns
 MIN_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from core.chat.client import ChatClient
+from core.chat.serving import PORT
 from core.commands.terminal import WorkspaceOption, app, say
 from core.errors import RecipeError
 from core.messages import msg
@@ -24,7 +25,7 @@ NEVER = 10.0**6  # minutes: whoever serves a model wants it to stay
 @app.command()
 def serve(
     runs: Annotated[list[str], typer.Argument(help="Runs: their ids or names.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.")] = "127.0.0.1",
     workspace: WorkspaceOption = None,
 ) -> None:

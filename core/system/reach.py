@@ -6,11 +6,22 @@ import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import psutil
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "::")
+
+
+def host_of(header: str) -> str:
+    """Return the name in a Host header without its port, in small letters; IPv6 in brackets."""
+    return (header if header.endswith("]") else header.rpartition(":")[0] or header).lower()
+
+
+def is_other_origin(origin: str | None, header: str) -> bool:
+    """Return whether an Origin header names another site than the Host header; False without one."""
+    return origin is not None and urlsplit(origin).netloc.lower() != header.lower()
 
 
 @dataclass(frozen=True)

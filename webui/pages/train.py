@@ -6,9 +6,11 @@ gr.State of the page: a reload shows the run at work.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.runs.states import State
 from webui.form import start
@@ -112,16 +114,14 @@ class TrainPage:
         run.finding.wire(wizard, None, tabs, run.notice)
         talk = lambda: runs.to_chat(self.services, tabs, talk_to, self._shown())  # noqa: E731
         run.open_chat.click(talk, None, [tabs, talk_to], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
-        # Runs opens what is in `opened` when it is drawn, so that comes first.
-        leaving = [
-            poller.after(
-                button.click(shown, None, opened, **AT_ONCE).then(
-                    lambda: gr.update(selected="runs"), None, tabs, **AT_ONCE
-                )
-            )
-            for button, shown in ((run.ended, self._ended), (run.take_out, self._shown))
-        ]
-        leaving[1].then(None, js=SEE_WAY_OUT)
+
+        # `opened` is set first, because Runs opens what it names when it is drawn.
+        def go_to_runs(button: gr.Button, which: Callable[[], str | None]) -> Dependency:
+            pressed = button.click(which, None, opened, **AT_ONCE)
+            return poller.after(pressed.then(lambda: gr.update(selected="runs"), None, tabs, **AT_ONCE))
+
+        go_to_runs(run.ended, self._ended)
+        go_to_runs(run.take_out, self._shown).then(None, js=SEE_WAY_OUT)
         file = partial(runs.file_of, self.services, self.w, runs.picture_of, run.picture_file, run.notice)
         saved = run.save_picture.click(lambda: file(self._shown()), None, [run.picture_file, run.notice], **AT_ONCE)
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)

@@ -18,11 +18,10 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.system.reach import LOOPBACK
+from core.system.reach import LOOPBACK, host_of, is_other_origin
 from webui.server import script
 from webui.server.language import PATHS
 from webui.server.set_file import FILES
@@ -105,11 +104,9 @@ class Guard:
         """Return status and text for a request that must not pass (unknown host, another site, too large), else
         None."""
         host = headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name.lower() not in self.hosts:
+        if host_of(host) not in self.hosts:
             return 421, "This app does not answer to that name. Open the address that it printed when it started."
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if is_other_origin(headers.get("origin"), host):
             return 403, "Refused: the request came from another site."
         # A link on another site that opens our page in a tab shows it to the person, not to that site.
         is_click = (

@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from core.chat.client import ChatClient
+from core.chat.serving import PORT
 from core.chat.serving.batcher import ServedModels
 from core.chat.serving.server import ApiServer
 from core.errors import ChatError
 from core.runs.all import Runs
 from core.system.reach import Reach
 
-PORTS = (8000, 0)  # the usual one, else any free one
+PORTS = (PORT, 0)  # else any free one
 
 
 @dataclass(frozen=True)

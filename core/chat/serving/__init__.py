@@ -3,3 +3,5 @@ to the chat worker), `replies` (answers). No torch.
 
 Imports: chat, runs, data, system and the ground; starlette and uvicorn, which come with gradio.
 """
+
+PORT = 8000  # unless another is chosen

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from core.chat.answer import STRENGTHS, Answer, ApiSampling, Column, Done, Piece
+from core.chat.answer import MAX_ROWS, STRENGTHS, Answer, ApiSampling, Column, Done, Piece
 from core.chat.client import MAX_CHARACTERS, ChatClient, ChatTarget, ends_with_question
 from core.chat.contest import ensure_loaded
 from core.chat.questions import target_of
@@ -21,7 +21,6 @@ from core.errors import ChatError, GarageError
 from core.runs.folder import RunFolder
 
 BASE = "base"
-MAX_ROWS = 16  # of a batch, as core.chat.duel's
 MAX_WAITING = 64  # requests
 GATHER_S = 0.02  # a client that sends several requests at once needs a moment
 POLL_S = 0.1

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from core.chat.answer import ApiSampling
+from core.chat.answer import MAX_NEW_TOKENS, MAX_ROWS, ApiSampling
 from core.data.conversation import Turn
 from core.files import JsonObject
 
-MAX_ANSWERS = 8  # to one request: half the rows of a batch
+MAX_ANSWERS = MAX_ROWS // 2  # to one request
 DEFAULT_TOKENS = 1024  # of an answer, if a request names no limit
-MAX_TOKENS = 4096  # as Sampling.max_new_tokens
 NEUTRAL: dict[str, tuple[object, ...]] = {  # settings that are not supported, with the values that change nothing
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
@@ -100,7 +100,7 @@ def _call_turn(call: Call) -> JsonObject:
     return {"name": call.function.name, "arguments": arguments} | ({"id": call.id} if call.id else {})
 
 
-class Body(BaseModel):
+class Body(BaseModel, ABC):
     """The fields that both kinds of requests have."""
 
     model: str = Field(max_length=300)
@@ -124,9 +124,9 @@ class Body(BaseModel):
             return {name: value for name, value in body.items() if value is not None}
         return body
 
+    @abstractmethod
     def questions(self) -> list[list[Turn]]:
         """Return the conversations, each to be answered once."""
-        raise NotImplementedError
 
     @property
     def sampling(self) -> ApiSampling:
@@ -136,7 +136,7 @@ class Body(BaseModel):
             do_sample=self.temperature is not None,
             temperature=0.0 if self.temperature is None else self.temperature,
             top_p=self.top_p or 1.0,
-            max_new_tokens=min(self.max_tokens or DEFAULT_TOKENS, MAX_TOKENS),
+            max_new_tokens=min(self.max_tokens or DEFAULT_TOKENS, MAX_NEW_TOKENS),
             seed=(secrets.randbits(32) if self.seed is None else self.seed) % 2**32,
             stop=tuple(filter(None, stops)),
         )

@@ -12,7 +12,6 @@ import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,7 +28,7 @@ from core.chat.serving.replies import Reply
 from core.chat.serving.requests import ApiError, Body, ChatBody, TextBody, parse
 from core.errors import BusyError, GarageError
 from core.files import JsonObject
-from core.system.reach import Reach
+from core.system.reach import Reach, host_of, is_other_origin
 
 MAX_BYTES = 4 << 20  # of a body
 BODY_S = 30  # for a body to arrive
@@ -81,11 +80,9 @@ class ApiServer:
     def _admit(self, request: HttpRequest) -> None:
         """Raise ApiError for another host's name, another site's page, or a wrong key."""
         host = request.headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name.lower() not in self._reach.names:
+        if host_of(host) not in self._reach.names:
             raise ApiError(421, "This server does not answer to that name. Use the address that it printed.")
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if is_other_origin(request.headers.get("origin"), host):
             raise ApiError(403, "The request came from a web page of another site.")
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if not hmac.compare_digest(given.encode(), self.key.encode()):
