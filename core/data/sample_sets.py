@@ -17,15 +17,18 @@ from core.values import Frozen
 class Sample(Frozen):
     """Contents of presets/samples/<name>.yaml.
 
-    title and description by language; shown: number of the row that introduces it; adapter and train as in a recipe.
+    title and description by language; shown: number of the row that introduces it; on_start: it has a card at the
+    start of the page; adapter and train as in a recipe, rewards too, for training by rewards.
     """
 
     title: dict[str, str] = {}
     description: dict[str, str] = {}
     goal: str | None = None
     shown: int = 1
+    on_start: bool = True
     adapter: JsonObject = {}
     train: JsonObject = {}
+    rewards: JsonObject | None = None
 
 
 def sample_of(dataset_id: str | None) -> Sample | None:

@@ -10,13 +10,18 @@ import yaml
 
 from core.data.repeats import same_prompt_key
 from core.data.sets.heldout import HeldOut, load_heldout
+from core.judges import weighted
 from core.judges.judge import is_right
 from core.judges.specs import ExactJudge
 from core.presets import PRESETS
+from core.reward_settings import Rewards
 
 SAMPLES = PRESETS / "samples"
-NAMES = ["kettlewisp_facts", "pirate_answers", "shop_messages"]
-SHAPES = {"kettlewisp_facts": "question_answer", "pirate_answers": "messages", "shop_messages": "text_label"}
+NAMES = ["kettlewisp_facts", "pirate_answers", "shop_messages", "sums_as_json"]
+SHAPES = {
+    "kettlewisp_facts": "question_answer", "pirate_answers": "messages", "shop_messages": "text_label",
+    "sums_as_json": "question_answer",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("entry", ["{prompt: Two}", "{prompt: Two, expected: a, judge: {kind: regex}}", "text"])
@@ -111,12 +116,14 @@ def test_labels_are_balanced_in_training_and_held_out():
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_have_both_languages_and_real_recipe_fields(name):
     settings = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text("utf-8"))
-    assert settings["goal"] in {"style", "question_answer", "classification"}
+    assert settings["goal"] in {"style", "question_answer", "classification", "instructions"}
     for key in ("title", "description"):
         assert settings[key].keys() == {"en", "zh"} and all(settings[key].values())
     recipe = pytest.importorskip("core.recipe").Recipe.parse(
-        {"goal": settings["goal"], "data": {"source": name}, "adapter": settings["adapter"], "train": settings["train"]}
+        {"data": {"source": name}} | {section: settings[section] for section in ("goal", "adapter", "train")}
     )
+    if rewards := settings.get("rewards"):
+        assert weighted.read(Rewards.model_validate(rewards).judges)
     assert recipe.adapter.r == settings["adapter"]["r"]
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import gradio as gr
 from pydantic import ValidationError
 
+from core.data.sample_sets import sample_of
 from core.data.sets.inspection import DataReport
 from core.data.tokenizer import conversation
 from core.errors import GarageError, JudgeError, RecipeError
@@ -130,8 +131,10 @@ class Comparing(Panel):
             return None
 
     def _rewards(self, form: Form) -> JsonObject | None:
-        """Return the section of a recipe with the rule that suits the dataset's answers and room for answers twice as
-        long; None if only their words can be compared. Raises DataError."""
+        """Return the section of a recipe that a sample brings, or one with the rule that suits the dataset's answers
+        and room for answers twice as long; None if only their words can be compared. Raises DataError."""
+        if (sample := sample_of(form.data)) and sample.rewards:
+            return sample.rewards
         answers = self._answers(form)
         try:
             spec = propose(answers)

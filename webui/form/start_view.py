@@ -90,10 +90,12 @@ class StartView(Panel):
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: object) -> Html:
-        """Return one card for each sample, the default one first, and up to MAX_OWN of the person's own datasets, the
+        """Return the cards of samples, the default one first, and of up to MAX_OWN of the person's own datasets, the
         chosen one first."""
         every = self.services.datasets.list()
-        shown = sorted((info for info in every if info.origin == "sample"), key=lambda info: info.id != FIRST)
+        of_samples = [(info, sample) for info in every if (sample := sample_of(info.id))]
+        shown = [info for info, sample in of_samples if sample.on_start or info.id == data]
+        shown.sort(key=lambda info: info.id != FIRST)
         own = [info for info in every if info.origin != "sample"]
         own.sort(key=lambda info: info.id != data)  # so that the chosen one is always shown
         return join(

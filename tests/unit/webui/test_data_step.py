@@ -117,6 +117,9 @@ def test_answers_that_a_rule_can_judge_are_offered_training_by_rewards(services:
     assert part.switched(chosen) == {}
     result = Planner(services).look(chosen, Wording("en"))
     assert result.plan and result.plan.recipe.rewards and result.pace is None, "not that of training on answers"
+    own = part.switched(form("sample:sums_as_json"))["rewards"]
+    assert [judge["kind"] for judge in own["judges"]] == ["regex", "number"], "the sample's own judges"
+    assert recipe_of(form("sample:sums_as_json", **{"train.objective": "grpo", "rewards": own})).rewards
     assert part.draw(form("sample:pirate_answers"))[part.column]["visible"] is False, "sentences, which no rule judges"
     for junk in (None, 7, {"judges": 3}, {"judges": [{"kind": "odd"}]}):
         part.draw(form("sample:shop_messages", **{"train.objective": "grpo", "rewards": junk}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_a_card_says_the_time_that_the_bar_says_once_its_sample_is_chosen(servic
 def test_a_sample_is_introduced_by_a_short_row_of_its_own(sample: str) -> None:
     question, answer = introduction(sample)
     rows = (PRESETS / "samples" / f"{sample.removeprefix('sample:')}.jsonl").read_text("utf-8")
-    assert question in rows and answer in rows and 0 < len(question) < 60 and 0 < len(answer) < 100
+    assert json.dumps(question)[1:-1] in rows and json.dumps(answer)[1:-1] in rows
+    assert 0 < len(question) < 60 and 0 < len(answer) < 100
 
 
 def test_a_chat_suggests_no_question_that_the_run_has_learned(services: Services) -> None:
@@ -81,6 +83,13 @@ def test_help_shows_every_chapter_of_the_guide_without_links_that_lead_nowhere(l
         assert title_of(chapter, language) and len(text) > 500
         assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == [] and "![" not in text
         assert not re.search(r"[，、。]\n\w", text), "Markdown shows this line break as a space"
+
+
+def test_a_sample_that_trains_by_rewards_has_a_card_only_when_it_is_chosen(services: Services) -> None:
+    view = StartView(services, EN)
+    cards = view.draw_cards(FormResult(), "sample:pirate_answers")
+    assert cards.count("lg-sample-foot") == 3 and "sums_as_json" not in cards
+    assert 'data-set="sample:sums_as_json"' in view.draw_cards(FormResult(), "sample:sums_as_json")
 
 
 def test_a_dataset_can_be_tried_without_fine_tuning_and_the_result_stays_beside_it(services: Services) -> None:
