@@ -5,8 +5,8 @@
     python launch.py train FOLDER/sums.yaml
     python launch.py evaluate sums --contestants base,tuned --judge json
 
-The seed decides which rows are held out and what is drawn. `plurals` is evaluated by `--judge exact`, `short` by
-`--judge length=8`.
+The seed decides which rows are held out and what is drawn. `plurals` is evaluated by `--judge contains`, `short`
+by `--judge length=8`.
 """
 
 from __future__ import annotations
