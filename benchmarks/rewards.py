@@ -1,5 +1,5 @@
 """Three tasks on which the starter trains by rewards, with recipes: `sums`, whose judges look at form and content;
-`plurals`, whose judges look at content; `short`, whose judges look at form alone, with beta 0 and with beta 0.1.
+`plurals`, whose judges look at content; `short`, whose judges look at form alone, with beta 0 and the 0.1 of the plan.
 
     python -m benchmarks.rewards FOLDER [--seed 42]
     python launch.py train FOLDER/sums.yaml
@@ -69,7 +69,7 @@ def main(folder: Annotated[Path, typer.Argument()], seed: int = 42) -> None:
     write(folder, "sums", sums(), seed, held_out=0.2, judges=[form, {"kind": "number", "weight": 0.5}])
     half = [{"kind": kind, "weight": 0.5} for kind in ("contains", "exact")]
     write(folder, "plurals", plurals(), seed, held_out=0.25, judges=half, max_completion_length=32)
-    write(folder, "short", short(), seed, held_out=0.33, judges=few_words)
+    write(folder, "short", short(), seed, held_out=0.33, judges=few_words, beta=0.0)
     write(folder, "short_beta", short(), seed, held_out=0.33, judges=few_words, beta=0.1)
 
 
