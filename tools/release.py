@@ -23,6 +23,9 @@ import time
 import tomllib
 import zipfile
 from pathlib import Path
+from unittest import mock
+
+import deflate
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOP = "LoRA Garage"
@@ -46,6 +49,20 @@ def version() -> str:
     return str(tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
 
 
+class Smallest:
+    """The compressor of a file, by libdeflate, in place of zlib: 2 % smaller, and read by every unpacker."""
+
+    def __init__(self) -> None:
+        self._content = b""
+
+    def compress(self, part: bytes) -> bytes:
+        self._content += part
+        return b""
+
+    def flush(self) -> bytes:
+        return bytes(deflate.deflate_compress(self._content, 12))
+
+
 def build(folder: Path) -> Path:
     """Write the archive to folder. Git applies the line ends of .gitattributes, so that cmd gets its own."""
     made = time.gmtime(int(git("log", "-1", "--format=%ct")))[:6]
@@ -53,7 +70,8 @@ def build(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD", *CONTENTS))) as tar,
-        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+        mock.patch.object(zipfile, "_get_compressor", lambda kind, _: Smallest() if kind else None),
     ):
         files = {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}  # type: ignore[union-attr]
         programs = {each.name for each in tar if each.mode & 0o100}
