@@ -14,13 +14,16 @@ from core.data.reading.file_rows import Readable
 from core.data.reading.source_code import is_code
 from core.data.reading.suffixes import SUFFIXES
 from core.data.shapes import prose
+from core.data.shapes.left_out import NEARLY_ALL
 from core.data.shapes.roles import LANGUAGE
 from core.errors import DataError
 from core.values import MIB
 
 _MIN_LINES, _LARGEST = 20, 64 * MIB
+_MIN_ENTRIES, _LONGEST_ENTRY = 10, 500  # lines of a text, characters of one
 _CLASSES = re.compile(
-    r"pos|neg|positive|negative|neutral|spam|ham|fake|real|true|false|toxic|clean|ai|human", re.IGNORECASE
+    r"pos|neg|(?:pos|poz)[iíy]t\w*|neg[aáà]t\w*|neutr\w*|spam|ham|fake|real|true|false|toxic|clean|ai|human",
+    re.IGNORECASE,
 )
 
 # The end of a name that says which side a text is of: train.src beside train.trg, a.en.txt beside a.de.txt.
@@ -70,10 +73,17 @@ def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:
     names = {
         next((word for word in (part.stem, PurePosixPath(part.name).parent.name) if _CLASSES.fullmatch(word)), "")
         for part in parts
-        if SUFFIXES.get(part.suffix.lower()) == "txt"
+        if SUFFIXES.get(part.suffix.lower()) == "txt" and part.size
     }
     if len(names) > 1 and all(names):
         raise DataError("data.classes_by_file", file=name, names=sorted(names))
+
+
+def has_entries(file: Readable, encoding: str) -> bool:
+    """Return True for a text of short lines with hardly an empty one between them."""
+    lines = line_rows.first_lines(file, encoding)
+    filled = [line for line in lines if line.strip()]
+    return _MIN_ENTRIES <= len(filled) >= NEARLY_ALL * len(lines) and max(map(len, filled)) <= _LONGEST_ENTRY
 
 
 def _lines(part: SizedFile) -> int:
@@ -86,6 +96,7 @@ def _lines(part: SizedFile) -> int:
 
 
 def _is_list(part: SizedFile) -> bool:
-    """Return True for a file of words or numbers, one a line, as labels are listed."""
-    why = prose.doubt(line_rows.first_lines(part, "utf-8"))
+    """Return True for a file of words or numbers, one a line, as labels are listed; not for XML."""
+    lines = line_rows.first_lines(part, "utf-8")
+    why = None if any(line.lstrip().startswith("<") for line in lines) else prose.doubt(lines)
     return why is not None and why.key in ("data.lines_of_words", "data.lines_of_numbers")

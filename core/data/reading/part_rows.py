@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain, islice, permutations
 
 from core.data.chats import overview
-from core.data.reading import folders
+from core.data.reading import folders, line_files
 from core.data.reading.file_rows import Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.shapes.cells import leaves
@@ -23,6 +23,7 @@ from core.recipe import Format
 from core.values import MIB
 
 _MAX_FILES_NAMED, _MAX_ID_ROWS = 20, 2_000
+_MAX_CLASSES = 6  # files whose names may be classes
 _LOOKED_AT, _MIN_SAME = 20, 3  # rows or columns of a file, rows with texts or ids
 _MAX_BYTES = 64 * MIB  # of files whose texts are searched for the rows of others
 
@@ -48,8 +49,8 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     started, same = _each_once(started, limits)
     parts = [part for part in parts if part.path.name not in same]
     most = Counter(chosen for _, chosen, _, _ in started).most_common(1)[0][0]
-    two_ways = _two_ways(started)
-    decision = Decision(({"text": "text"},), "none") if two_ways else Decision.merge(each for _, _, each, _ in started)
+    doubts = [*_two_ways(started), *_as_classes(started)]
+    decision = Decision(({"text": "text"},), "none") if doubts else Decision.merge(each for _, _, each, _ in started)
     known = {part.path.name: part.notes for part in source.parts}
     # Of a file's notes only those that reading its rows has added: the source has the others.
     of_rows = folders.distinct_notes(
@@ -58,7 +59,7 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
     again = (msg("data.note_same_rows", file=name, other=other) for name, other in same.items())
     # Where questions and answers are clear, it does not matter which files share ids.
     shared = _shared_ids(started, limits) if decision.evidence == "none" or most == "text" else []
-    source = replace(source, notes=(*source.notes, *of_rows, *again, *shared, *two_ways))
+    source = replace(source, notes=(*source.notes, *of_rows, *again, *shared, *doubts))
     warnings = (
         Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
     )
@@ -74,6 +75,22 @@ def _two_ways(started: Iterable[Started]) -> list[Message]:
     texts = [s.path.name for s, _, each, _ in started if s.kind == "txt" and s.is_prose and each.evidence != "chosen"]
     named = {"chats": chats[:_MAX_FILES_NAMED], "texts": texts[:_MAX_FILES_NAMED]}
     return [msg("data.two_ways", **named)] if chats and texts else []
+
+
+def _as_classes(started: Sequence[Started]) -> list[Message]:
+    """Return a note if the few texts of a set have one entry in each line and one word as a name, as classes have,
+    which no person has chosen; else []."""
+    files = [source.path for source, *_ in started]
+    if not 1 < len(files) <= _MAX_CLASSES or not all(
+        source.kind == "txt"
+        and source.is_prose
+        and each.evidence != "chosen"
+        and source.path.stem.isalpha()
+        and line_files.has_entries(source.path, source.encoding)
+        for source, _, each, _ in started
+    ):
+        return []
+    return [msg("data.files_as_classes", files=[file.name for file in files])]
 
 
 def _shared_ids(started: Sequence[Started], limits: Limits) -> list[Message]:

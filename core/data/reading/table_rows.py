@@ -23,6 +23,7 @@ from core.values import MIB
 MAX_CHARACTERS = 16_000
 ANKI = "#separator:"  # the beginning of its exports
 _COMMENT = re.compile(r"#(?:[#!]|\w{1,40}=| [\w ]{1,80}[:=]| \w+ \w+ \w+)")  # above a table, with commas too
+_RULER, _TAG_OR_BLANK = re.compile(r"""<hr id=["']?answer["']?\s*/?>"""), re.compile(r"<[^>]*>|\s")
 _SIDES, _MAX_CARD_FIELDS = ["Front", "Back"], 3  # cards have two sides, and may have tags
 # Ends of a part, best first: the last line, sentence or word that ends in its second half (greedy, up to the given
 # end).
@@ -95,6 +96,7 @@ class _CsvHead:
     def __init__(self, source: Source, limits: Limits):
         self._file, self._limits, self._is_row = source.path.name, limits, source.header is False
         self._cards: list[str] = []  # the fields of an export of Anki
+        self.is_anki = False
         self.names: list[str] | None = None
         self.cells: list[str] = []  # of the row with the names, if there is one
 
@@ -120,7 +122,7 @@ class _CsvHead:
         it keeps."""
         first = record[0].lower()
         if line == 1 and first.startswith(ANKI):
-            self._is_row, self._cards = True, [*_SIDES]
+            self.is_anki, self._is_row, self._cards = True, True, [*_SIDES]
             return True
         if self.names is not None or (line == 1 and len(record) == 1 and first.startswith("sep=")):
             return self.names is None
@@ -160,12 +162,22 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                     continue
                 row += 1
                 if len(record) == len(names):
+                    record = _without_fronts(record) if head.is_anki else record
                     yield RawRow(row, dict(zip(names, record, strict=True)), line)
                 else:
                     counts = {"found": len(record), "expected": len(names)}
                     yield Problem(row=row, line=line, text=msg("data.csv_ragged", **counts, columns=names[:20]))
     if head.names is None:
         raise DataError("data.only_whitespace", file=source.path.name)
+
+
+def _without_fronts(cells: list[str]) -> list[str]:
+    """Return the fields of a card of Anki; a back that repeats the front above the ruler of the answer without that."""
+    if not any(map(_RULER.search, cells)):
+        return cells
+    texts = [_TAG_OR_BLANK.sub("", cell) for cell in cells]
+    halves = [(cell, *_RULER.split(cell, maxsplit=1)) for cell in cells]
+    return [each[-1].strip() if _TAG_OR_BLANK.sub("", each[1]) in texts else each[0] for each in halves]
 
 
 def rows_as_wide(source: Source, limits: Limits, quoted: bool) -> int:

@@ -208,7 +208,7 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
     return [msg("data.column_as", column=name, role=msg(f"data.role_{role}")) for name, role in roles.items()]
 
 
-_DOUBTS = ("data.no_prose", "data.two_ways", "data.note_code_beside_data")
+_DOUBTS = ("data.no_prose", "data.two_ways", "data.files_as_classes", "data.code_of_data", "data.note_code_beside_data")
 
 
 def undecided(report: DataReport) -> DataError:

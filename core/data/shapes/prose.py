@@ -6,10 +6,13 @@ Whatever reads a file, its text is trained as it is only if nothing here speaks 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, islice, pairwise
 
+from core.data.shapes.left_out import NEARLY_ALL
 from core.data.shapes.roles import QUESTION_MARKS, words_of
 from core.messages import Message, msg
 
@@ -19,7 +22,14 @@ _NAME = re.compile(r"[\W_]{0,3}([^\W\d_][^:：\n.!?,;]{0,30})[:：](?!//)")
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
-_BETWEEN = re.compile(r"\s#\s|[\\|\t]|[-=]>|::|\+{2,3}")
+_BETWEEN = re.compile(r"\s#\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
+# of a document format that is not read: Org, reStructuredText, LaTeX, a wiki; a heading in a frame
+_MARKUP = re.compile(r"#\+\w+|\*{2,}\s+\w|\.\. \w+::|\\(?:begin|section|item)\b|={2,}[^=]+={2,}$|#{2,}[^#]+#{2,}$")
+_NUMBERED = re.compile(r"\(?\d{1,4}[.):]\s")
+_LIST_MARK = re.compile(r"([-+*>@%~])\s")
+# in code: a value with its key, or a text alone
+_ENTRY = re.compile(r"(?:[\w$-]+|([\"']).*?\1)\s*:\s*[\"'\d\[{].*|([\"']).*\2,?")
+_FARTHEST = 6  # lines from a mark to the next one
 # of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
 _CODE = re.compile(
     r"\.\w{1,5}:\d|::|\[\[|\]\]|<<|>>|</|[^\W_]_\w|[{}]$|\);$|^[{}<@$\[(;]|[^\W\d]\([^()]*\)$|==|\w =|"
@@ -36,7 +46,13 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
 
     is_document: with headings, tables and lists of its own, such as Markdown.
     """
-    lines = [*islice(_lines(texts), _LOOKED_AT)]
+    texts = [*texts]
+    why = _unlike_sentences([*islice(_lines(texts), _LOOKED_AT)], is_document)
+    return why or (None if is_document else _regular(texts))
+
+
+def _unlike_sentences(lines: Sequence[str], is_document: bool) -> Message | None:
+    """Return what the single lines are instead of sentences; None without it. is_document: as in doubt."""
     if len(lines) < _MIN_LINES:
         return None
 
@@ -70,6 +86,57 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
         return msg("data.lines_begin", signs=[sign for sign, _ in odd.most_common(_SHOWN) or marks])
     codes = [line for line in lines if _CODE.search(line)]
     return msg("data.lines_of_code", example=codes[0][:40]) if share(len(codes)) >= 0.3 else None
+
+
+def _regular(texts: Sequence[str]) -> Message | None:
+    """Return what makes the lines of texts alike, as entries are and running text is not: signs between their parts,
+    numbers, two scripts, marks at equal distances, texts of a short and a long line; None without it."""
+    lines = [*islice((line.strip() for text in texts for line in text.splitlines() if line.strip()), _LOOKED_AT)]
+    signs = [sign for line in lines for sign, count in Counter(_BETWEEN.findall(line)).most_common(1) if count > 2]
+    if signs and len(signs) >= NEARLY_ALL * len(lines):
+        return msg("data.lines_divided", sign=signs[0].strip() or "⇥")
+    if len(lines) < _MIN_LINES:
+        return None
+    numbers = [match[0].strip(" (.:)") for line in lines if (match := _NUMBERED.match(line))]
+    if len(numbers) >= 0.4 * len(lines):
+        return msg("data.lines_begin", signs=numbers[:_SHOWN])
+    marks = Counter(match[1] for line in lines if (match := _LIST_MARK.match(line))).most_common(2)
+    if len(marks) > 1 and marks[1][1] >= 0.1 * len(lines) and sum(n for _, n in marks) >= 0.6 * len(lines):
+        return msg("data.lines_begin", signs=[mark for mark, _ in marks])
+    if len(markup := [line for line in lines if _MARKUP.match(line)]) >= max(3, 0.03 * len(lines)):
+        return msg("data.lines_of_markup", example=markup[0][:40])
+    scripts = Counter(tuple(name for name, _ in groupby(filter(None, map(_script, line.split())))) for line in lines)
+    if sum(count for names, count in scripts.items() if len(names) == 2) >= 0.6 * len(lines):
+        return msg("data.lines_in_scripts")
+    heads = ["A" if line.isupper() else _script(line[0]) or ("0" if line[0].isdigit() else line[0]) for line in lines]
+    pairs = [sorted(map(len, each)) for text in texts[:_LOOKED_AT] if len(each := text.split("\n")) == 2]
+    are_pairs = _MIN_LINES <= len(pairs) >= 0.8 * len(texts) and sum(2 * a < b for a, b in pairs) >= 0.6 * len(pairs)
+    return msg("data.lines_in_turn") if are_pairs or any(map(partial(_is_spaced, heads), {*heads})) else None
+
+
+def entry_in(code: Iterable[str]) -> str:
+    """Return the first entry of data in code that holds little else, such as a list of objects; "" for other code."""
+    lines = [*islice((line.strip() for text in code for line in text.splitlines()), _LOOKED_AT)]
+    lines = [line for line in lines if any(map(str.isalnum, line))]
+    entries = [line for line in lines if _ENTRY.fullmatch(line)]
+    return entries[0][:40] if len(lines) >= _MIN_LINES and len(entries) >= 0.8 * len(lines) else ""
+
+
+def _is_spaced(heads: Sequence[str], head: str) -> bool:
+    """Return True if a head of lines stands at equal distances, from one line in two to one in _FARTHEST."""
+    gaps = Counter(b - a for a, b in pairwise(place for place, each in enumerate(heads) if each == head))
+    gap, count = max(gaps.items(), key=lambda item: item[1], default=(1, 0))
+    is_all = (gaps.total() + 1) * gap >= 0.7 * len(heads)
+    return 1 < gap <= _FARTHEST and count >= max(_MIN_LINES - 1, 0.8 * gaps.total()) and is_all
+
+
+def _script(word: str) -> str:
+    """Return the script of a word, the first part of its letters' Unicode names, KANA for any Japanese; "" without
+    letters."""
+    if word.isascii():
+        return "LATIN" if any(map(str.isalpha, word)) else ""
+    names = [unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter.isalpha()]
+    return "KANA" if {*names} & {"HIRAGANA", "KATAKANA"} else next(iter(names), "")
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

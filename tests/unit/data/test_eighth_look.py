@@ -1,0 +1,121 @@
+"""Causes of wrong readings in an eighth set of files that nobody had seen: each rule, with a file of the same shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.data.sets.inspection import DataReport, inspect_file
+from core.errors import DataError
+from tests.kit.read_examples import examples_of
+
+
+def report_of(tmp_path: Path, name: str, text: str) -> DataReport:
+    (tmp_path / name).write_text(text, "utf-8")
+    return inspect_file(tmp_path / name)
+
+
+def keys_of(report: DataReport) -> set[str]:
+    """The keys of all notes, and of the reasons in them."""
+    return {note.key for note in report.notes} | {
+        why["key"] for note in report.notes if isinstance(why := note.params.get("why"), dict)
+    }
+
+
+# ---- texts that are no prose ---------------------------------------------------------------------
+
+_WORDS = ["rain on the old roof", "the river is wide", "a lamp in the hall", "nobody came home", "bread and salt"]
+_FIRST = "When Rain Salt Bread Home Nobody River Lamp Old Wide And The In On Far Near Here There Once Then"
+_SENTENCES = [f"{first} {_WORDS[n % 5]}, and {_WORDS[(n + 2) % 5]}" for n, first in enumerate(_FIRST.split())]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (",".join(f'"Proverb: {each}"' for each in _SENTENCES), "data.lines_divided"),
+        ("\n".join(f"{n}. Meant by {each}\n   **{each}**" for n, each in enumerate(_SENTENCES)), "data.lines_begin"),
+        ("\n".join(f"+ *{each}\n- Please, {each}\n- And {each}" for each in _SENTENCES), "data.lines_begin"),
+        ("\n".join(f"お待たせいたしました{n} 各位久等了" for n in range(9)), "data.lines_in_scripts"),
+        ("\n".join(f"{'абвгдежзиклмнопрстуф'[n]}да\n{_SENTENCES[n]}" for n in range(20)), "data.lines_in_turn"),
+        ("\n\n".join(f"{each[:3]}ly of them all\n{each} in {each}" for each in _SENTENCES), "data.lines_in_turn"),
+        ("\n".join(["#+TITLE: Mail", "** Mail", *_SENTENCES, "*** How do I write one"]), "data.lines_of_markup"),
+    ],
+)  # fmt: skip
+def test_lines_that_are_made_alike_are_a_question_to_the_person(tmp_path: Path, text: str, why: str) -> None:
+    """Seen: flash cards, quoted strings and lines in two languages trained as prose without a word."""
+    report = report_of(tmp_path, "a.txt", text)
+    assert why in keys_of(report)
+    assert report.undecided
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join([*_SENTENCES[:9], "- " + _SENTENCES[9], *_SENTENCES[10:]]),
+        "\n\n".join("\n".join(_SENTENCES[n : n + 4]) for n in range(0, 20, 4)),  # stanzas
+        '"Yes", "no", she said, and left the room.\nNobody answered, for it was late.',
+    ],
+)
+def test_prose_and_verse_are_not_doubted(tmp_path: Path, text: str) -> None:
+    assert not report_of(tmp_path, "a.txt", text).undecided
+
+
+def test_headings_among_the_texts_of_a_table_are_asked(tmp_path: Path) -> None:
+    """Seen: "### Name of a poet ###" learned as verse."""
+    rows = [f"### Poet {n} (t20) ###\n" + "\n".join(f"{each} by {n}" for each in _WORDS) for n in range(4)]
+    report = report_of(tmp_path, "a.csv", "poetry\n" + "\n".join(rows).replace(",", ""))
+    assert "data.lines_of_markup" in keys_of(report)
+    assert report.undecided
+
+
+def test_code_that_is_a_list_of_data_is_asked(tmp_path: Path) -> None:
+    entries = "".join(f' {{\n  "swahili": "Methali {n}",\n  "english": "Proverb {n}"\n }},\n' for n in range(9))
+    assert "data.code_of_data" in keys_of(report_of(tmp_path, "a.js", f"var proverbs = [\n{entries}];\n"))
+    assert "data.code_of_data" not in keys_of(report_of(tmp_path, "b.js", "let a = 1;\nfor (;;) {\n  f(a);\n}\n" * 9))
+
+
+# ---- several files -------------------------------------------------------------------------------
+
+
+def test_files_of_one_entry_a_line_may_be_classes(tmp_path: Path) -> None:
+    """Seen: negative and positive reviews, a file each, trained as two texts without their classes."""
+    for name in ("kotu", "iyi"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"{each}, {name}" for each in _SENTENCES), "utf-8")
+    report = inspect_file(tmp_path)
+    assert "data.files_as_classes" in keys_of(report)
+    assert report.undecided
+    (tmp_path / "iyi.txt").write_text("\n\n".join(_SENTENCES), "utf-8")  # a text of paragraphs is none
+    assert not inspect_file(tmp_path).undecided
+
+
+def test_files_that_are_named_good_and_bad_are_classes_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for name, text in {"negativas": "No me gusta.", "positivas": "Me gusta.", "clean": ""}.items():
+        (tmp_path / f"{name}.txt").write_text(text, "utf-8")
+    with pytest.raises(DataError) as caught:
+        inspect_file(tmp_path)
+    assert (caught.value.message.key, caught.value.message.params["names"]) == (
+        "data.classes_by_file",
+        ["negativas", "positivas"],
+    )
+
+
+def test_xml_files_of_as_many_lines_are_no_list_of_labels(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.xml").write_text("<q>\n" + f"<text>\n{name}\n</text>\n" * 12 + "</q>\n", "utf-8")
+    with pytest.raises(DataError) as caught:
+        inspect_file(tmp_path)
+    assert caught.value.message.key == "data.no_data_inside"
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def test_a_card_of_anki_that_repeats_its_front_has_the_rest_as_its_answer(tmp_path: Path) -> None:
+    """Seen: the question and Anki's ruler learned at the beginning of each answer."""
+    ruler = '<hr id=""answer"">'
+    cards = f'Capital of Peru\t"<b>Capital</b> of Peru\n\n{ruler}\n\nLima"\nRiver\t"A stream {ruler} of water"\n'
+    report = report_of(tmp_path, "a.txt", f"#separator:tab\n#html:true\n{cards}")
+    assert report.good_rows == 2
+    answers = [example.messages[-1].content for _, example in examples_of(tmp_path / "a.txt")]
+    assert answers == ["Lima", 'A stream <hr id="answer"> of water']
