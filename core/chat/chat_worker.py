@@ -37,7 +37,7 @@ from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import JsonObject, is_out_of_memory, is_page_file_full
 from core.memory.setup import Setup
 from core.messages import Message, msg
-from core.models.adapters import LEAVES_BASE_ALONE, AdapterFacts, check_complete, describe
+from core.models.adapters import AdapterFacts, changes_base, check_complete, describe
 from core.models.library import Models
 from core.progress import Progress
 from core.runs import process as run_process
@@ -322,11 +322,8 @@ def checked_adapter(folder: Path) -> AdapterFacts:
     weights (initialization or bias)."""
     facts = describe(folder)
     check_complete(folder)
-    config = files.read_object(folder / "adapter_config.json")
-    init, bias = config.get("init_lora_weights", True), config.get("bias", "none")
-    if init not in LEAVES_BASE_ALONE or bias != "none":
-        setting = f"bias={bias}" if bias != "none" else f"init_lora_weights={init}"
-        raise ChatError("chat.adapter_changes_base", folder=folder.name, found=str(setting)[:80])
+    if setting := changes_base(files.read_object(folder / "adapter_config.json")):
+        raise ChatError("chat.adapter_changes_base", folder=folder.name, found=setting)
     return facts
 
 

@@ -18,6 +18,7 @@ from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.export.llamacpp.export_support import ExportSupport, export_support, support_of_known
 from core.hub import search as hub_search
+from core.hub.cached import REPO_ID
 from core.hub.download import Report
 from core.hub.downloads import Speed
 from core.hub.hub_errors import format_size as size_in_words
@@ -28,10 +29,11 @@ from core.models import on_disk
 from core.models.library import Models
 from core.models.on_disk import StoredModel
 from core.progress import Progress
+from core.runs import foreign
 from core.runs.all import Runs
 from core.system.machine import this_machine
 from core.values import width
-from core.workspace.folder import Workspace
+from core.workspace.folder import Workspace, expand
 
 models = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(models, name="models")
@@ -99,6 +101,31 @@ def download(
         print_json({"repo": repo, "revision": revision or "main", "folder": str(folder)})
     else:
         say(msg("models.is_here", model=repo))
+
+
+@models.command("bring-in")
+def bring_in(
+    source: Annotated[str, typer.Argument(help="A folder with an adapter in PEFT's format, or owner/name on the Hub.")],
+    base: Annotated[str, typer.Option(help="Its base model, on this PC. Default: the one that it names.")] = "",
+    revision: RevisionOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a finished run of a LoRA adapter that was trained elsewhere: to chat with, compare, evaluate, export, or
+    train further."""
+    space, folder = Workspace.open(workspace), expand(source).absolute()
+    if folder.exists() or not REPO_ID.fullmatch(source):
+        run = foreign.from_folder(space, folder, base)
+    else:
+        with in_foreground(msg("foreign.cancelled"), as_json) as report:
+            run = foreign.from_hub(space, source, revision, base, report, lambda: None)
+    notes = foreign.notes_of(run)
+    if as_json:
+        print_json(in_words({"run": run.id, "name": run.name, "folder": str(run.path), "notes": plain(notes)}))
+        return
+    say(msg("foreign.is_here", name=run.name))
+    for note in notes:
+        say(note)
 
 
 @contextmanager

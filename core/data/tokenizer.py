@@ -53,7 +53,7 @@ class Tokenizer:
         self.pad_token_id = next(
             (i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0
         )
-        self.template = template(_template_source(folder, config), self.special, all_special)
+        self.template = template(template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
         limit = files.read_object(folder / "config.json").get("max_position_embeddings")
         self.position_limit = limit if isinstance(limit, int) and limit > 0 else None
@@ -202,7 +202,7 @@ def conversation(example: Example) -> list[Turn]:
     return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", **answer}]
 
 
-def _template_source(folder: Path, config: Mapping[str, object]) -> str:
+def template_source(folder: Path, config: Mapping[str, object]) -> str:
     """Return the chat template of a model folder: its own file's, or the configuration's (of several the default, else
     the first), else PLAIN."""
     file = folder / "chat_template.jinja"

@@ -84,6 +84,24 @@ def fetch(
         return snapshot
 
 
+def fetch_adapter(
+    repo_id: str,
+    revision: str | None,
+    cache: Path,
+    report: Report,
+    check: Check,
+    accept: Callable[[Path], None],
+) -> Path:
+    """Download an adapter's files into cache, a folder of its own, and return their folder. report, check: as of
+    `fetch`. accept: called with the folder once it holds adapter_config.json. Raises as `fetch`."""
+    request, cached = HubRequest.create(repo_id, revision), CachedRepo(repo_id, cache)
+    order = {"repo": repo_id, "revision": request.revision, "wanted": request.revision, "endpoint": request.endpoint,
+             "cache": str(cache), "adapter": True}  # fmt: skip
+    cached.folder.mkdir(parents=True, exist_ok=True)
+    found = run_worker(order, report, check, accept, lambda missing, _: refuse_full_disk(cached, missing, 0))
+    return Path(found["folder"])
+
+
 def patiently(
     fetch: Callable[[Report], Result],
     report: Report,

@@ -56,7 +56,8 @@ class Download(Frozen):
     cancelling may delete all of it. reading: options for reading a dataset (core.data.reading.choices). state, waiting:
     for its turn; again: its connection broke, and it will be retried. done, total: in units; total is 0 while unknown.
     bytes_per_s: units a second, over the last seconds. message: why it failed or is retried. result: id of the dataset
-    that it became.
+    that it became, or the name of the run. adapter: None for a model or dataset; for an adapter that becomes a run its
+    base, "" for the one that it names.
     """
 
     repo: str
@@ -71,6 +72,7 @@ class Download(Frozen):
     message: Message | None = None
     unit: str = "bytes"
     result: str = ""
+    adapter: str | None = None
 
     @property
     def part(self) -> PartName | None:
@@ -86,6 +88,9 @@ class Download(Frozen):
     def seconds_left(self) -> float | None:
         """Estimated seconds left; None while the size or the speed is unknown."""
         return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
+
+
+BringAdapter = Callable[[Download, Report, Check], str]
 
 
 class NotWanted(Exception):
@@ -117,11 +122,14 @@ class Downloads:
         accept: Accept = lambda repo, folder: None,
         known: Sequence[str] = (),
         bring: Bring = lambda part, fetched, reading, check: "",
+        bring_adapter: BringAdapter = lambda row, report, check: "",
     ):
         """Read the list from its file; downloads that were running wait again, finished ones are dropped. accept:
         checks a config.json before any large file. known: ids for suggestions on a mistyped name. bring: makes a
-        dataset of the downloaded files and returns its id."""
+        dataset of the downloaded files and returns its id. bring_adapter: downloads an adapter, makes it a run and
+        returns its name."""
         self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
+        self._bring_adapter = bring_adapter
         self._file = workspace.root / "downloads.json"
         self._lock, self._open = threading.RLock(), False
         self._work: dict[str, tuple[threading.Thread, threading.Event]] = {}  # with the event that stops it
@@ -142,10 +150,17 @@ class Downloads:
         """Return a download of the list; None if it is not there. Raises ModelError for an invalid name."""
         return self._rows.get(_key(repo, revision))
 
-    def start(self, repo: str, revision: str | None = None, reading: JsonObject | None = None) -> Download:
-        """Request a model, or a part of a dataset, and return its row. reading: options for reading the dataset; None
-        keeps the previous ones. A running download goes on; a paused or failed one resumes where it was. Raises
-        ModelError for an invalid name, and RunError if the list cannot be saved."""
+    def start(
+        self,
+        repo: str,
+        revision: str | None = None,
+        reading: JsonObject | None = None,
+        adapter: str | None = None,
+    ) -> Download:
+        """Request a model, a part of a dataset, or an adapter, and return its row. reading: options for reading the
+        dataset, and adapter: as of Download; None keeps the previous ones. A running download goes on; a paused or
+        failed one resumes where it was. Raises ModelError for an invalid name, and RunError if the list cannot be
+        saved."""
         key, part = _key(repo, revision), PartName.parse(repo)
         with self._lock:
             row = self._rows.get(key)
@@ -157,7 +172,8 @@ class Downloads:
             else:
                 new = row
             now = {"asked": time.time(), "state": "waiting", "message": None}
-            new = new.model_copy(update=now | ({} if reading is None else {"reading": reading}))
+            given = {"reading": reading, "adapter": adapter}
+            new = new.model_copy(update=now | {key: value for key, value in given.items() if value is not None})
             self._save(self._rows | {key: new})
             self._rows[key] = new
             self._start_waiting()
@@ -267,6 +283,8 @@ class Downloads:
 
     def _fetch(self, row: Download, report: Report, check: Check, check_disk: CheckDisk) -> str:
         """Download the files; return the id of the dataset that they became, "" for a model."""
+        if row.adapter is not None:
+            return self._bring_adapter(row, report, check)
         if row.part:
             return fetch_part(self.workspace, row.part, row.reading, self._bring, report, check, check_disk)
         accept = partial(self._accept, row.repo)

@@ -1,7 +1,8 @@
 """The process that downloads one model: `python -m core.hub.fetch_worker`. It is stopped by killing it.
 
 It exchanges lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} for each question;
-wanted: the revision or commit to download; for a part of a dataset also {part}, its name in the list of downloads. Out:
+wanted: the revision or commit to download; for a part of a dataset also {part}, its name in the list of downloads; for
+an adapter {adapter: true}. Out:
   waiting {}                 another process downloads this model into this cache
   config {config: folder}    a question: config.json is there; nothing large is downloaded before {go}
   room {missing, of}         a question: bytes that the disk has to take, and those of all files
@@ -98,6 +99,8 @@ class FetchWorker:
     def _fetch_once(self) -> Path:
         """Download under the model's lock and return the folder; after waiting for another process, which is reported,
         use its complete download."""
+        if self._order.get("adapter"):  # into a cache of its own
+            return self.transfer.fetch_adapter()
         lock = self._cached.lock
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -23,6 +23,13 @@ from core.hub.card import base_of
 from core.hub.hub_errors import NotAHub
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# Files of an adapter that are read, and the most bytes of each; never a pickle.
+ADAPTER_FILES = {
+    "adapter_config.json": 1 << 20,
+    "adapter_model.safetensors": 32 << 30,
+    "chat_template.jinja": 1 << 20,
+    "tokenizer_config.json": 16 << 20,
+}
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 TIMEOUT_S = 10.0  # without a byte from the server
 
@@ -82,6 +89,18 @@ class Listing:
         large file."""
         names = sorted(filter(is_small, self.siblings), key=lambda name: (name != "config.json", name))
         return [self.file(name) for name in names]
+
+    def adapter_files(self) -> list[File]:
+        """Return the files of an adapter, its config first. Raises ModelError if the repository is none, or has one
+        that is too large."""
+        for name, key in zip(ADAPTER_FILES, ("foreign.no_adapter", "adapter.no_weights"), strict=False):
+            if name not in self.siblings:
+                raise ModelError(key, folder=self.repo_id)
+        found = [self.file(name) for name in ADAPTER_FILES if name in self.siblings]
+        for file in found:
+            if (size := file.size or 0) > (most := ADAPTER_FILES[file.name]):
+                raise ModelError("foreign.too_large", file=file.name, megabytes=size / 1e6, most=most / 1e6)
+        return found
 
     def weights(self, shards: Iterable[str]) -> list[File]:
         """Return the weight files that transformers would load: model.safetensors if it exists, else shards, the names

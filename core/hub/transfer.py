@@ -98,6 +98,17 @@ class Transfer:
             files.replace(ref, repository.commit)
         return snapshot
 
+    def fetch_adapter(self) -> Path:
+        """Download an adapter's files and return the snapshot folder; `accept` is called once its config is there.
+        Raises as `fetch`."""
+        repository = listing.fetch_listing(self.cached.repo_id, self.resolved, self.endpoint)
+        needed, snapshot = repository.adapter_files(), self.cached.folder / "snapshots" / repository.commit
+        self._head(repository, needed[0])
+        self._fetch(repository, needed[0])
+        self.accept(snapshot)
+        self._check_disk_and_fetch(repository, needed, snapshot)
+        return snapshot
+
     def _check_disk_and_fetch(self, repository: Listing, needed: list[File], snapshot: Path) -> None:
         """Download the needed files into the snapshot once check_disk has returned, and set total."""
         total = sum(file.size or 0 for file in needed)

@@ -42,13 +42,19 @@ class AdapterFacts:
 def describe(folder: Path) -> AdapterFacts:
     """Return the facts in an adapter's config: base, revision, rank, alpha, DoRA. Raises ModelError for a folder that
     is not a LoRA adapter in safetensors. No torch."""
+    facts = facts_in(folder)
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError("adapter.no_weights", folder=folder.name)
+    return facts
+
+
+def facts_in(folder: Path) -> AdapterFacts:
+    """Return the facts in an adapter's config, with or without its weights. Raises ModelError as `describe`."""
     config = files.read_object(folder / "adapter_config.json")
     if not config:
         raise ModelError("adapter.no_config", folder=folder.name)
     if config.get("peft_type") != "LORA":
         raise ModelError("adapter.not_lora", folder=folder.name, found=config.get("peft_type"))
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ModelError("adapter.no_weights", folder=folder.name)
     try:
         return AdapterFacts(
             base=str(config.get("base_model_name_or_path") or ""),
@@ -100,6 +106,14 @@ def fit(config: PeftConfig, layers: Collection[str]) -> None:
 LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 # Parts of an adapter beyond B A, which alpha does not scale.
 NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices")
+
+
+def changes_base(config: Mapping[str, object]) -> str:
+    """Return the setting (bias or initialization) with which an adapter belongs to changed weights of its base; ""
+    if there is none."""
+    init, bias = config.get("init_lora_weights", True), config.get("bias", "none")
+    kept = "" if init in LEAVES_BASE_ALONE else f"init_lora_weights={init}"
+    return (kept if bias == "none" else f"bias={bias}")[:80]
 
 
 def at_strength(folder: Path, strength: float, target: Path) -> Path:

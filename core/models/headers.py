@@ -33,7 +33,7 @@ _WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_emb
 # config.json then has embeddings of another width than the layers
 _OF_ITS_OWN_WIDTH = {"word_embed_proj_dim", "embedding_size"}
 _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
-_OTHER_SENSES = re.compile(
+OTHER_SENSES = re.compile(
     r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
 )
 _ROUTER = re.compile(r"\.(gate|router|shared_expert_gate)\.(weight|wg\.weight|layer\.weight|proj\.weight)$")
@@ -114,22 +114,27 @@ def of_folder(folder: Path) -> list[Tensor]:
     for path in paths:
         if not path.is_file() or not path.stat().st_size:
             continue
-        try:
-            with path.open("rb") as file:
-                in_file = parse(file.read(length := header_length(file.read(8))))
-        except (OSError, ValueError, KeyError, RecursionError):
-            raise ModelError("shape.bad_header", file=path.name) from None
-        size, expected = path.stat().st_size, 8 + length + sum(tensor.stored_bytes for tensor in in_file)
-        if size < expected and all(tensor.dtype in _BITS for tensor in in_file):
-            raise ModelError("shape.cut_short", file=path.name, size=size, wanted=expected)
-        tensors += in_file
+        tensors += of_file(path)
     return tensors
+
+
+def of_file(path: Path) -> list[Tensor]:
+    """Return the tensors of a file. Raises ModelError if it is broken or truncated."""
+    try:
+        with path.open("rb") as file:
+            in_file = parse(file.read(length := header_length(file.read(8))))
+    except (OSError, ValueError, KeyError, RecursionError):
+        raise ModelError("shape.bad_header", file=path.name) from None
+    size, expected = path.stat().st_size, 8 + length + sum(tensor.stored_bytes for tensor in in_file)
+    if size < expected and all(tensor.dtype in _BITS for tensor in in_file):
+        raise ModelError("shape.cut_short", file=path.name, size=size, wanted=expected)
+    return in_file
 
 
 def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
     """Raise ModelError if the weights (all of a model's) do not match its config.json in layers (extra prediction
     layers allowed), vocabulary or width; without such tensors nothing is checked."""
-    text = [tensor for tensor in tensors if not _OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
+    text = [tensor for tensor in tensors if not OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
     layers = 1 + max((int(layer[1]) for tensor in text if (layer := _LAYER.search(tensor.name))), default=-1)
     words = next((tensor.shape for tensor in text if _WORDS.search(tensor.name) and len(tensor.shape) == 2), None)
     actual = {"num_hidden_layers": layers} if layers else {}
@@ -159,7 +164,7 @@ def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape
     for tensor in tensors:
         if _is_left_out(tensor.name, shape):
             continue
-        if _OTHER_SENSES.search(tensor.name):
+        if OTHER_SENSES.search(tensor.name):
             beside += tensor.count
             continue
         stored += tensor.stored_bytes
@@ -203,7 +208,7 @@ def _is_left_out(name: str, shape: ModelShape) -> bool:
     if shape.tie_word_embeddings and _HEAD.search(name):
         return True
     layer = _LAYER.search(name)
-    beyond = layer is not None and int(layer[1]) >= shape.num_hidden_layers and not _OTHER_SENSES.search(name)
+    beyond = layer is not None and int(layer[1]) >= shape.num_hidden_layers and not OTHER_SENSES.search(name)
     return beyond or bool(_MORE_TOKENS_AT_ONCE.search(name))
 
 

@@ -19,7 +19,7 @@ from core import files
 from core.errors import ModelError
 from core.files import JsonObject
 from core.hub import cached, download, peek
-from core.hub.downloads import Bring, Downloads, with_nearest
+from core.hub.downloads import Bring, BringAdapter, Downloads, with_nearest
 from core.messages import Message
 from core.models import adapters, families, gguf_names, headers, hub_shapes, quantized, starter
 from core.models.known import SIZE, known_models, shape_of_size
@@ -101,10 +101,10 @@ class Models:
         except ModelError as error:
             raise ModelError(with_nearest(repo, error.message, [known.hub for known in known_models()])) from None
 
-    def downloads(self, bring: Bring) -> Downloads:
-        """Return the app's list of downloads, which accepts only possible bases and suggests names. bring: as of
-        Downloads."""
-        return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
+    def downloads(self, bring: Bring, bring_adapter: BringAdapter) -> Downloads:
+        """Return the app's list of downloads, which accepts only possible bases and suggests names. bring,
+        bring_adapter: as of Downloads."""
+        return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring, bring_adapter)
 
     def _accept(self, model_id: str, folder: Path) -> None:
         """Raise ModelError as `obtain`, by config.json alone, without transformers, which would import torch into the
@@ -259,7 +259,7 @@ class Models:
 
         The hub's SmolLM2 is not the starter: its weights are not the dequantized ones.
         """
-        base = adapters.describe(adapter_folder).base
+        base = adapters.facts_in(adapter_folder).base
         if base.replace("\\", "/").rsplit("/", 1)[-1] == starter.folder(self.workspace.models).name:
             return "starter"
         if cached.REPO_ID.fullmatch(base):

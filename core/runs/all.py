@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -38,12 +38,19 @@ class Runs:
 
     workspace: Workspace
 
-    def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """Create the folder of a queued run, all or nothing: recipe, state, run.json (the recipe's name, numbered if
+    def create(
+        self,
+        recipe: Recipe,
+        launcher: str,
+        facts: RunFacts | None = None,
+        fill: Callable[[RunFolder], Status] = lambda run: Status(state=State.QUEUED, since=time.time()),
+    ) -> RunFolder:
+        """Create the folder of a run, all or nothing: recipe, state, run.json (the recipe's name, numbered if
         another run has it, and facts), and a copy of the adapter of facts.parent. Raises RunError if it cannot, or if
         the parent is gone.
 
-        launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
+        launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does). fill: writes
+        further files and returns the run's state, by default queued.
         """
         path_length.refuse(self.workspace.root, RunError)
         folder = f"{time.strftime('%Y-%m-%d')}_{names.slug(recipe.name)}_{names.short_id()}"
@@ -58,14 +65,13 @@ class Runs:
                 v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process()
             )
             files.replace_json(aside / "run.json", created.set_fields() | (facts.set_fields() if facts else {}))
-            run.write_status(Status(state=State.QUEUED, since=time.time()))
+            run.write_status(fill(run))
             files.rename(aside, self.workspace.runs / folder)
             files.sync_folder(self.workspace.runs)
-        except RunError:  # of the parent
+        except BaseException as error:  # also of the parent, of fill, and Ctrl-C
             shutil.rmtree(aside, ignore_errors=True)
-            raise
-        except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
         return RunFolder(self.workspace.runs / folder)
 

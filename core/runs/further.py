@@ -48,6 +48,8 @@ def check(parent: RunFolder) -> Recipe:
         raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
     if not parent.has_adapter():
         raise RunError("further.no_adapter", name=parent.name)
+    if settings := parent.facts().not_further:
+        raise RunError("further.settings", name=parent.name, found=settings)
     recipe = parent.recipe()
     _check_adapter(parent, recipe)
     return recipe

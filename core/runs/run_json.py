@@ -164,14 +164,15 @@ class AdviceFacts(_Part):
 class RunFacts(_Part):
     """All facts of a run, in the order in which they become known.
 
-    launcher: "app", or "command" with its process; advice: as of the plan (core/advice); wanted_device: a GPU's uuid or
-    "cpu"; wanted_beside: the others of several GPUs, uuid to name; offered_device: a GPU in place of a missing one,
-    accepted by resuming the run; ranks: if the run continues with others than its recipe's; memory_limit_gib: if the
-    run may use less than there is; probe_rows: rows to check an export with; device, dtype: computed on and in, and
-    dtype_reason; device_uuid and device_name of the GPU; base_weights, template: fingerprints; enable_thinking: whether
-    prompts ask the model to think, as most of the trained rows do; eval_steps, save_steps: resolved; peak_memory_bytes:
-    torch's, or the process's; adapter_step: of the adapter that was kept, adapter_is_best: whether that is the best
-    measured one.
+    launcher: "app", or "command" with its process; brought_from: where an adapter that was trained elsewhere comes from
+    (core/runs/foreign), not_further: its settings that training here does not have; advice: as of the plan
+    (core/advice); wanted_device: a GPU's uuid or "cpu"; wanted_beside: the others of several GPUs, uuid to name;
+    offered_device: a GPU in place of a missing one, accepted by resuming the run; ranks: if the run continues with
+    others than its recipe's; memory_limit_gib: if the run may use less than there is; probe_rows: rows to check an
+    export with; device, dtype: computed on and in, and dtype_reason; device_uuid and device_name of the GPU;
+    base_weights, template: fingerprints; enable_thinking: whether prompts ask the model to think, as most of the
+    trained rows do; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of
+    the adapter that was kept, adapter_is_best: whether that is the best measured one.
     """
 
     v: int = 1
@@ -181,6 +182,8 @@ class RunFacts(_Part):
     launcher_pid: int | None = None
     launcher_started: float | None = None
     data: TrainedOn | None = None
+    brought_from: str = ""
+    not_further: list[str] = []
     advice: JsonObject | None = None
     wanted_device: str | None = None
     wanted_beside: dict[str, str] = {}

@@ -14,17 +14,19 @@ from core.advice import shelf
 from core.advice.wish import Wish
 from core.errors import ModelError
 from core.files import JsonObject
-from core.hub.cached import cache_folder
+from core.hub.cached import REPO_ID, cache_folder
 from core.hub.downloads import ENDED
 from core.hub.hub_errors import host_of
 from core.hub.search import LONGEST, FoundModel, search
 from core.memory import budget as budgets
 from core.models.on_disk import StoredModel, delete, on_disk
+from core.runs import foreign
+from core.workspace.folder import expand
 from webui.form.form import Wizard
 from webui.form.handle import FieldValues, Filled, Filling
 from webui.kit import format
 from webui.kit.drawn_part import drawn_part, fields_sent, select
-from webui.kit.html import Html, join, muted, success, tag
+from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.icons import icon
 from webui.kit.live import QUIET, SHOW_FORM
 from webui.kit.visitor import IS_LOCAL
@@ -75,6 +77,7 @@ class ModelsPage:
             muted(disk.total(stored, format.bytes_used(w, free) if (free := free_space()) else "", w)),
             disk.rows(stored, w),
             self._folders(),
+            self._foreign(),
             class_="ep-card", id="disk-list",
         )  # fmt: skip
         list_ = tag("section", tag("h2", w.t("downloads_view.title")), downloads.rows(tuple(coming), w),
@@ -109,6 +112,19 @@ class ModelsPage:
         summary = tag("summary", w.t("models_page.folder"))
         return tag("details", summary, *listed, tag("div", path, add, class_="lg-search"), class_="ep-how",
             id="models-folders")  # fmt: skip
+
+    def _foreign(self) -> Html:
+        """Return the fields for an adapter that was trained elsewhere, and the button that brings it in."""
+        w = self.w
+        fields = [
+            tag("input", type="text", name_=name, id=f"models-{name}", placeholder=w.t(f"models_page.{name}"),
+                aria_label=w.t(f"models_page.{name}"))
+            for name in ("adapter", "base")
+        ]  # fmt: skip
+        add = tag("button", w.t("models_page.bring"), type="button", data_act="bring_in", class_="lg-small")
+        summary = tag("summary", w.t("models_page.foreign"))
+        return tag("details", summary, tag("div", fields[0], class_="lg-search"),
+            tag("div", fields[1], add, class_="lg-search"), class_="ep-how", id="models-foreign")  # fmt: skip
 
     def _finding(self, fields: JsonObject) -> Html:
         """Return the search with its filters, the models of the catalogue, and those that the hub found."""
@@ -178,6 +194,8 @@ class ModelsPage:
             self._found = dict([*kept, (words, results)])
         elif act == "add_folder":
             return self._add_folder(request)
+        elif act == "bring_in":
+            return self._bring_in(request)
         elif act == "remove_folder":
             self.services.models.remove_folder(_text(request, "kept", MAX_PATH))
         elif act:
@@ -192,6 +210,24 @@ class ModelsPage:
         count = self.services.models.add_folder(_text(fields_sent(request), "folder", MAX_PATH))
         said = self.w.t("models_page.added_one" if count == 1 else "models_page.added", count=count)
         return {"said": success(said), "empty": ["folder"]}
+
+    def _bring_in(self, request: JsonObject) -> JsonObject:
+        """Bring in an adapter: a folder at once, one on the Hub as a download. Raises GarageError, for a folder also if
+        the browser is on another PC."""
+        fields = fields_sent(request)
+        source, base = _text(fields, "adapter", MAX_PATH), _text(fields, "base")
+        if REPO_ID.fullmatch(source) and not expand(source).is_dir():
+            self.services.downloads.start(source, adapter=base)
+            return {"said": "", "empty": ["adapter", "base"]}
+        if request.get(IS_LOCAL) is not True:
+            raise ModelError("models_page.only_here")
+        try:
+            run = foreign.from_folder(self.services.workspace, expand(source).absolute(), base)
+        except ModelError as error:
+            button = downloads.base_button(error.message, self.w)
+            return {"said": notice(join([tag("span", self.w.render(error.message) + " "), button]))}
+        said = [self.w.t("models_page.brought_in", name=run.name), *map(self.w.render, foreign.notes_of(run))]
+        return {"said": success(" ".join(said)), "empty": ["adapter", "base"]}
 
     def _delete(self, id: str) -> Html:
         """Delete a model from this PC, and its finished download from the list; return the notice. Raises

@@ -144,6 +144,8 @@ def settings(view: RunView, w: Wording) -> Html:
         ]
     for section, name in SUMMARY:
         value = getattr(getattr(view.recipe, section), name)
+        if view.facts.brought_from and section != "adapter":  # unknown, the recipe's are defaults
+            continue
         if name in ("max_steps", "ranks") and value == field_of(section, name).default:
             continue
         if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:

@@ -11,10 +11,12 @@ import gradio as gr
 
 from core.errors import GarageError, ModelError
 from core.files import JsonObject
+from core.hub.cached import REPO_ID
 from core.hub.downloads import ENDED, Download
+from core.messages import Message
 from webui.kit import format
 from webui.kit.format import grouped
-from webui.kit.html import Html, bar, join, notice, tag
+from webui.kit.html import Html, bar, join, notice, success, tag
 from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
@@ -93,7 +95,7 @@ def act_on(services: Services, button: JsonObject) -> None:
     downloads = services.downloads
     acts = {
         "pause": downloads.pause, "resume": downloads.resume, "retry": downloads.resume, "cancel": downloads.cancel,
-        "remove": downloads.cancel,
+        "remove": downloads.cancel, "download": downloads.start,
     }  # fmt: skip
     if act not in acts:
         raise ModelError("downloads.not_there", repo=repo[:100], there=["-"])
@@ -111,14 +113,29 @@ def row(each: Download, w: Wording) -> Html:
         "div",
         tag("strong", each.name),
         tag("span", w.t("downloads_view.a_set"), class_="lg-badge lg-plain") if each.part else None,
+        tag("span", w.t("way_out.short_adapter"), class_="lg-badge lg-plain") if each.adapter is not None else None,
         tag("span", w.t(f"downloads_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
         class_="lg-shelf-head",
     )
     figures = numbers(each, w)
     message = notice(w.render(each.message), "bad" if each.state == "failed" else "warn") if each.message else None
+    if each.adapter is not None and each.state == "done":
+        message = success(w.t("models_page.brought_in", name=each.result))
+    base = base_button(each.message, w) if each.message else None
     return join(
-        [head, how_far(each), tag("p", figures, class_="lg-numbers") if figures else None, message, buttons(each, w)]
-    )
+        [head, how_far(each), tag("p", figures, class_="lg-numbers") if figures else None, message, base,
+         buttons(each, w)]
+    )  # fmt: skip
+
+
+def base_button(message: Message, w: Wording) -> Html | None:
+    """Return the button that downloads the base which an adapter needs; None for any other message."""
+    base = message.params.get("base")
+    if message.key != "foreign.base_missing" or not isinstance(base, str) or not REPO_ID.fullmatch(base):
+        return None
+    label = f"{w.t('models_page.download')}: {base}"
+    return tag("button", label, type="button", data_act="download", data_repo=base, data_revision="main",
+        class_="lg-small")  # fmt: skip
 
 
 def how_far(each: Download) -> Html | None:

@@ -13,7 +13,8 @@ from core.data.store import DatasetStore
 from core.export.exports import Exports
 from core.export.hub.publishing import Publishing
 from core.export.ollama.adding import OllamaAdder
-from core.hub.downloads import Downloads
+from core.hub.download import Check, Report
+from core.hub.downloads import Download, Downloads
 from core.hub.token import HubToken
 from core.messages import Message, msg
 from core.models.library import Models
@@ -21,6 +22,7 @@ from core.presets import PRESETS
 from core.queue.queue import Queue
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns, busy
+from core.runs import foreign
 from core.runs.all import Runs
 from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
@@ -95,7 +97,11 @@ class Services:
             before_start=lambda run: make_room(msg("chat.unloaded_for_run", name=run.name)),
             turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker, other=makings),
         )
-        curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets))
+
+        def bring_adapter(row: Download, report: Report, check: Check) -> str:
+            return foreign.from_hub(workspace, row.repo, row.revision, row.adapter or "", report, check).name
+
+        curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets), bring_adapter)
         return cls(
             workspace=workspace,
             runs=runs,

@@ -79,15 +79,19 @@ def write(
     versions. more: parts that stand before the last two."""
     base = base_of(recipe, base_folder)
     trained_by = (facts.versions or {}).get("lora_garage")  # missing in runs of versions before 0.2
+    figures = _settings(recipe, form, not facts.brought_from)
+    figures += [] if facts.brought_from else _figures(facts, metrics, form)
     parts = [
         f"# {' '.join(recipe.name.replace('#', '').split())}",
-        f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",
+        f"{_what(form)} trained elsewhere and brought in from `{_plain(facts.brought_from)}`."
+        if facts.brought_from
+        else f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",
         f"**Base:** {_base(recipe, base_folder)}",
         f"**Licence:** {base.permission.render('en')}",
         f"**Data:** {_data(facts)} This card holds no row of it, and no name of a file.",
         *_continues(facts),
         *([f"**Compared with the adapter before it was passed on:** {form.proof.render('en')}."] if form.proof else []),
-        f"## Settings and figures\n\n{_table(_settings(recipe, form) + _figures(facts, metrics, form))}",
+        f"## Settings and figures\n\n{_table(figures)}",
         *(more or []),
         f"## How to load it\n\n{_loading(form, base_folder, base_id_of(recipe))}",
         *([f"## Versions\n\n{_table(sorted(facts.versions.items()))}"] if facts.versions else []),
@@ -164,17 +168,18 @@ def _continues(facts: RunFacts) -> list[str]:
     return [f"{named}; the steps below are those of this run alone."]
 
 
-def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, object]]:
-    """Return the settings that the card's table lists, by their names in the recipe."""
+def _settings(recipe: Recipe, form: CardBeside, is_ours: bool) -> list[tuple[str, object]]:
+    """Return the settings that the card's table lists, by their names in the recipe. is_ours: also the training's."""
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
         *([("strength", f"{form.strength:g} of the adapter as it was trained")] if form.strength != 1 else []),
         ("target_modules", adapter.target_modules),
+    ] + [
         ("learning_rate", train.learning_rate), ("batch", (f"{train.per_device_train_batch_size} x "
                                                            f"{train.gradient_accumulation_steps}")),
         ("max_length", recipe.data.max_length), ("seed", train.seed),
-    ]  # fmt: skip
+    ] * is_ours  # fmt: skip
 
 
 def _figures(facts: RunFacts, metrics: list[JsonObject], form: CardBeside) -> list[tuple[str, object]]:
