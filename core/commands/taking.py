@@ -12,12 +12,23 @@ from core import files
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
-from core.commands.terminal import JsonOption, RunArgument, WorkspaceOption, app, in_words, plain, print_json, say
+from core.commands.terminal import (
+    JsonOption,
+    RunArgument,
+    WorkspaceOption,
+    app,
+    in_words,
+    plain,
+    print_json,
+    recipe_of,
+    say,
+)
 from core.errors import GarageError, RecipeError
 from core.export.exports import Exports
 from core.export.llamacpp import tools
 from core.export.records import KINDS, ExportResult, ExportStatus, read_result
 from core.messages import Message, msg, terminal_language
+from core.recipe import to_yaml
 from core.runs.all import Runs
 from core.runs.cards import picture, results
 from core.workspace.folder import Workspace, expand
@@ -140,7 +151,11 @@ def recipe(
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Print a run's recipe, which `train` and the page accept, or draw the run as a picture."""
+    """Print a run's recipe, which `train` and the page accept, or draw the run as a picture. Instead of a run: the file
+    of a LLaMA-Factory, axolotl or TRL recipe, printed as a recipe of this app, with what became of its keys."""
+    if drawn is None and (file := expand(run)).is_file():
+        print(to_yaml(recipe_of(file, []).model_dump(mode="json", exclude_unset=True)), end="")
+        return
     folder = Runs(Workspace.open(workspace)).find(run)
     if drawn is None:
         print(results.shared_recipe(folder).dump(), end="")

@@ -16,9 +16,10 @@ from core.advice.diagnosis import Diagnosis
 from core.errors import RecipeError
 from core.files import JsonObject
 from core.messages import Message, as_text, msg, terminal_language
-from core.recipe import Recipe, read_yaml
+from core.recipe import Recipe
 from core.runs.folder import Status
 from core.values import width
+from core.workspace import foreign_recipes
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -63,8 +64,12 @@ def apply_settings(value: JsonObject, settings: list[str]) -> JsonObject:
 
 
 def recipe_of(file: Path, settings: list[str]) -> Recipe:
-    """Read a recipe file and apply --set. Raises RecipeError."""
-    value = read_yaml(file)
+    """Read a recipe file, ours or another tool's, and apply --set. What became of the other's keys, and its dataset if
+    that is open, are printed. Raises RecipeError."""
+    value, foreign = foreign_recipes.read(file)
+    if foreign:
+        for message in (foreign.head, *foreign.texts("changed", "left_out", "open")):
+            say(message)
     return Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
 
 

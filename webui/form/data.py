@@ -38,11 +38,11 @@ from webui.state.services import Services
 SHOWN_PROBLEMS = 8
 LOOK_IF_NEW = "(is_new) => { if (is_new?.length) loraGarageForm.look(); }"
 FIRST = "sample:pirate_answers"  # chosen until a person chooses another
-RECIPES = (".yaml", ".yml")
+RECIPES = (".yaml", ".yml", ".sh")
 
 
 def is_recipe(path: str) -> bool:
-    """Return whether a dropped file is a recipe: any YAML file that does not hold rows."""
+    """Return whether a dropped file is a recipe: any YAML file that does not hold rows, or a command."""
     return path.lower().endswith(RECIPES) and not is_dataset(Path(path), DEFAULT_LIMITS)
 
 

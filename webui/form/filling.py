@@ -10,9 +10,10 @@ import gradio as gr
 from core.data.reading.choices import NO_CHOICES
 from core.errors import GarageError
 from core.files import JsonObject
-from core.messages import Message
+from core.messages import Message, msg
 from core.progress import Check, go_on
-from core.recipe import Recipe, read_yaml
+from core.recipe import Recipe
+from core.workspace import foreign_recipes
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_values
@@ -21,11 +22,23 @@ from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
 from webui.form.reading.recipe_reading import RecipeReading
-from webui.kit.html import notice, success
+from webui.kit.html import Html, join, notice, success, tag
 from webui.kit.live import Updates, shown
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.state.services import Services
+
+
+def foreign_view(recipe: foreign_recipes.ForeignRecipe, w: Wording) -> Html:
+    """Return what became of each key of another tool's recipe: what is open as a notice, the rest in folds."""
+    folds = []
+    for kind in ("changed", "left_out", "taken"):
+        if notes := recipe.texts(kind):
+            items = (tag("li", w.render(note)) for note in notes)
+            summary = tag("summary", w.render(msg(f"foreign_recipe.list_{kind}", count=len(notes))))
+            folds.append(tag("details", summary, tag("ul", *items), class_="lg-fold", open=kind == "changed"))
+    head = notice(w.render(recipe.head), "ok")
+    return join([head, *(notice(w.render(note), "warn") for note in recipe.texts("open")), *folds])
 
 
 class Fillings:
@@ -68,8 +81,12 @@ class Fillings:
         Both are among the Filling's values. Deletes the uploaded file."""
         file = Path(path)
         try:
-            recipe = Recipe.parse(read_yaml(file), where=file.name)
-            return self.from_recipe(recipe, file.name, is_local=values.get(IS_LOCAL) is True)
+            value, foreign = foreign_recipes.read(file)
+            recipe = Recipe.parse(value, where=file.name)
+            filling, updates = self.from_recipe(recipe, file.name, is_local=values.get(IS_LOCAL) is True)
+            if foreign:
+                filling.values["notice"] = shown(foreign_view(foreign, self.w))
+            return filling, updates
         except GarageError as error:
             return self._failed(error.message)
         finally:

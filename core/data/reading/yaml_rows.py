@@ -106,7 +106,7 @@ def is_dataset(file: Readable, limits: Limits) -> bool:
     except (DataError, OSError, UnicodeDecodeError):
         return False
     if isinstance(value, dict):
-        return not {"data", "model"} & value.keys() and _rows_key(value) is not None
+        return not {"data", "model", "base_model", "model_name_or_path"} & value.keys() and _rows_key(value) is not None
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
 
 

@@ -1,0 +1,240 @@
+"""Recipes of LLaMA-Factory, axolotl and TRL, read as recipes of this app: presets/foreign_recipes.yaml has their keys.
+
+TRL's may also be a command line, such as `trl sft --model_name_or_path ...`. A setting that a file leaves open is
+planned as in any recipe, not set to the other tool's default, except for the few in the table.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from core import presets
+from core.errors import RecipeError
+from core.files import JsonObject
+from core.messages import Message, msg
+from core.recipe import Adapter, Data, Model, Train, read_yaml
+from core.reward_settings import Rewards
+from core.workspace.saved_recipes import NO_DATA
+
+_COMMAND = re.compile(r"(?:\btrl |\b)(sft|dpo|kto|orpo|grpo)(?:\.py)?[ \t]+(?=\\?\s*--)((?:\\\r?\n|[^\n])*)")
+_SHOWN = 80  # characters of a value
+_SECTIONS: dict[str, tuple[type[BaseModel], JsonObject]] = {
+    "model": (Model, {}), "data": (Data, {"source": NO_DATA}), "adapter": (Adapter, {}), "train": (Train, {}),
+    "rewards": (Rewards, {"judges": [{}]}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeyNote:
+    """A note on one key of another tool's recipe. kind "open": a person has to decide."""
+
+    kind: Literal["open", "changed", "left_out", "taken"]
+    text: Message
+
+
+@dataclass(frozen=True)
+class ForeignRecipe:
+    """A recipe of another tool. title: the tool's name. value: its settings as a recipe of this app, without a name."""
+
+    title: str
+    value: JsonObject
+    notes: tuple[KeyNote, ...]
+
+    @property
+    def head(self) -> Message:
+        counts = {kind: len(self.texts(kind)) for kind in ("taken", "changed", "left_out")}
+        return msg("foreign_recipe.head", title=self.title, left=counts.pop("left_out"), **counts)
+
+    def texts(self, *kinds: str) -> list[Message]:
+        return [note.text for note in self.notes if note.kind in kinds]
+
+
+def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
+    """Return a recipe file as a parsed mapping, and what became of its keys if another tool wrote it. Raises
+    RecipeError as core.recipe.read_yaml, for keys of several tools, and for rewards that are code."""
+    value = _command_line(path) if path.suffix.lower() in (".sh", ".txt") else None
+    value = read_yaml(path) if value is None else value
+    tool = recognised(value)
+    if tool is None:
+        return value, None
+    taken = _Taking(tool, value).recipe()
+    return taken.value, taken
+
+
+@lru_cache(maxsize=1)
+def table() -> JsonObject:
+    return dict(presets.load("foreign_recipes"))
+
+
+def recognised(value: object) -> str | None:
+    """Return the tool whose keys a parsed file has; None for a recipe of this app and anything else. Raises RecipeError
+    if it mixes the keys of several."""
+    if not isinstance(value, dict):
+        return None
+    signs = {
+        name: next((key for key in entry["signs"].split() if key in value), None)
+        for name, entry in table().items()
+        if "signs" in entry
+    }
+    found = {table()[name]["title"]: key for name, key in signs.items() if key}
+    if own := next(
+        (name for name in ("data", "adapter", "train") if found and isinstance(value.get(name), dict)), None
+    ):
+        found |= {"LoRA Garage": own}
+    if len(found) > 1:
+        raise RecipeError("foreign_recipe.mixed", found=[f"{key} ({title})" for title, key in found.items()])
+    return next((name for name, key in signs.items() if key), "trl" if "model_name_or_path" in value else None)
+
+
+class _Taking:
+    """One recipe while it is translated."""
+
+    def __init__(self, tool: str, value: Mapping[Any, Any]):
+        self.entry = table()[tool]
+        self.keys: JsonObject = self.entry["keys"] | table()["all"]
+        nested = {
+            f"{key}.{name}": inner
+            for key, group in value.items()
+            if isinstance(group, dict) and any(known.startswith(f"{key}.") for known in self.keys)
+            for name, inner in group.items()
+        }
+        within = {name.partition(".")[0] for name in nested}
+        self.given = {str(key): v for key, v in value.items() if v is not None and key not in within} | nested
+        self.fields: JsonObject = {}
+        self.notes: list[KeyNote] = []
+
+    def recipe(self) -> ForeignRecipe:
+        """Return the recipe with a note on each key that has a value."""
+        for key, default in self.entry.get("defaults", {}).items():
+            if key not in self.given:
+                told = next((of for sign, of in self.entry.get("tells", {}).items() if sign in self.given), None)
+                self._take(key, told if told and key == "trainer" else default, is_default=True)
+        self.keys |= self.entry.get("grpo", {}) if self.fields.get("train.objective") == "grpo" else {}
+        for key in self.keys:
+            if key in self.given:
+                self._take(key, self.given.pop(key))
+        self._take_rewards()
+        self._take_data()
+        reasons = {key: why for why, keys in self.entry["left"].items() for key in keys.split()}
+        for key, value in self.given.items():
+            self._leave(key, value, reasons.get(key, reasons.get(key.partition(".")[0], "unknown")))
+        nested: JsonObject = {"data": {"source": NO_DATA}}
+        for field, value in self.fields.items():
+            section, _, name = field.partition(".")
+            nested.setdefault(section, {})[name] = value
+        return ForeignRecipe(self.entry["title"], nested, tuple(self.notes))
+
+    def _take(self, key: str, value: object, is_default: bool = False) -> None:
+        """Set the fields that a key's value means, and note it; leave out a value that they do not accept. is_default:
+        the file lacks the key."""
+        rule = self.keys[key] if isinstance(self.keys[key], dict) else {"to": self.keys[key]}
+        word = str(value).lower() if isinstance(value, str | int | float) else ""
+        meant = rule.get("values", {}).get(word)
+        if meant is None:
+            is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+            now = ",".join(value) if isinstance(value, list) and is_names else value
+            meant = next(({field: now} for field in rule.get("to", "").split() if _accepts(field, now)), None)
+        if meant is None:
+            self._leave(key, value, "value")
+            return
+        self.fields |= meant
+        same = all(word == str(now).lower() or now is value for now in meant.values())
+        if same and not is_default:
+            self._note("taken", key, value)
+            return
+        why = msg(f"foreign_recipe.why_{rule['why']}") if "why" in rule else ""
+        now_is = [f"{field} = {_text(now)}" for field, now in meant.items()]
+        self._note("changed", key, value, now=now_is, why=why)
+
+    def _take_rewards(self) -> None:
+        """Set the judges of training by rewards. Raises RecipeError if all of its reward functions are code."""
+        if self.fields.get("train.objective") != "grpo":
+            return
+        key = next((key for key in ("reward_funcs", "trl.reward_funcs") if key in self.given), "reward_funcs")
+        given = self.given.pop(key, None) or []
+        names = [_text(name) for name in (given if isinstance(given, list) else str(given).split(","))]
+        judges = {name: table()["judges"].get(name.rpartition(".")[2]) for name in names}
+        if not any(judges.values()):
+            raise RecipeError("foreign_recipe.rewards_are_code", title=self.entry["title"], names=names or "-")
+        for name, judge in judges.items():
+            if judge:
+                self._note("changed", key, name, now=f"rewards.judges: {judge}", why=msg("foreign_recipe.why_judge"))
+            else:
+                self._leave(key, name, "reward")
+        self.fields["rewards.judges"] = [judge for judge in judges.values() if judge]
+
+    def _take_data(self) -> None:
+        """Set data.source to a dataset of the Hub that the file names alone; else note that it has to be chosen."""
+        listed = self.given.pop("datasets", None)
+        entries = listed if isinstance(listed, list) else []
+        if name := self.given.pop("dataset_name", None):
+            parts = (name, self.given.pop("dataset_config", None), self.given.pop("dataset_train_split", None))
+            entries = [dict(zip(("path", "name", "split"), parts, strict=True))]
+        local = [self.given.pop(key) for key in ("dataset", "train_dataset") if key in self.given]
+        paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries] or local
+        if len(entries) == 1 and isinstance(entries[0], dict):
+            named = [_text(entries[0][part]) for part in ("path", "name", "split") if entries[0].get(part)]
+            source = ":".join(named).partition("[")[0]
+            if _accepts("data.source", source):
+                self.fields["data.source"] = source
+                why = msg("foreign_recipe.why_columns")
+                self._note("changed", "dataset", paths[0], now=f"data.source = {source}", why=why)
+                return
+        shown = [_text(path) for path in paths[:8]]
+        why = msg("foreign_recipe.open_data", names=shown) if shown else msg("foreign_recipe.no_data")
+        self.notes.append(KeyNote("open", why))
+
+    def _leave(self, key: str, value: object, why: str) -> None:
+        self._note("left_out", key, value, why=msg(f"foreign_recipe.why_{why}"))
+
+    def _note(self, kind: Literal["changed", "left_out", "taken"], key: str, value: object, **more: object) -> None:
+        self.notes.append(KeyNote(kind, msg(f"foreign_recipe.{kind}", name=key[:_SHOWN], value=_text(value), **more)))
+
+
+def _accepts(field: str, value: object) -> bool:
+    """Return whether a field of the recipe, "section.name", accepts a value."""
+    section, _, name = field.partition(".")
+    model, needed = _SECTIONS[section]
+    try:
+        model.model_validate(needed | {name: value})
+    except ValidationError:
+        return False
+    return True
+
+
+def _text(value: object) -> str:
+    """Return a value as short text; repr alone would expand a YAML bomb of aliases."""
+    text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _command_line(path: Path) -> JsonObject | None:
+    """Return the arguments of the first command of TRL's in a text file, with the trainer; None if there is none."""
+    try:
+        text = path.read_text("utf-8-sig") if path.stat().st_size <= 1 << 20 else ""
+        found = _COMMAND.search(text)
+        words = shlex.split(found[2].replace("\\\r\n", " ").replace("\\\n", " ")) if found else []
+    except (OSError, ValueError):
+        return None
+    if not found:
+        return None
+    value: JsonObject = {"trainer": found[1]}
+    key = ""
+    for word in words:
+        name, equals, rest = word.removeprefix("--").partition("=")
+        if word.startswith("--"):
+            key = name.replace("-", "_")
+            key, start = (key.removeprefix("no_"), "false") if key.startswith("no_") else (key, "true")
+            value[key] = rest if equals else start
+        elif key:
+            value[key] = word if value[key] == "true" else f"{value[key]},{word}"
+    return value
