@@ -54,10 +54,12 @@ class Fillings:
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            filling, updates = self._open_file(paths[0], values)
+            filling, updates, is_foreign = self._open_file(paths[0], values)
             # beside the drop zone, except where the data step alone names the file that is missing
             notice_update = filling.values.pop("notice")
-            filling.values["file_notice"] = notice_update if filling.values.get("data", True) else shown("")
+            filling.values["file_notice"] = (
+                notice_update if is_foreign or filling.values.get("data", True) else shown("")
+            )
             return filling, updates
         reading = values.get(READING)
         added, problem = data.adding.add(
@@ -73,12 +75,12 @@ class Fillings:
         file = self.goal.recipe
         if not values[file]:
             return None, {}
-        filling, updates = self._open_file(values[file], values)
+        filling, updates, _ = self._open_file(values[file], values)
         return filling, {file: None, **updates}
 
-    def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates]:
+    def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates, bool]:
         """Return the form filled from a recipe, and a notice of what was filled in; only a notice if it cannot be read.
-        Both are among the Filling's values. Deletes the uploaded file."""
+        Both are among the Filling's values; True if another tool wrote it. Deletes the uploaded file."""
         file = Path(path)
         try:
             value, foreign = foreign_recipes.read(file)
@@ -86,9 +88,9 @@ class Fillings:
             filling, updates = self.from_recipe(recipe, file.name, is_local=values.get(IS_LOCAL) is True)
             if foreign:
                 filling.values["notice"] = shown(foreign_view(foreign, self.w))
-            return filling, updates
+            return filling, updates, foreign is not None
         except GarageError as error:
-            return self._failed(error.message)
+            return *self._failed(error.message), False
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
 
