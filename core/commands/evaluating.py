@@ -214,7 +214,8 @@ def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[L
     try:
         return LearnedRows.of_run(run, store, Runs(space)), []
     except DataError as error:
-        return None, [msg("evaluation.data_gone", why=error.message)]
+        why = msg("foreign.no_data") if run.facts().brought_from else error.message
+        return None, [msg("evaluation.data_gone", why=why)]
 
 
 def _questions(

@@ -103,7 +103,8 @@ def from_folder(workspace: Workspace, folder: Path, base: str = "", source: str 
         files.replace(run.adapter / TEMPLATE, template.source)
         for note in notes:
             run.log_event("warning", message=note)
-        said = msg("foreign.ended", source=source, base=model_id, layers=len(layers))
+        shown = base_folder.name if model_id == "starter" else model_id
+        said = msg("foreign.ended", source=source, base=shown, layers=len(layers))
         return Status(state=State.COMPLETED, since=time.time(), stage="done", message=said, has_adapter=True)
 
     facts = RunFacts(

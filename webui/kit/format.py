@@ -12,6 +12,7 @@ from core.memory.budget import Budget
 from core.messages import as_typed, figures
 from core.progress import Progress
 from core.recipe import Adapter
+from core.workspace.saved_recipes import NO_DATA
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow
@@ -210,7 +211,10 @@ def model_name(model_id: str, w: Wording) -> str:
 
 
 def data_name(row: RunRow, w: Wording) -> str:
-    """Return the name of a run's dataset: the title of a sample in the page's language, else its id."""
+    """Return the name of a run's dataset: the title of a sample in the page's language, else its id; for an adapter
+    that was brought in, that it was trained elsewhere."""
+    if row.data == NO_DATA:
+        return w.t("runs_table.elsewhere")
     sample = sample_of(row.data)
     if not sample or not sample.title or not row.data:
         return row.data
