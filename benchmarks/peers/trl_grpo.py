@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer on the steps of a recipe that trains by rewards, in an environment with trl:
 `PYTHON -m benchmarks.peers.trl_grpo RECIPE.yaml MODEL_FOLDER`. Prints the seconds and tokens of each step as JSON.
 
-No reward changes a time, so a constant one stands for the judges; the learning rate is 0, so that answers keep their
+No reward changes a time, so 0 and 1 in turn stand for the judges; the learning rate is 0, so that answers keep their
 length.
 """
 

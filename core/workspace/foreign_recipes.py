@@ -61,7 +61,7 @@ class ForeignRecipe:
 def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
     """Return a recipe file as a parsed mapping, and what became of its keys if another tool wrote it. Raises
     RecipeError as core.recipe.read_yaml, for keys of several tools, and for rewards that are code."""
-    value = _command_line(path) if path.suffix.lower() in (".sh", ".txt") else None
+    value = command_line(path) if path.suffix.lower() in (".sh", ".txt") else None
     value = read_yaml(path) if value is None else value
     tool = recognised(value)
     if tool is None:
@@ -217,7 +217,7 @@ def _text(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _command_line(path: Path) -> JsonObject | None:
+def command_line(path: Path) -> JsonObject | None:
     """Return the arguments of the first command of TRL's in a text file, with the trainer; None if there is none."""
     try:
         text = path.read_text("utf-8-sig") if path.stat().st_size <= 1 << 20 else ""

@@ -15,6 +15,7 @@ from core.data.sample_sets import sample_of
 from core.data.sets.inspection import DataReport
 from core.errors import DataError, GarageError
 from core.messages import msg
+from core.workspace import foreign_recipes
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.comparing import READ_BY, Comparing
@@ -38,12 +39,16 @@ from webui.state.services import Services
 SHOWN_PROBLEMS = 8
 LOOK_IF_NEW = "(is_new) => { if (is_new?.length) loraGarageForm.look(); }"
 FIRST = "sample:pirate_answers"  # chosen until a person chooses another
-RECIPES = (".yaml", ".yml", ".sh")
+RECIPES, COMMANDS = (".yaml", ".yml"), ".sh"
 
 
 def is_recipe(path: str) -> bool:
-    """Return whether a dropped file is a recipe: any YAML file that does not hold rows, or a command."""
-    return path.lower().endswith(RECIPES) and not is_dataset(Path(path), DEFAULT_LIMITS)
+    """Return whether a dropped file is a recipe: any YAML file that does not hold rows, or a script with a command of
+    TRL's."""
+    file = Path(path)
+    if file.suffix.lower() == COMMANDS:
+        return foreign_recipes.command_line(file) is not None
+    return path.lower().endswith(RECIPES) and not is_dataset(file, DEFAULT_LIMITS)
 
 
 class DataStep:

@@ -54,13 +54,7 @@ class Fillings:
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            filling, updates, is_foreign = self._open_file(paths[0], values)
-            # beside the drop zone, except where the data step alone names the file that is missing
-            notice_update = filling.values.pop("notice")
-            filling.values["file_notice"] = (
-                notice_update if is_foreign or filling.values.get("data", True) else shown("")
-            )
-            return filling, updates
+            return self._open_file(paths[0], values, is_dropped=True)
         reading = values.get(READING)
         added, problem = data.adding.add(
             paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NO_CHOICES, check
@@ -75,24 +69,29 @@ class Fillings:
         file = self.goal.recipe
         if not values[file]:
             return None, {}
-        filling, updates, _ = self._open_file(values[file], values)
+        filling, updates = self._open_file(values[file], values)
         return filling, {file: None, **updates}
 
-    def _open_file(self, path: str, values: FieldValues) -> tuple[Filling, Updates, bool]:
+    def _open_file(self, path: str, values: FieldValues, is_dropped: bool = False) -> tuple[Filling, Updates]:
         """Return the form filled from a recipe, and a notice of what was filled in; only a notice if it cannot be read.
-        Both are among the Filling's values; True if another tool wrote it. Deletes the uploaded file."""
-        file = Path(path)
+        Both are among the Filling's values. is_dropped: the notice stands beside the drop zone. Deletes the uploaded
+        file."""
+        file, foreign = Path(path), None
         try:
             value, foreign = foreign_recipes.read(file)
             recipe = Recipe.parse(value, where=file.name)
-            filling, updates = self.from_recipe(recipe, file.name, is_local=values.get(IS_LOCAL) is True)
-            if foreign:
-                filling.values["notice"] = shown(foreign_view(foreign, self.w))
-            return filling, updates, foreign is not None
+            filling, updates = self.from_recipe(
+                recipe, file.name, is_local=values.get(IS_LOCAL) is True, foreign=foreign
+            )
         except GarageError as error:
-            return *self._failed(error.message), False
+            filling, updates = self._failed(error.message)
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
+        if is_dropped:
+            said = filling.values.pop("notice")
+            # of a recipe whose dataset alone is missing, the data step says so
+            filling.values["file_notice"] = said if foreign or filling.values.get("data", True) else shown("")
+        return filling, updates
 
     def take_preset(self, values: FieldValues) -> Filled:
         """Return the form filled from the chosen preset; only a notice if it cannot be read, or none is chosen."""
@@ -111,16 +110,23 @@ class Fillings:
         return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
     def from_recipe(
-        self, recipe: Recipe, title: str, parent: str | None = None, is_local: bool = False
+        self,
+        recipe: Recipe,
+        title: str,
+        parent: str | None = None,
+        is_local: bool = False,
+        foreign: foreign_recipes.ForeignRecipe | None = None,
     ) -> tuple[Filling, Updates]:
         """Return the form's values and answers for a recipe, and a notice on how many settings were filled in and what
         is missing. title: of the recipe or run. parent: id of the run to continue. is_local: true if the browser runs
-        on this PC. Without its dataset, data is empty and the recipe's reading is kept."""
+        on this PC. foreign: the recipe of another tool that it was read from. Without its dataset, data is empty and
+        the recipe's reading is kept."""
         explicit = explicit_values(recipe)
         values: JsonObject = {"model": recipe.model.id}
         answers: JsonObject = {"explicit": explicit, "parent": parent}
         updates: Updates = {}
-        said = success(self.w.t("wizard.filled", title=title, count=len(explicit)))
+        taken = foreign_view(foreign, self.w) if foreign else None
+        said = taken or success(self.w.t("wizard.filled", title=title, count=len(explicit)))
         if recipe.goal:
             values["goal"] = recipe.goal
         if recipe.name:
@@ -135,7 +141,7 @@ class Fillings:
                 values["data"] = None
                 answers["reading"] = RecipeReading.missing(recipe.data, title, is_local).state()
                 without = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source)
-                said = notice(without, "warn")
+                said = join([notice(without, "warn"), taken])
         values["notice"] = shown(said)
         return Filling(values, answers), updates
 

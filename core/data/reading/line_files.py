@@ -20,7 +20,7 @@ from core.errors import DataError
 from core.values import MIB
 
 _MIN_LINES, _LARGEST = 20, 64 * MIB
-_MIN_ENTRIES, _LONGEST_ENTRY = 10, 500  # lines of a text, characters of one
+_MIN_ENTRIES, _MAX_ENTRY_CHARS = 10, 500  # lines of a text; characters of a line
 _CLASSES = re.compile(
     r"pos|neg|(?:pos|poz)[iíy]t\w*|neg[aáà]t\w*|neutr\w*|spam|ham|fake|real|true|false|toxic|clean|ai|human",
     re.IGNORECASE,
@@ -83,7 +83,7 @@ def has_entries(file: Readable, encoding: str) -> bool:
     """Return True for a text of short lines with hardly an empty one between them."""
     lines = line_rows.first_lines(file, encoding)
     filled = [line for line in lines if line.strip()]
-    return _MIN_ENTRIES <= len(filled) >= NEARLY_ALL * len(lines) and max(map(len, filled)) <= _LONGEST_ENTRY
+    return _MIN_ENTRIES <= len(filled) >= NEARLY_ALL * len(lines) and max(map(len, filled)) <= _MAX_ENTRY_CHARS
 
 
 def _lines(part: SizedFile) -> int:

@@ -29,7 +29,7 @@ _NUMBERED = re.compile(r"\(?\d{1,4}[.):]\s")
 _LIST_MARK = re.compile(r"([-+*>@%~])\s")
 # in code: a value with its key, or a text alone
 _ENTRY = re.compile(r"(?:[\w$-]+|([\"']).*?\1)\s*:\s*[\"'\d\[{].*|([\"']).*\2,?")
-_FARTHEST = 6  # lines from a mark to the next one
+_MAX_GAP = 6  # lines from a mark to the next one
 # of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
 _CODE = re.compile(
     r"\.\w{1,5}:\d|::|\[\[|\]\]|<<|>>|</|[^\W_]_\w|[{}]$|\);$|^[{}<@$\[(;]|[^\W\d]\([^()]*\)$|==|\w =|"
@@ -123,11 +123,11 @@ def entry_in(code: Iterable[str]) -> str:
 
 
 def _is_spaced(heads: Sequence[str], head: str) -> bool:
-    """Return True if a head of lines stands at equal distances, from one line in two to one in _FARTHEST."""
+    """Return True if a head of lines stands at equal distances, from one line in two to one in _MAX_GAP."""
     gaps = Counter(b - a for a, b in pairwise(place for place, each in enumerate(heads) if each == head))
     gap, count = max(gaps.items(), key=lambda item: item[1], default=(1, 0))
     is_all = (gaps.total() + 1) * gap >= 0.7 * len(heads)
-    return 1 < gap <= _FARTHEST and count >= max(_MIN_LINES - 1, 0.8 * gaps.total()) and is_all
+    return 1 < gap <= _MAX_GAP and count >= max(_MIN_LINES - 1, 0.8 * gaps.total()) and is_all
 
 
 def _script(word: str) -> str:

@@ -35,7 +35,7 @@ from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, trained
 from webui.form import learned_view, model, plan_view, settings_view
-from webui.form.data import sample_for
+from webui.form.data import is_recipe, sample_for
 from webui.form.fields import (
     ELSEWHERE,
     FIELDS,
@@ -682,6 +682,25 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
     assert (filling.answers["explicit"], filling.answers["parent"]) == ({"adapter.r": 32}, None)
     assert "is not here yet" in notice and updates[wizard.goal_step.recipe] is None
     assert not file.exists(), "gradio's copy is removed"
+
+
+def test_another_tools_recipe_shows_what_became_of_its_keys_and_that_its_data_is_missing(
+    wizard: Wizard, tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs.yaml"
+    file.write_text(
+        "base_model: Qwen/Qwen3-4B\nadapter: lora\nlora_r: 32\ndatasets: [{path: owner/set}]\nodd: 1\n", "utf-8"
+    )
+    filling, _ = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
+    notice = filling.values["notice"]["value"]
+    assert (filling.values["model"], filling.values["data"]) == ("Qwen/Qwen3-4B", None)
+    assert "is not here yet" in notice and "A recipe of axolotl" in notice and "odd: 1 is left out" in notice
+
+
+def test_a_dropped_script_is_a_recipe_only_with_a_command_of_trl(tmp_path: Path) -> None:
+    for text, expected in (("trl sft --model_name_or_path a/b\n", True), ("echo hello\nexit 1\n", False)):
+        (script := tmp_path / "run.sh").write_text(text, "utf-8")
+        assert is_recipe(str(script)) is expected
 
 
 CHAT = "".join(f"12/03/2025, {hour}:00 - {who}: at {hour}\n" for hour in (10, 20) for who in ("Maria", "Jo", "Maria"))
