@@ -35,6 +35,7 @@ OF_PREFERENCES = (
 )  # fmt: skip
 # A learning rate and a number of steps that suit one objective ruin the other: DPO takes a tenth of the rate.
 OF_ONE_OBJECTIVE = ("learning_rate", "max_steps", "num_train_epochs")
+NO_DATA = "-"  # data.source where a recipe leaves the dataset to the form
 LONGEST_PROMPT = 500  # characters of a user's own question
 
 

@@ -25,9 +25,8 @@ from core.memory.record import Correction, Corrections
 from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
-from core.recipe import Recipe, Train
+from core.recipe import NO_DATA, Recipe, Train
 from core.values import Frozen
-from core.workspace.saved_recipes import NO_DATA
 
 Method = Literal["lora", "qlora"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]

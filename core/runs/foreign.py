@@ -26,14 +26,13 @@ from core.messages import Message, msg
 from core.models import adapters, headers
 from core.models.headers import Tensor
 from core.models.library import Models
-from core.recipe import Recipe
+from core.recipe import NO_DATA, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace import names
 from core.workspace.folder import Workspace
-from core.workspace.saved_recipes import NO_DATA
 
 CONFIG, WEIGHTS, TEMPLATE = "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"
 # Settings of PEFT's that change what a finished adapter computes, and that chat and export support.

@@ -132,11 +132,6 @@ class Workspace:
         return self.root / LOG
 
     @property
-    def recipes(self) -> Path:
-        """The user's own presets; the folder is created when the first is saved."""
-        return self.root / "recipes"
-
-    @property
     def cache(self) -> Path:
         """The cache folder. Anything in it may be deleted while the app is off."""
         folder = self.root / "cache"

@@ -21,9 +21,8 @@ from core import presets
 from core.errors import RecipeError
 from core.files import JsonObject
 from core.messages import Message, msg
-from core.recipe import Adapter, Data, Model, Train, read_yaml
+from core.recipe import NO_DATA, Adapter, Data, Model, Train, read_yaml
 from core.reward_settings import Rewards
-from core.workspace.saved_recipes import NO_DATA
 
 _COMMAND = re.compile(r"(?:\btrl |\b)(sft|dpo|kto|orpo|grpo)(?:\.py)?[ \t]+(?=\\?\s*--)((?:\\\r?\n|[^\n])*)")
 _SHOWN = 80  # characters of a value

@@ -25,12 +25,8 @@ PIRATE, SHOP = "sample:pirate_answers", "sample:shop_messages"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
-    """With a preset of a rank and a seed, and a run whose adapter can be trained further."""
+    """With a run whose adapter can be trained further."""
     workspace = Workspace.open(tmp_path_factory.mktemp("form") / "workspace")
-    workspace.recipes.mkdir(parents=True, exist_ok=True)
-    (workspace.recipes / "mine.yaml").write_text(
-        "name: Mine\ngoal: writing\nmodel: {id: starter}\nadapter: {r: 32}\ntrain: {seed: 7}\n", "utf-8"
-    )
     trained(workspace, "the parent")
     started = kit.start_app(workspace.root, **kit.ENGLISH)
     yield started
@@ -239,18 +235,18 @@ def test_the_card_that_was_pressed_stays_marked_while_an_older_look_is_answered(
     is_chosen(opened, PIRATE)
 
 
-def test_what_was_set_after_a_preset_was_chosen_stays_and_the_rest_is_filled(opened: Page) -> None:
+def test_what_was_set_after_a_recipe_was_dropped_stays_and_the_rest_is_filled(opened: Page) -> None:
     kit.choose(opened, "#data", PIRATE)
     kit.unfold(opened, "#step-plan")
     kit.unfold(opened, "#all-settings")
     kit.expect(plan(opened)).to_contain_text("48 steps")
-    gate.close(opened, "preset")
-    choose_preset(opened)
-    gate.wait(opened, "preset")
+    gate.close(opened, "recipe-file")
+    drop_recipe(opened)
+    gate.wait(opened, "recipe-file")
     kit.open_step(opened, "plan")
     option(opened, "#rank", 16).click()
     kit.expect(plan(opened)).to_contain_text("rank 16")
-    gate.open(opened, "preset")
+    gate.open(opened, "recipe-file")
     kit.unfold(opened, "#all-settings")
     kit.expect(setting(opened, "seed")).to_have_value("7")
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
@@ -260,14 +256,14 @@ def test_what_was_set_after_a_preset_was_chosen_stays_and_the_rest_is_filled(ope
 
 def test_an_answer_to_an_older_press_fills_nothing(opened: Page) -> None:
     kit.expect(plan(opened)).to_contain_text("rank 8")
-    gate.close(opened, "preset")
-    choose_preset(opened)
-    gate.wait(opened, "preset")
+    gate.close(opened, "recipe-file")
+    drop_recipe(opened)
+    gate.wait(opened, "recipe-file")
     opened.locator("#run-further").click()
     kit.expect(opened.locator("#further-said")).to_contain_text("the parent")
     kit.expect(plan(opened)).to_contain_text("rank 8")
     gate.close(opened, "look")
-    gate.open(opened, "preset")
+    gate.open(opened, "recipe-file")
     gate.wait(opened, "look")  # the older answer is here, and has been taken or left
     gate.open(opened, "look")
     kit.expect(opened.locator("#fill-notice")).to_contain_text("the parent")
@@ -288,25 +284,6 @@ def test_of_several_files_that_are_read_the_newest_that_can_be_is_chosen(opened:
         return [...first, answered(quick, "quick"), answered(slow, "slow")];
     }""")
     assert chosen == [None, "good", "quick", None]
-
-
-def test_a_preset_that_is_only_passed_by_is_not_taken_again(opened: Page) -> None:
-    kit.expect(plan(opened)).to_contain_text("rank 8")
-    kit.unfold(opened, "#step-goal")
-    kit.unfold(opened, "#start-from")
-    preset = opened.locator("#preset input")
-    preset.fill("Mine")  # as a paste does: the list below is drawn a moment later, or not at all
-    preset.press("Enter")
-    kit.expect(plan(opened)).to_contain_text("rank 32")
-    kit.unfold(opened, "#step-plan")
-    option(opened, "#rank", 4).click()
-    kit.expect(plan(opened)).to_contain_text("rank 4")
-    gate.close(opened, "preset")
-    kit.open_step(opened, "goal")
-    opened.locator("#preset input").focus()
-    opened.locator("#preset input").blur()
-    kit.expect(plan(opened)).to_contain_text("rank 4")
-    assert opened.evaluate("gate.held('preset')") == 0
 
 
 def test_a_model_may_be_typed(opened: Page) -> None:
@@ -342,11 +319,16 @@ def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(open
     kit.expect(reasons).to_have_attribute("open", "")
 
 
-def choose_preset(page: Page) -> None:
+def drop_recipe(page: Page) -> None:
+    """Drop a recipe of a rank and a seed."""
+    recipe = (
+        b"name: Mine\ngoal: writing\nmodel: {id: starter}\ndata: {source: 'sample:pirate_answers'}\nadapter: {r: 32}\n"
+    )
     kit.open_step(page, "goal")
     kit.unfold(page, "#start-from")
-    page.locator("#preset input").click()
-    page.get_by_role("option").filter(has_text="Mine").click()
+    page.locator("#recipe-file input").set_input_files(
+        {"name": "mine.yaml", "mimeType": "text/yaml", "buffer": recipe + b"adapter: {r: 32}\ntrain: {seed: 7}\n"}
+    )
 
 
 def test_an_answer_between_a_click_and_what_is_told_of_it_leaves_the_choice(opened: Page) -> None:

@@ -193,7 +193,7 @@ def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
         kit.expect(page.locator("#run-card")).to_contain_text("at work")
         nothing_found_on(page, tabs)
         kit.go_to_tab(page, tabs[-2])
-        kit.expect(page.locator("#no-preset")).to_be_visible()
+        kit.expect(page.locator("#places")).to_be_visible()
         run.to(State.COMPLETED, msg("run.completed", step=20))
     kit.expect(page.locator("#form-column")).to_be_attached()
     kit.go_to_tab(page, tabs[0])

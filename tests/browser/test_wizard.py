@@ -156,10 +156,10 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
         kit.unfold(page, f"#step-{step}")
         kit.assert_accessible(page)
     kit.unfold(page, "#step-plan")
-    for fold in ("#all-settings", "#save-preset", "#plan-more"):
+    for fold in ("#all-settings", "#plan-more"):
         kit.unfold(page, fold)
     # while what it starts is further up than the window is high
-    page.locator("#save-preset").scroll_into_view_if_needed()
+    page.locator("#next-plan").scroll_into_view_if_needed()
     kit.expect(page.locator("#start")).to_be_in_viewport(ratio=1)
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text="12 GB").click()
@@ -254,28 +254,5 @@ def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Brows
     nvml.write(cards, nvml.dead(nvml.EIGHT_GB))
     kit.expect(page.locator("#header-hardware .lg-bad")).to_contain_text("RTX 4060")
     assert kit.violations(page) == []
-    watch.check()
-    page.context.close()
-
-
-@pytest.mark.gate
-def test_presets_of_ones_own_are_kept_and_deleted(chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path):
-    page, watch = kit.open_page(chrome, app)
-    page.on("dialog", lambda dialog: dialog.accept())
-    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
-    page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
-    kit.expect(kit.part(page, "data")).to_contain_text(re.compile("mine.*1 row"))
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#save-preset")
-    page.locator("#preset-name input, #preset-name textarea").first.fill("我的设置")
-    page.locator("#preset-save").click()
-    kit.expect(page.locator("#preset-notice")).to_contain_text("is saved")
-    kit.go_to_tab(page, "Settings")
-    page.locator("#kept-preset input").click()
-    page.get_by_role("option").filter(has_text="我的设置").click()
-    page.locator("#delete-preset").click()
-    kit.expect(page.locator("#no-preset")).to_be_visible()
-    kit.expect(page.locator("#settings-notice")).to_contain_text("Deleted")
-    assert not list(workspace.recipes.glob("*.yaml"))
     watch.check()
     page.context.close()

@@ -22,7 +22,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 the whole plan, and #start; #start-notice
   Train, steps  #step-goal #step-model #step-data #step-plan #step-train: accordions that the bar opens, one at a time
                 (unfold, open_step); what is folded is not in the page at all
-                goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice,
+                goal: #goal (radio), #goal-against, #goal-about, #start-from > #recipe-file, #fill-notice,
                 #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]),
                 #ask-hub, #hub-found,
@@ -39,7 +39,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #plan-at-hand,
                 #all-settings >
                 #settings-search, #setting-<name>, #reset-settings,
-                #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
+                #next-plan
                 train: #run-name, #start-at; beside an open step #plan-beside > #plan-card, #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]),
                 #downloads-notice
@@ -52,8 +52,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Models        #disk-list (li, button[data-kept], button[data-train]), #models-downloads, #models-words,
                 #models-ask, #models-found, #models-shelf (li, button[data-repo])
   Help          #help-chapter (radio), #help-text
-  Settings      #hardware, #places, #languages, #kept-preset,
-                #delete-preset, #settings-notice
+  Settings      #hardware, #places, #languages
   Chat          #chat-target, #chat-checkpoint, #chat-status, #chat-empty > .lg-idea, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,

@@ -30,7 +30,6 @@ from core.runs.states import State
 from core.system.processes import worker_environment
 from core.workspace import preferences
 from core.workspace.folder import Workspace
-from core.workspace.saved_recipes import UserPresets
 from tests.kit.waits import wait_until
 
 ARCHIVE = PROJECT / "tests" / "data" / "workspace_of_0.1.zip"
@@ -147,8 +146,6 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
 def test_what_was_chosen_and_kept_is_there(workspace: Workspace) -> None:
     chosen = preferences.read(workspace)
     assert chosen.when_alone == "pause" and chosen.automation.programs == ("game.exe",) and chosen.automation.hours
-    presets = UserPresets(workspace.recipes)
-    assert [preset.title for preset in presets.list()] == ["Mine"] and presets.get("mine").recipe.adapter.r == 4
     assert run_named(workspace, "done").name == "Done, renamed"
     order = Queue(workspace).read()
     assert (

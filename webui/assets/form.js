@@ -3,7 +3,7 @@
 // This object is the form's state. It travels with every call in place of the component that stands for it, and what the server
 // answers is put into the fields here. Each act is numbered (the revision). An answer about the whole form (a look) is dropped
 // where anything was set since it was asked for: another look has been asked for by then. An answer to a press that fills the form
-// (a preset, a recipe, another run) is dropped where another was pressed since; else it fills all but what was set since.
+// (a recipe, another run) is dropped where another was pressed since; else it fills all but what was set since.
 (() => {
   const form = { explicit: {}, parent: null, reading: null, revision: 0 };
   const touched = {};  // field -> the act by which a person last set it

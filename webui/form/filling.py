@@ -1,8 +1,7 @@
-"""Fills the whole form from an opened or dropped recipe, a preset, or a run, and saves the form as a preset."""
+"""Fills the whole form from an opened or dropped recipe, or a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -12,15 +11,12 @@ from core.errors import GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from core.progress import Check, go_on
-from core.recipe import Recipe
+from core.recipe import NO_DATA, Recipe
 from core.workspace import foreign_recipes
-from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_values
 from webui.form.goal import GoalStep
-from webui.form.handle import READING, FieldValues, Filled, Filling, FormHandle
-from webui.form.plan import PlanStep
-from webui.form.planner import recipe_of
+from webui.form.handle import READING, FieldValues, Filled, Filling
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.html import Html, join, notice, success, tag
 from webui.kit.live import Updates, shown
@@ -42,10 +38,10 @@ def foreign_view(recipe: foreign_recipes.ForeignRecipe, w: Wording) -> Html:
 
 
 class Fillings:
-    """The handlers that fill the form, or save it as a preset."""
+    """The handlers that fill the form."""
 
-    def __init__(self, services: Services, goal: GoalStep, data: DataStep, plan: PlanStep, wording: Wording):
-        self.services, self.goal, self.data, self.plan, self.w = services, goal, data, plan, wording
+    def __init__(self, services: Services, goal: GoalStep, data: DataStep, wording: Wording):
+        self.services, self.goal, self.data, self.w = services, goal, data, wording
 
     def add_file(self, values: FieldValues, check: Check = go_on) -> Filled:
         """Make one dataset of the dropped files and choose it, with a notice on problems; a dropped recipe fills the
@@ -93,19 +89,6 @@ class Fillings:
             filling.values["file_notice"] = said if foreign or filling.values.get("data", True) else shown("")
         return filling, updates
 
-    def take_preset(self, values: FieldValues) -> Filled:
-        """Return the form filled from the chosen preset; only a notice if it cannot be read, or none is chosen."""
-        preset_id = values[self.goal.preset]
-        if not preset_id:
-            return Filling({"notice": shown("")}), {}
-        try:
-            preset = self.services.presets.get(preset_id)
-        except GarageError as error:
-            return self._failed(error.message)
-        if preset.recipe is None:
-            return self._failed(preset.problem)
-        return self.from_recipe(preset.recipe, preset.title)
-
     def _failed(self, why: Message | None) -> tuple[Filling, Updates]:
         return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
@@ -144,23 +127,3 @@ class Fillings:
                 said = join([notice(without, "warn"), taken])
         values["notice"] = shown(said)
         return Filling(values, answers), updates
-
-    def saving(self, form: FormHandle) -> Callable[[FieldValues], Updates]:
-        """Return the handler that saves the form's edited settings as a preset under the typed title, and updates the
-        list of presets."""
-        plan = self.plan
-
-        def save(values: FieldValues) -> Updates:
-            state, title = form.read(values), values[plan.preset_name]
-            try:
-                preset = self.services.presets.save(title if isinstance(title, str) else "", recipe_of(state))
-            except GarageError as error:
-                return {plan.save_notice: shown(notice(self.w.render(error.message)))}
-            message = self.w.t("wizard.saved", title=preset.title, count=len(state.answers.explicit))
-            return {
-                plan.save_notice: shown(success(message)),
-                self.goal.preset: gr.update(choices=self.goal.preset_choices()),
-                plan.preset_name: "",
-            }
-
-        return save

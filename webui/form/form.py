@@ -86,7 +86,7 @@ class Wizard:
         self.plan_step = PlanStep(services, wording)
         self.start_step = StartStep(services, self.planner, wording)
         self.start_view = StartView(services, wording)
-        self.fillings = Fillings(services, self.goal_step, self.data_step, self.plan_step, wording)
+        self.fillings = Fillings(services, self.goal_step, self.data_step, wording)
         self.further = FurtherForm(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -202,13 +202,8 @@ class Wizard:
         )  # fmt: skip
         dropped.then(None, None, None, js=LOOK_AT_ROWS, **QUIET)
         self.fill_on(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **EACH, **QUIET)
-        self.fill_on(goal.preset.select, fillings.take_preset, {goal.preset}, set(), **LAST, **QUIET)
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))
         plan.reset.click(None, None, None, js=forget, **QUIET)
-        plan.save.click(
-            fillings.saving(self), self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name},
-            js=SENT, **QUIET
-        )  # fmt: skip
         for step, button in zip(STEPS, (goal.next, model.next, data.next, plan.next), strict=False):
             self._wire_next(step, button)
         for button, way in ((data.before, -1), (data.after, 1)):
@@ -223,7 +218,7 @@ class Wizard:
         arrived = page.load(
             self.arrive,
             None,
-            {model.model, data.data, data.shown_mark, goal.preset, plan.memory, plan.cards},
+            {model.model, data.data, data.shown_mark, plan.memory, plan.cards},
             **AT_ONCE,
         )
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
@@ -308,14 +303,13 @@ class Wizard:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def arrive(self) -> Updates:
-        """Return updates of the choices (models, datasets, presets, memory, GPUs) that have changed since the page was
+        """Return updates of the choices (models, datasets, memory, GPUs) that have changed since the page was
         built; called when it is loaded."""
-        model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
+        model, data, plan = self.model_step, self.data_step, self.plan_step
         mark = data.mark()
         now = {
             model.model: model.choices(self.planner.budget(HERE)),
             data.data: data.choices(),
-            goal.preset: goal.preset_choices(),
             plan.memory: plan.memory_choices(self.services.monitor.newest()),
             plan.cards: plan.card_choices(self.services.monitor.newest()),
         }

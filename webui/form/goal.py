@@ -1,4 +1,4 @@
-"""The goal step: the skill that the model should gain, a preset of the person's own, or a recipe file."""
+"""The goal step: the skill that the model should gain, or a recipe file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FIRST = "style"
 
 
 class GoalStep(Panel):
-    """The goal step, with the list of presets and the field for a recipe file."""
+    """The goal step, with the field for a recipe file."""
 
     def build_notice(self) -> None:
-        """Build the notice about a loaded recipe or preset. It stands above the form, as the step may be closed."""
+        """Build the notice about a loaded recipe. It stands above the form, as the step may be closed."""
         self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
 
     def build(self) -> None:
-        """Build the step: the goals, the one that is chosen, presets and the field for a recipe file."""
+        """Build the step: the goals, the one that is chosen, and the field for a recipe file."""
         w = self.w
         self.goal = gr.Radio(
             [(label(goal, w), goal.id) for goal in goals()],
@@ -33,24 +33,10 @@ class GoalStep(Panel):
         gr.HTML(unsuitable_fold(w), elem_id="goal-against")
         self.about = gr.HTML(about(chosen(FIRST), w), elem_id="goal-about")
         with gr.Accordion(w.t("wizard.start_from"), open=False, elem_id="start-from"):
-            self.preset = gr.Dropdown(
-                self.preset_choices(),
-                value="",
-                label=w.t("wizard.preset"),
-                info=w.t("wizard.preset_info"),
-                elem_id="preset",
-            )
             self.recipe = gr.File(
                 label=w.t("wizard.recipe_file"), height=90, elem_id="recipe-file", elem_classes="lg-drop"
             )
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-goal", elem_classes="lg-next")
-
-    def preset_choices(self) -> list[tuple[str, str]]:
-        """Return (title, id) of the presets; first an entry for none, with ""."""
-        return [
-            (self.w.t("wizard.no_preset"), ""),
-            *((preset.title, preset.id) for preset in self.services.presets.list()),
-        ]
 
 
 def chosen(goal_id: object) -> Goal | None:

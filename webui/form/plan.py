@@ -50,8 +50,7 @@ class PlanStep:
         self.clock = gr.Timer(FOLLOW_S)
 
     def build(self) -> None:
-        """Build the step: the memory and GPUs to plan for, method, rank, all settings, the reset button and the field
-        that saves a preset."""
+        """Build the step: the memory and GPUs to plan for, method, rank, all settings, and the reset button."""
         w = self.w
         self.memory = gr.Dropdown(
             self.memory_choices(self.services.monitor.newest()),
@@ -86,16 +85,6 @@ class PlanStep:
         with gr.Accordion(w.t("wizard.all_settings"), open=False, elem_id="all-settings"):
             settings_view.all_settings(w)
         self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
-        with gr.Accordion(w.t("wizard.save_preset"), open=False, elem_id="save-preset"):
-            self.preset_name = gr.Textbox(
-                label=w.t("wizard.preset_name"),
-                info=w.t("wizard.save_info"),
-                max_lines=1,
-                max_length=60,
-                elem_id="preset-name",
-            )
-            self.save = gr.Button(w.t("wizard.save"), size="sm", elem_id="preset-save")
-            self.save_notice = gr.HTML("", visible=False, elem_id="preset-notice")
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-plan", elem_classes="lg-next")
 
     def hidden(self, result: FormResult, explicit: Mapping[str, object], data: object, memory: object) -> list[str]:

@@ -30,14 +30,13 @@ from core.messages import Message, msg
 from core.models import quantized
 from core.models.library import ModelRef
 from core.models.shapes.shape import ModelShape
-from core.recipe import Data, Recipe
+from core.recipe import NO_DATA, Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
 from core.system import cores, devices
 from core.trial import computed_pace, pace
 from core.trial.dry_runs import DryRunState, Question
 from core.trial.pace import Pace, StandIn
-from core.workspace.saved_recipes import NO_DATA
 from webui.form.fields import FormAnswers, setting_error
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format, samples

@@ -11,8 +11,7 @@ from core.data.sample_sets import sample_of
 from core.memory.budget import Budget
 from core.messages import as_typed, figures
 from core.progress import Progress
-from core.recipe import Adapter
-from core.workspace.saved_recipes import NO_DATA
+from core.recipe import NO_DATA, Adapter
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
 from webui.state.snapshot import RunRow

@@ -1,8 +1,7 @@
-"""Settings: this PC, folders, language, automation, and the person's own presets."""
+"""Settings: this PC, folders, language and automation."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib.metadata import version
 
@@ -10,8 +9,8 @@ import gradio as gr
 
 from core import COMMAND, __version__
 from webui.kit import format, hardware
-from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, QUIET, LivePart, Updates, outcome, shown
+from webui.kit.html import Html, facts, join, muted, tag
+from webui.kit.live import AT_ONCE, LivePart
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround
@@ -38,7 +37,7 @@ class SettingsPage:
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
-        """Build the page: hardware, folders, run settings, language, automation and presets."""
+        """Build the page: hardware, folders, run settings, language and automation."""
         w = self.w
         with gr.Row(equal_height=False, elem_id="settings-columns"):
             with gr.Column(scale=6, min_width=320):
@@ -55,24 +54,6 @@ class SettingsPage:
                     gr.HTML(tag("h2", w.t("settings_page.language")))
                     gr.HTML(self._languages() + notify_switch(w), elem_id="languages")
                 self.automation.build()
-                with gr.Column(elem_classes="lg-card"):
-                    gr.HTML(tag("h2", w.t("settings_page.presets")))
-                    self._build_presets()
-                self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
-
-    def _build_presets(self) -> None:
-        """Build the list of presets with its delete button, or a sentence while there are none."""
-        w, choices = self.w, self._preset_choices()
-        self.no_preset = gr.HTML(muted(w.t("settings_page.preset_none")), visible=not choices, elem_id="no-preset")
-        self.presets = gr.Dropdown(
-            choices, value=None, visible=bool(choices), **w.named("settings_page.preset", "kept-preset")
-        )
-        self.delete_preset = gr.Button(
-            w.t("settings_page.delete"), size="sm", elem_id="delete-preset", visible=bool(choices)
-        )
-
-    def _preset_choices(self) -> list[tuple[str, str]]:
-        return [(preset.title, preset.id) for preset in self.services.presets.list()]
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -116,33 +97,8 @@ class SettingsPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, tab: gr.Tab) -> None:
-        """Connect the cards; opening the tab refreshes presets and folders."""
+        """Connect the cards; opening the tab refreshes the folders."""
         self.automation.wire(tab)
-        lists = [self.presets, self.delete_preset, self.no_preset]
-        tab.select(self.fresh, None, [*lists, self.places], **AT_ONCE)
+        tab.select(self._places, None, [self.places], **AT_ONCE)
         self.alone.wire()
         self.hub_token.wire()
-        sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"
-        self.delete_preset.click(self.forget_preset, [self.presets], [*lists, self.notice], js=sure, **QUIET)
-
-    def fresh(self) -> Updates:
-        return {**self._list(), self.places: self._places()}
-
-    def _list(self, **chosen: None) -> Updates:
-        """Return the updates of the list of presets and its button, or the sentence in their place. chosen: value=None
-        to clear the choice."""
-        choices = self._preset_choices()
-        has_presets = bool(choices)
-        return {
-            self.presets: gr.update(choices=choices, visible=has_presets, **chosen),
-            self.delete_preset: gr.update(visible=has_presets),
-            self.no_preset: gr.update(visible=not has_presets),
-        }
-
-    def forget_preset(self, chosen: object) -> Updates:
-        """Delete the chosen preset, and return the new list and a notice. Inputs: presets."""
-        if isinstance(chosen, str) and chosen:
-            message = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))
-        else:
-            message = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
-        return {**self._list(value=None), self.notice: message}

@@ -28,7 +28,6 @@ from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
 from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
-from core.workspace.saved_recipes import UserPresets
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
 from webui.state.diagnoses import Diagnoses
@@ -54,7 +53,6 @@ class Services:
     curves: Curves
     snapshots: Snapshots
     previews: Previews
-    presets: UserPresets
     monitor: Monitor
     pace_probe: PaceProbe
     dry_runs: DryRuns
@@ -117,7 +115,6 @@ class Services:
             diagnoses=Diagnoses(curves),
             snapshots=Snapshots(runs, chat, exports, downloads, makings),
             previews=Previews(datasets, models),
-            presets=UserPresets(workspace.recipes),
             monitor=monitor,
             pace_probe=pace_probe,
             dry_runs=dry_runs,

@@ -827,19 +827,6 @@ def test_a_sample_set_brings_its_own_goal(wizard: Wizard) -> None:
     assert sample_for("classification") == "sample:shop_messages"
 
 
-def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None:
-    mine = given(wizard, {wizard.plan_step.preset_name: "Mine"}, goal="writing", settings={"train.seed": 7})
-    updates = wizard.fillings.saving(wizard)(mine)
-    assert "1 of your settings" in updates[wizard.plan_step.save_notice]["value"]
-    assert ("Mine", "mine") in updates[wizard.goal_step.preset]["choices"]
-    filling, _ = wizard.fillings.take_preset({wizard.goal_step.preset: "mine"})
-    assert "Mine" in filling.values.pop("notice")["value"]
-    assert filling == Filling({"goal": "writing", "model": "starter"}, {"explicit": {"train.seed": 7}, "parent": None})
-    for none in ("", "gone"):
-        filling, _ = wizard.fillings.take_preset({wizard.goal_step.preset: none})
-        assert set(filling.values) == {"notice"} and not filling.answers
-
-
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
 @pytest.mark.parametrize("memory", [HERE, "size:8", "size:24", "size:80"])
 def test_a_plan_is_all_words_and_lights_the_row_that_applied(
