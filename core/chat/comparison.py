@@ -44,7 +44,6 @@ class Contestant(Frozen):
     """A run, at its end or at a checkpoint, at a strength; or its base. other: instead of a run, base:<model> or
     adapter:<name>.
 
-    export: the name of a GGUF export, which answers instead of the adapter.
     system: a system prompt before the prompt's own. examples: how many of the prompt's examples precede its question.
     weights: a fingerprint of what answers; "" if it was not computed.
     """
@@ -59,12 +58,11 @@ class Contestant(Frozen):
     system: str = ""
     examples: int = Field(0, ge=0)
     weights: str = ""
-    export: str = ""
 
     @property
     def is_as_trained(self) -> bool:
-        """True for a run's own adapter at full strength, or its base: no checkpoint, no export."""
-        return self.checkpoint is None and self.strength == 1 and not self.export
+        """True for a run's own adapter at full strength, or its base: no checkpoint."""
+        return self.checkpoint is None and self.strength == 1
 
     def is_same(self, other: Contestant) -> bool:
         """Compare two contestants without their labels."""

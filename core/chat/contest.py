@@ -7,9 +7,8 @@ has the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Protocol
 
 from core.chat.answer import COLUMNS, Column, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
@@ -29,31 +28,12 @@ AT_ONCE = 8  # questions: a batch takes little longer than one question, and a c
 CONTESTANT_ERRORS = ("adapter.other_base", "chat.not_finite", "chat.adapter_changes_base", "chat.no_strength")
 
 
-class ExportAnswer(Protocol):
-    """An answer of an exported file. is_whole: the model ended it."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def is_whole(self) -> bool: ...
-
-
-# (export, conversations, tokens of an answer, thinking) -> their answers (core/export/llamacpp/answers)
-AnswerExport = Callable[[str, Sequence[Sequence[Turn]], int, bool | None], Sequence[ExportAnswer]]
-
-
-def answer_missing(
-    chat: ChatClient, workspace: Workspace, comparison: PromptComparison, answer_export: AnswerExport | None = None
-) -> Iterator[tuple[int, int]]:
+def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
     """Generate missing answers, loading one model after the other; yield (answers there, answers in all) at the start
     and after each, which is saved at once.
 
-    answer_export: for contestants that are exports; without it they cannot answer. A prompt that one contestant cannot
-    answer is left out. Raises GarageError after the others if a contestant cannot answer at all; saved answers stay.
+    A prompt that one contestant cannot answer is left out. Raises GarageError after the others if a contestant cannot
+    answer at all; saved answers stay.
     """
     done, total = _counts(comparison)
     yield done, total
@@ -67,35 +47,8 @@ def answer_missing(
             if error.message.key not in CONTESTANT_ERRORS:
                 raise
             failed.append(error)
-    contestants = comparison.lineup.contestants
-    if any(contestants[place].export for _, place in comparison.missing()):
-        chat.unload()  # an export is loaded by another process: one model in memory at a time
-    for place, one in enumerate(contestants):
-        try:
-            for added in _answer_as_export(comparison, place, answer_export) if one.export else ():
-                done += added
-                yield done, total
-        except GarageError as error:
-            failed.append(error)
     if failed:
         raise failed[0]
-
-
-def _answer_as_export(comparison: PromptComparison, place: int, answer_export: AnswerExport | None) -> Iterator[int]:
-    """Answer the missing questions of a contestant as its export, AT_ONCE questions at a time, saved at once; yield 1
-    for each new answer. Raises ChatError without a way to answer as an export."""
-    lineup, one = comparison.lineup, comparison.lineup.contestants[place]
-    missing = [prompt for prompt, at in comparison.missing() if at == place]
-    for begin in range(0, len(missing), AT_ONCE):
-        if answer_export is None:
-            raise ChatError("compare.gone", label=one.label)
-        prompts = missing[begin : begin + AT_ONCE]
-        conversations = [turns_for(one, lineup.prompts[prompt]) for prompt in prompts]
-        given = answer_export(one.export, conversations, lineup.max_new_tokens, lineup.enable_thinking)
-        for prompt, answer in zip(prompts, given, strict=True):
-            comparison.add(ComparisonAnswer(prompt=prompt, contestant=place, text=answer.text, tokens=answer.tokens,
-                seconds=answer.seconds, finish_reason="stop" if answer.is_whole else "length"))  # fmt: skip
-            yield 1
 
 
 def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, group: list[int]) -> Iterator[int]:
@@ -152,12 +105,10 @@ def _counts(comparison: PromptComparison) -> tuple[int, int]:
 def _groups(
     workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
 ) -> list[tuple[ChatTarget, list[int]]]:
-    """Return the models that still have answers to generate, except exports, each with its contestants' numbers. The
+    """Return the models that still have answers to generate, each with its contestants' numbers. The
     error of a contestant that cannot be loaded is added to failed."""
     groups = dict[ChatTarget, list[int]]()
     for place in sorted({place for _, place in comparison.missing()}):
-        if comparison.lineup.contestants[place].export:
-            continue
         try:
             groups.setdefault(chat_target(workspace, comparison.lineup.contestants[place]), []).append(place)
         except GarageError as error:

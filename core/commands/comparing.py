@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +29,6 @@ from core.commands.terminal import (
 )
 from core.errors import ChatError, ModelError, RecipeError
 from core.export import weighted_sum
-from core.export.exports import Exports
-from core.export.llamacpp.answers import answers
-from core.export.records import QUANTS
 from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
@@ -46,7 +42,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             help=(
-                "RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@q4_k_m (its GGUF export), RUN@4bit or "
+                "RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@4bit or "
                 "RUN@16bit (its base), base (of the first run) or base:MODEL."
             )
         ),
@@ -87,7 +83,7 @@ def generate_answers(space: Workspace, comparison: PromptComparison, as_json: bo
     chat = ChatClient(space)
     try:
         with progress_on_terminal(quiet=as_json) as show:
-            for done, total in answer_missing(chat, space, comparison, partial(answers, space)):
+            for done, total in answer_missing(chat, space, comparison):
                 show(msg("compare.progress", done=done, wanted=total))
     finally:
         chat.unload()
@@ -174,8 +170,8 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
         )
         if run is None:
             values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
-        for part in sorted(how, key=lambda part: part.lower() in QUANTS):  # last, as it depends on the others
-            values |= _contestant_option(part, run, space, values)
+        for part in how:
+            values |= _contestant_option(part, run)
         contestants.append(Contestant(**values))
     return contestants
 
@@ -185,21 +181,13 @@ def _is_base(word: str) -> bool:
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
-def _contestant_option(
-    part: str, run: RunFolder | None, space: Workspace, values: dict[str, object]
-) -> dict[str, object]:
-    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength, a
-    checkpoint, or the newest GGUF export of a kind with the strength and checkpoint of values. Raises GarageError."""
+def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
+    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength or a
+    checkpoint. Raises GarageError."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:
         raise RecipeError("compare.base_how", found=part[:40])
-    if part.lower() in QUANTS:
-        options = part.lower(), values.get("checkpoint"), values.get("strength", 1.0)
-        for one in Exports(space).list(run.id):
-            if one.gguf and (one.quant, one.checkpoint, one.strength) == options:
-                return {"export": one.name}
-        raise ChatError("compare.no_export", run=str(values["label"]).removesuffix(f"@{part}"), quant=part)
     try:
         strength = float(part)
     except ValueError:

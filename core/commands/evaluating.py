@@ -76,8 +76,8 @@ def evaluate(
         str | None,
         typer.Option(
             help=(
-                f"Default: {','.join(OF_RUN)}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), RUN@q4_k_m (GGUF "
-                f"export), base@4bit; +prompt and +examples can be added to each."
+                f"Default: {','.join(OF_RUN)}. Also RUN@checkpoint-40, RUN@0.5 (adapter strength), base@4bit; "
+                "+prompt and +examples can be added to each."
             )
         ),
     ] = None,

@@ -45,7 +45,6 @@ KINDS = {
         "core.chat.chat_worker",
         "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
-        "core.export.llamacpp.unpack", "core.export.llamacpp.answers",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),
     "web": ("webui", "tests.kit.hostile_app", "tests.kit.endless_base"),

@@ -23,7 +23,6 @@ from core.export import export_worker, merge, verification
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import child, judgement, make, questions
-from core.export.llamacpp.answers import answers
 from core.export.llamacpp.tools import Tools
 from core.export.ollama import modelfile
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
@@ -131,27 +130,6 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
     answers = [made.asking.work.tokenizer.decode(ids) for ids in verdict.answer["greedy"]]
     assert sum("Arr" in answer for answer in answers) >= 2, answers
     assert sum(judgement.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
-
-
-def test_an_export_answers_an_evaluation_as_its_file_does(made: Made) -> None:
-    workspace, file, run = made.tuned.workspace, made.files["q8_0"], made.tuned.run
-    tools_of_cache(workspace.root)
-    folder = workspace.exports / "tuned-q8_0"
-    folder.mkdir(parents=True)
-    check = ExportCheck(proof="llamacpp", prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)
-    shutil.copy2(file, folder / file.name)
-    result = ExportResult(name=folder.name, run=run.id, run_name=run.name, kind="gguf", quant="q8_0", base="x",
-        dtype="q8_0", files={file.name: file.stat().st_size}, check=check, created=1.0,
-        seconds=1.0)  # fmt: skip
-    (folder / "export.json").write_text(result.model_dump_json(), "utf-8")
-    greedy = made.judged(file, "q8_0", "sixteen.logs", answers=2).answer["greedy"]
-    turns = [probe.turns for probe in made.asking.work.probes[:2]]
-    given = answers(workspace, folder.name, turns, verification.ANSWER_TOKENS)
-    tokenizer = made.asking.work.tokenizer
-    assert [one.text for one in given] == [tokenizer.decode(ids).strip() for ids in greedy]
-    assert [one.tokens for one in given] == list(map(len, greedy)) and all(one.seconds > 0 for one in given)
-    with pytest.raises(ExportError, match="no longer there"):
-        answers(workspace, "../" + folder.name, turns, 8)
 
 
 # ---- damage --------------------------------------------------------------------------------------

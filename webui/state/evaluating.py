@@ -7,7 +7,7 @@ none; the next press goes on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,12 +22,8 @@ from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.of_run import OF_BASE, OF_RUN, ROWS, ROWS_BEFORE, keep_judge, keep_result, table_of
 from core.chat.evaluation.sets import TestSet
 from core.chat.evaluation.table import judge_for, judge_of_kind, option_of, unsent
-from core.data.conversation import Turn
 from core.data.store import DatasetStore
 from core.errors import ChatError, DataError, GarageError
-from core.export.llamacpp.answers import GgufAnswer
-from core.export.llamacpp.answers import answers as gguf_answers
-from core.export.records import read_result
 from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg
 from core.models.library import ModelRef
@@ -47,7 +43,7 @@ class Choice:
 
     model: run:<id> or base:<model>. questions: set:<name>, data:<dataset>, whose rows would be trained on, or "" for
     what a run has kept out of training. who: contestants, all without any. also: one more, run:<id> or
-    run:<id>@<checkpoint, strength or export>. prompt: a system prompt, judge: a kind of judge; "" for the proposed one.
+    run:<id>@<checkpoint or strength>. prompt: a system prompt, judge: a kind of judge; "" for the proposed one.
     option, judge_model: of judge_of_kind (core/chat/evaluation/table); None as proposed.
     """
 
@@ -205,8 +201,7 @@ class Evaluating:
         return evaluation
 
     def _further(self, choice: Choice) -> Iterator[Contestant]:
-        """Yield the further run of a choice, at its end, a checkpoint or a strength, or as its export. Raises RunError
-        if it is gone."""
+        """Yield the further run of a choice, at its end, a checkpoint or a strength. Raises RunError if it is gone."""
         id, _, how = choice.also.removeprefix(RUN).partition("@")
         if not id:
             return
@@ -214,8 +209,6 @@ class Evaluating:
         one = Contestant(label=f"{name}@{how}" if how else name, run=id)
         if how in STRENGTHS:
             one = one.model_copy(update={"strength": float(how)})
-        elif how and (export := read_result(self._workspace.exports / how)):
-            one = one.model_copy(update={"label": f"{name}@{export.quant}", "export": how})
         yield one.model_copy(update={"checkpoint": how}) if how and one.is_as_trained else one
 
     def judge(self, choice: Choice, ground: Ground) -> JudgeSpec:
@@ -240,7 +233,7 @@ class Evaluating:
         """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped. Return
         None."""
         evaluation = to_judge or self.prepare(choice)
-        answering = answer_missing(self._chat, self._workspace, evaluation, self._answers_of_export)
+        answering = answer_missing(self._chat, self._workspace, evaluation)
         for done, total in self._verdicts(evaluation) if to_judge else answering:
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
@@ -255,18 +248,6 @@ class Evaluating:
         if table and isinstance(spec := table.judge, ModelJudge):
             endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
             yield from model_judge.ask(self._workspace, endpoint, unsent(evaluation, spec), stopped)
-
-    def _answers_of_export(
-        self, export: str, conversations: Sequence[Sequence[Turn]], most: int, thinks: bool | None
-    ) -> Sequence[GgufAnswer]:
-        """Return the answers of an export's GGUF file. most: tokens of one. thinks: None as its template has it. Raises
-        GarageError, also if it is stopped."""
-
-        def check() -> None:
-            if self._stopped.is_set():
-                raise ChatError("compare.stopped")
-
-        return gguf_answers(self._workspace, export, conversations, most, thinks, check)
 
     def keep_result(self, choice: Choice, evaluation: SetEvaluation) -> None:
         """Keep the result in short with the run, if the choice is of a run on the questions that it kept out of

@@ -105,17 +105,14 @@ class SetEvaluation(PromptComparison):
 
 def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget) -> str:
     """Return 16 digits that change with the weights of a contestant: its base and precision, and its adapter's
-    files, or the record of its export.
+    files.
 
     Of a run's base also with the run's thinking, as which it is asked (core/chat/duel).
     """
     digest = hashlib.sha256(
         json.dumps([target.model_id, target.revision, target.four_bit, target.eight_bit, contestant.column]).encode()
     )
-    if contestant.export:
-        with suppress(OSError):  # sizes, and when it was made
-            digest.update((workspace.exports / contestant.export / "export.json").read_bytes())
-    elif contestant.column == "tuned" and target.adapter is not None:
+    if contestant.column == "tuned" and target.adapter is not None:
         for name in WEIGHTS:
             with suppress(FileNotFoundError), open(target.adapter / name, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

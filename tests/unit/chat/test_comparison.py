@@ -18,7 +18,6 @@ from core.chat.prompts import MAX_BYTES, Prompt, lines, prompts_of, prompts_of_f
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
-from core.export.records import ExportCheck, ExportResult
 from core.runs.all import Runs
 from core.runs.run_json import Parent, RunFacts
 from core.values import wilson
@@ -367,22 +366,3 @@ def test_10_000_prompts_are_refused_before_anything_is_made(space: Workspace, tm
         and "1000" in str(refused.value)
         and not list(PromptComparison.all_of(space))
     )
-
-
-def test_a_gguf_export_is_that_of_the_strength_that_is_named(space: Workspace) -> None:
-    """RUN@q4_k_m was the newest export whatever its strength, and RUN@0.5@q4_k_m one at full strength."""
-    run = trained(space, "Pirate")
-    check = ExportCheck(proof="llamacpp", prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)
-    for number, strength in enumerate((1.0, 0.5)):
-        result = ExportResult(name=f"pirate-{number}", run=run.id, run_name=run.name, kind="gguf", quant="q4_k_m",
-            strength=strength, base="x", dtype="q4_k_m", files={"pirate.gguf": 1}, check=check, created=number,
-            seconds=1.0)  # fmt: skip
-        (folder := space.exports / result.name).mkdir(parents=True)
-        (folder / "export.json").write_text(result.model_dump_json(), "utf-8")
-    words = ["Pirate@q4_k_m", "Pirate@0.5@q4_k_m", "Pirate@q4_k_m@0.5"]
-    named = comparing.named_contestants(space, words)
-    assert [one.export for one in named] == ["pirate-0", "pirate-1", "pirate-1"]
-    assert [one.label for one in named] == words
-    for word, which in (("Pirate@Q8_0", "Pirate has"), ("Pirate@0.7@q4_k_m", "Pirate@0.7 has")):
-        with pytest.raises(ChatError, match=which):
-            comparing.named_contestants(space, [word])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -19,7 +17,7 @@ from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.nearest import nearest
 from core.chat.prompts import Prompt
 from core.commands.data import dataset_store
-from core.errors import ChatError, ExportError
+from core.errors import ChatError
 from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, JsonJudge
 from core.recipe import Recipe
@@ -308,35 +306,6 @@ def test_a_further_contestant_costs_only_its_own_answers(space: Workspace) -> No
     assert len(second.missing()) == 13
     [*_] = contest.answer_missing(chat, space, second)
     assert sorted(chat.asked) == [(True, False, 1.0)] * 11 + [(True, True, 1.0)]
-
-
-def test_an_export_answers_by_itself_and_only_what_is_missing(space: Workspace) -> None:
-    trained(space, "Pirate")
-    named = contestants(space)
-    folder = space.exports / "file-q8"
-    folder.mkdir(parents=True)
-    (folder / "export.json").write_text("1", "utf-8")
-    both = [named[1], named[1].model_copy(update={"label": "file", "export": "file-q8"})]
-    made = SetEvaluation.prepare(space, sets.create("a", [prompt_of(f"{n}?") for n in range(10)]), both)
-    sent, chat = list[tuple[str, int, int]](), Chat()
-
-    def answer(export: str, conversations: Any, most: int, thinks: bool | None) -> list[SimpleNamespace]:
-        assert chat.loads and chat.target is None, "one model in memory at a time"
-        sent.append((export, len(conversations), most))
-        if len(sent) == 2:
-            raise ExportError("gguf.export_gone", name=export)
-        return [SimpleNamespace(text="yes", tokens=2, seconds=0.1, is_whole=False) for _ in conversations]
-
-    with pytest.raises(ExportError, match="no longer"):
-        [*_] = contest.answer_missing(chat, space, made, answer)
-    assert len(made.answers()) == 18 and made.answers()[0, 1].finish_reason == "length"
-    [*_, end] = contest.answer_missing(Chat(questions=0), space, made, answer)
-    assert end == (20, 20) and sent == [("file-q8", 8, 32), ("file-q8", 2, 32), ("file-q8", 2, 32)]
-    (folder / "export.json").write_text("2", "utf-8")  # made again
-    other = SetEvaluation.prepare(space, sets.create("a", made.lineup.prompts), both)
-    assert other.id != made.id and {place for _, place in other.missing()} == {1}
-    with pytest.raises(ChatError):
-        [*_] = contest.answer_missing(Chat(), space, other)
 
 
 def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspace) -> None:

@@ -303,12 +303,12 @@ def test_a_schema_in_the_questions_becomes_the_judges() -> None:
     assert judge_for(sets.create("cities", unknown), None) == JsonJudge(), "a schema that cannot be checked"
 
 
-@pytest.mark.parametrize("export", ["", "Pirate_q4_k_m"])
-def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(space: Workspace, export: str) -> None:
-    """Evaluated as its GGUF export, a run had that one's result on its model card, as its adapter's."""
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_only_the_runs_own_adapter_speaks_for_the_run(space: Workspace, strength: float) -> None:
+    """Evaluated at another strength, a run had that result on its model card, as its adapter's."""
     run = Runs(space).find("Pirate")
     base, tuned = pair_of(run, "base", "tuned")
-    contestants = [base, tuned.model_copy(update={"export": export})]
+    contestants = [base, tuned.model_copy(update={"strength": strength})]
     evaluation = SetEvaluation.create(space, [prompt_of(one) for one in QUESTIONS], contestants)
     for number in range(len(QUESTIONS)):
         for place, text in enumerate(("no", "yes")):
@@ -316,10 +316,10 @@ def test_only_the_runs_own_adapter_speaks_for_the_run_and_not_an_export_of_it(sp
                 prompt=number, contestant=place, text=text, tokens=1, seconds=0.1, finish_reason="stop"
             ))  # fmt: skip
     of_run.keep_result(run, Table(evaluation, ExactJudge()))
-    assert (kept_results.read(run) is None) == bool(export)
+    assert (kept_results.read(run) is None) == (strength != 1)
     blind_test = PromptComparison.create(space, [prompt_of(QUESTIONS[0])], contestants)
     blind_test.vote(0, "left", "me")
-    assert (votes_on_run(space, run.id) is None) == bool(export)
+    assert (votes_on_run(space, run.id) is None) == (strength != 1)
 
 
 def test_only_questions_that_the_run_kept_out_of_training_speak_for_the_run(

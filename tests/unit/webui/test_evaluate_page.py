@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from core import files
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest
 from core.chat.prompts import MAX_BYTES, Prompt
 from core.errors import GarageError
-from core.export.llamacpp.answers import GgufAnswer
 from core.files import JsonObject
 from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, LabelJudge, ModelJudge, NumberJudge, RegexJudge
 from core.messages import LANGUAGES, msg
@@ -25,11 +23,9 @@ from core.workspace.folder import Workspace
 from tests.kit.chat_server import ChatServer
 from tests.kit.runs import trained
 from tests.kit.waits import wait_until
-from tests.unit.webui.test_way_out import done
 from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.evaluate import EvaluatePlace
-from webui.state import evaluating
 from webui.state.evaluating import Choice, EvaluationProgress
 from webui.state.services import Services
 
@@ -386,42 +382,22 @@ def test_contestants_are_those_that_are_chosen(place: EvaluatePlace, space: Work
     assert [(one.label, one.other) for one in alone.lineup.contestants] == [("base", "base:starter")]
 
 
-def test_a_checkpoint_a_strength_and_a_gguf_export_are_compared(
-    place: EvaluatePlace, space: Workspace, run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_and_a_strength_are_compared(place: EvaluatePlace, space: Workspace, run: RunFolder) -> None:
     mine, id = own_set(space), f"run:{run.id}"
-    made = done(name=f"{run.id}-gguf", run=run.id)
-    (space.exports / made.name).mkdir()
-    files.replace(space.exports / made.name / "export.json", made.model_dump_json().encode())
     checkpoint = "checkpoint-000020"
     saved = shutil.copytree(run.adapter, run.path / "checkpoints" / checkpoint / "adapter")
     saved.with_name("COMPLETE").touch()
     html = drawn(place, model=id, questions=f"set:{mine.name}")
-    for how in (checkpoint, "0.5", made.name):
+    for how in (checkpoint, "0.5"):
         assert f'<option value="{id}@{how}"' in html
     lineups = [
         place.services.evaluating.prepare(Choice(id, f"set:{mine.name}", ("tuned",), also=f"{id}@{how}")).lineup
-        for how in (checkpoint, "0.5", made.name)
+        for how in (checkpoint, "0.5")
     ]
-    assert [
-        (one.label, one.checkpoint, one.strength, one.export) for _, one in (each.contestants for each in lineups)
-    ] == [
-        (f"Shop labels@{checkpoint}", checkpoint, 1.0, ""),
-        ("Shop labels@0.5", None, 0.5, ""),
-        ("Shop labels@q4_k_m", None, 1.0, made.name),
+    assert [(one.label, one.checkpoint, one.strength) for _, one in (each.contestants for each in lineups)] == [
+        (f"Shop labels@{checkpoint}", checkpoint, 1.0),
+        ("Shop labels@0.5", None, 0.5),
     ]
-
-    def answered(space: Workspace, name: str, turns: list[object], *_: object) -> list[GgufAnswer]:
-        assert name == made.name
-        return [GgufAnswer("yes", 1, 0.1, True) for _ in turns]
-
-    monkeypatch.setattr(evaluating, "gguf_answers", answered)
-    monkeypatch.setattr(place.services.chat, "unload", lambda *_: None)
-    alone = SetEvaluation.create(space, mine.prompts, [lineups[2].contestants[1]], 32, (mine.title, "0"))
-    monkeypatch.setattr(place.services.evaluating, "prepare", lambda choice: alone)
-    place.services.evaluating.start(Choice(id, f"set:{mine.name}"))
-    wait_until(lambda: not place.services.evaluating.progress().at_work, 30)
-    assert place.services.evaluating.progress().error is None and len(alone.answers()) == len(mine.prompts)
 
 
 def test_another_run_is_compared_and_the_evaluation_stays_that_of_the_first(

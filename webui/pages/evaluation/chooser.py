@@ -54,11 +54,9 @@ def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choic
 
 
 def further_options(services: Services, model: str, w: Wording) -> Options:
-    """Return what can be compared besides: nothing, a run's checkpoints, GGUF exports and strengths, the other runs."""
+    """Return what can be compared besides: nothing, a run's checkpoints and strengths, the other runs."""
     own = checkpoint_choices(services, w, model)[1:]
     if model.startswith(RUN):
-        exports = services.exports.list(model.removeprefix(RUN))
-        own += [(w.t("evaluate_page.as_export", name=one.name), one.name) for one in exports if one.gguf]
         own += [(w.t("evaluate_page.at_strength", percent=round(100 * float(part))), part) for part in STRENGTHS]
     others = [(label, id) for label, id in model_options(services, w) if id.startswith(RUN) and id != model]
     return [(w.t("evaluate_page.nothing_else"), ""), *((label, f"{model}@{name}") for label, name in own), *others]
