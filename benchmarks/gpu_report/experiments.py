@@ -14,7 +14,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_report.hour import Hour, LeftOut, NotWell
 from benchmarks.gpu_report.journey import learned
-from benchmarks.gpu_report.stand_ins import SMALL, compute_of, examples, gradient, kernels_by_time, step_of, tuned_of
+from benchmarks.gpu_report.stand_ins import (
+    SMALL,
+    StandIn,
+    compute_of,
+    examples,
+    gradient,
+    kernels_by_time,
+    step_of,
+    tuned_of,
+)
 from core import files
 from core.engine import attention
 from core.engine.batches import collate_packed
@@ -22,7 +31,6 @@ from core.engine.device import Compute
 from core.engine.variants import streaming
 from core.messages import msg
 from core.system import devices, gpu
-from core.trial.pace import StandIn
 
 REGISTERED = 100_000  # bytes of a block: no multiple of a page, so that two neighbours share one
 NOT_PINNED = 128 << 20  # bytes of the card that are left free

@@ -14,12 +14,12 @@ from benchmarks.gpu_report.stand_ins import (
     SMALL,
     compute_of,
     examples,
+    head_seconds,
     kernels_by_time,
     seconds_of,
     step_of,
     tuned_of,
 )
-from core.trial import pace_probe
 
 LAYERS = 4
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
@@ -51,7 +51,7 @@ def eight_b(hour: Hour, kept: bool = False) -> list[str]:
         peak = f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if compute.on_card else "unknown"
     finally:
         step.release()
-    head = pace_probe.head_seconds(shape, compute)
+    head = head_seconds(shape, compute)
     whole = seconds * shape.num_hidden_layers / layers + head
     return [
         f"{'packed' if step.packed else 'not packed'}; {layers} layers {1e3 * seconds:.0f} ms a step "

@@ -8,7 +8,7 @@ piece. A thread reads the worker's events, so no page has to be open for them. T
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,20 +83,17 @@ class ChatState:
 
 
 class ChatClient:
-    """The chat of an app. before_start is called before a worker starts, so that whatever else uses the device can
-    release it."""
+    """The chat of an app."""
 
     def __init__(
         self,
         workspace: Workspace,
         idle_minutes: float = IDLE_MINUTES,
-        before_start: Callable[[], None] = lambda: None,
         doing: str = DOING,
     ):
         """Begin without a worker. idle_minutes: after which a worker ends by itself. doing: the key of the message that
         names its work to others who want the device."""
-        self._workspace, self._idle_minutes, self._before_start = workspace, idle_minutes, before_start
-        self._doing = doing
+        self._workspace, self._idle_minutes, self._doing = workspace, idle_minutes, doing
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
         self._worker: Child | None = None
@@ -124,7 +121,6 @@ class ChatClient:
     def load(self, target: ChatTarget) -> None:
         """Begin to load target and return at once, in the present worker or, for another GPU's environment, a new one;
         a running answer or load is ended. A failure becomes the state "failed": see state()."""
-        self._before_start()
         environment = self._environment(target)
         if self._worker_environment not in (None, environment):
             self.unload()  # a process gets its device at its start

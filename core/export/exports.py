@@ -73,13 +73,10 @@ class ExportJob:
 
 
 class Exports:
-    """All exports of a workspace: start, follow, list and delete them.
+    """All exports of a workspace: start, follow, list and delete them."""
 
-    before_start is called before a worker starts, so that whatever else uses the device can release it.
-    """
-
-    def __init__(self, workspace: Workspace, runs: Runs | None = None, before_start: Callable[[], None] = lambda: None):
-        self.workspace, self.runs, self._before_start = workspace, runs or Runs(workspace), before_start
+    def __init__(self, workspace: Workspace, runs: Runs | None = None):
+        self.workspace, self.runs = workspace, runs or Runs(workspace)
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
         self._clear_leftovers()
 
@@ -105,7 +102,7 @@ class Exports:
         keep_unproven: bool = False,
         strength: float = 1.0,
     ) -> ExportJob:
-        """Begin an export in a child process and return its job, after deleting leftovers and calling before_start.
+        """Begin an export in a child process and return its job, after deleting leftovers.
         Raises ExportError if its options, tools or path do not allow it, BusyError while the same one is running."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength)
         if request.kind == "gguf" and (reason := tools.why_unavailable(self.workspace)):
@@ -121,7 +118,6 @@ class Exports:
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         self._clear_leftovers()
-        self._before_start()
         environment = run_process.environment_nearest(run.facts().wanted_device)
         process = job.begin(request, "core.export.export_worker", self.workspace.root, environment)
         self._started[request.name] = process

@@ -1,5 +1,4 @@
-"""The pace of a plan computed from the size of its model, where nothing was measured: the first plan of a large model
-on a processor, and a GPU that is not in this PC. No torch; nothing is timed.
+"""The pace of a plan computed from the size of its model, where no run has measured it. No torch; nothing is timed.
 
 A token of LoRA takes two passes through the model (forward, and the gradients of activations; frozen weights have
 none), and a third where activations are recomputed. The speeds are those that a step may reach, not those on the box,
@@ -11,11 +10,13 @@ from __future__ import annotations
 from core.memory.budget import Budget
 from core.messages import msg
 from core.models.shapes.shape import ModelShape
+from core.system.processor import has_bfloat16
 from core.trial.pace import Pace
 
-# One thread of an EPYC with AVX-512 does 95 in bf16 (tests/data/series, 200 tokens/s of the starter); without those
-# instructions half of it.
-GFLOPS_A_CORE = 50.0
+# One thread of an EPYC with AVX-512 does 95 in bf16 (tests/data/series, 200 tokens/s of the starter).
+GFLOPS_A_CORE, WITHOUT_BFLOAT16 = 95.0, 50.0
+# A layer of a step has some 200 launches of 10 microseconds (docs/speed.md), which small models wait for.
+LAYER_S, STEP_TOKENS = 0.002, 512
 # The slowest common GPU of each size in GB, and its dense fp16 with fp32 sums in TFLOP/s, by NVIDIA's whitepapers.
 CARDS = (
     (6, "RTX 2060", 26.0),
@@ -29,7 +30,6 @@ CARDS = (
     (80, "A100", 312.0),
 )
 LEARNED = 0.5  # of a row's tokens, which go through the head: usual for a chat
-LARGE = 1e9  # parameters; a smaller model waits for other things than its products
 SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.6
 
 
@@ -42,14 +42,14 @@ def products_of(shape: ModelShape) -> float:
 
 
 def compute(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
-    """Return the pace on this PC's processor, or on a GPU that is only planned. None for a small model, for a GPU that
-    is here, and for one whose size is not in CARDS. recomputes: gradient checkpointing."""
-    if shape.params <= LARGE:
-        return None
+    """Return the pace on this PC's processor or on a GPU; None for a GPU smaller than those of CARDS. recomputes:
+    gradient checkpointing."""
     flop = 2.0 * products_of(shape) * (3 if recomputes else 2)
     if budget.kind == "cpu":
-        return Pace(tokens_per_second=1e9 * GFLOPS_A_CORE * cores / flop, source=msg("pace.computed"))
-    card = next(((name, tflops) for gb, name, tflops in CARDS if budget.planned and gb == budget.sold_gb), None)
+        gflops = cores * (GFLOPS_A_CORE if has_bfloat16() else WITHOUT_BFLOAT16)
+        return Pace(tokens_per_second=1e9 * gflops / flop, source=msg("pace.computed"))
+    card = next(((name, tflops) for gb, name, tflops in reversed(CARDS) if gb <= (budget.sold_gb or 0)), None)
     if card is None:
         return None
-    return Pace(tokens_per_second=1e12 * SHARE * card[1] / flop, source=msg("pace.computed_for", card=card[0]))
+    seconds = max(flop / (1e12 * SHARE * card[1]), shape.num_hidden_layers * LAYER_S / STEP_TOKENS)
+    return Pace(tokens_per_second=1 / seconds, source=msg("pace.computed_for", card=card[0]))

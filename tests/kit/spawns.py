@@ -25,17 +25,10 @@ from core.runs.reporter import Reporter
 from core.system import devices
 from core.system.machine import this_machine
 from core.training import worker
-from core.trial.pace import PaceProbe, StandIn
 from core.workspace.folder import Workspace
 
 UNSET = "as it was"
 Real = subprocess.Popen
-STEP = {
-    "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
-    "vocab_size": 64,
-    "num_hidden_layers": 2, "rows": 1, "length": 16, "learned": 8, "r": 4, "four_bit": False,
-    "gradient_checkpointing": False,
-}  # fmt: skip
 
 
 class Recorded(Real):
@@ -77,7 +70,6 @@ def started(workspace: Workspace, run: Any) -> dict[str, Any]:
     machine = this_machine()
     has = budget.of_machine(machine)
     device = budget.device_of(has, machine.nvidia)
-    PaceProbe(workspace).measure(StandIn(**STEP, device=device))
     names = {re.sub(r"\.\w*worker$", "", name.removeprefix("core.")): seen for name, seen in Recorded.started.items()}
     return {"plan": has.name if has.kind == "card" else "cpu", "device": device, **names}
 

@@ -33,17 +33,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from core import files
 from core.messages import core_catalogue
 from core.models.known import known_models
 from core.system import cores, gpu
-from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
         "core.training.worker", "core.training.ranks.rank_process",
         "core.chat.chat_worker",
-        "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.export.export_worker", "core.trial.dry_run_worker",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),
@@ -56,7 +54,6 @@ READ_EARLY = ("TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORC
 READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
 CONVERTER = "core.export.llamacpp.convert"  # which has a gguf of its own, llama.cpp's
 # tokens a second that an app is told at once: a page shows it whatever it is (the measurement: tests/model/test_pace)
-PACE = 500.0
 MOST = 1 << 20  # bytes of a message
 # for what is forked here: a worker that comes after every other test's processes is late on two cores
 # (tests/unit/system/test_cores)
@@ -297,8 +294,6 @@ def read_libraries(kind: str) -> None:
     import pyarrow.pandas_compat  # noqa: F401
 
     os.fsync = no_fsync
-    if kind != "torch":
-        PaceProbe.measured = fixed_pace
     if kind == "commands":
         import core.commands.__main__  # noqa: F401
 
@@ -336,16 +331,6 @@ def read_libraries(kind: str) -> None:
 def no_fsync(file: Any) -> None:
     """Replaces os.fsync by nothing: a save that waits for the disk takes four milliseconds, a run of eight steps makes
     160. A kill leaves the same files; their order is tested by tests/faults, whose own process has the real one."""
-
-
-def fixed_pace(probe: PaceProbe, step: StandIn) -> float:
-    """Replaces PaceProbe.measured: returns PACE, and keeps it as that does, since the paces of other models are read
-    from that file."""
-    known = files.read_object(probe._file)
-    if probe._key(step) not in known:
-        with suppress(OSError):  # of a drive that cannot be written
-            files.replace_json(probe._file, known | {probe._key(step): PACE})
-    return PACE
 
 
 def main() -> None:

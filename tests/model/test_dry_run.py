@@ -439,7 +439,6 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     """Qwen3 4B is read as one whose config.json is here."""
     opened = Services.open(Workspace.open(tmp_path / "workspace"))
-    opened.pace_probe.begin = lambda step: None  # it would start torch
     shape, config = Models.shape, Models.config
     known = {"Qwen/Qwen3-4B": KNOWN["qwen3-4b"].model_copy(update={"source": "headers"})}
     monkeypatch.setattr(Models, "shape", lambda self, name, *at: known.get(name) or shape(self, name, *at))

@@ -1,12 +1,7 @@
-"""How long a training will take: from earlier runs, from a measurement, and when nothing is measured at all."""
+"""How long a training will take: from earlier runs, and from the size of the model without one."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,22 +9,15 @@ import pytest
 from core import files
 from core.memory import budget
 from core.memory.budget import Budget
-from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import shape_of_size
-from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import State
-from core.system.gpu import Card, Nvidia
-from core.system.machine import Machine
 from core.trial import computed_pace, pace
-from core.trial.pace import PaceProbe, StandIn
-from core.workspace import lease
 from core.workspace.folder import Workspace
-from tests.kit.waits import wait_until
 
 
 def add_run(
@@ -119,296 +107,21 @@ def test_a_run_with_a_broken_recipe_is_passed_over(workspace: Workspace):
     assert "run 1" in str(pace.from_runs(Runs(workspace), like("starter", "lora")).source)
 
 
-SHAPE = ModelShape.from_config(
-    {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-     "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
-)  # fmt: skip
-
-
-def stand_in(length: float = 58, **changes: dict) -> StandIn:
-    value = {"model": {"id": "starter"}, "data": {"source": "x"}, "adapter": {"r": 8}, **changes}
-    return StandIn.from_plan(SHAPE, Setup.from_recipe(Recipe.parse(value), "cpu"), length, 0.42)
-
-
-STEP = stand_in()
-
-
-def test_what_is_timed_is_a_step_of_the_plan():
-    assert (STEP.hidden_size, STEP.num_hidden_layers, STEP.vocab_size) == (576, 30, 49152)
-    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (
-        4,
-        64,
-        32,
-        False,
-        False,
-    )
-    other = stand_in(
-        900, adapter={"method": "qlora"}, train={"per_device_train_batch_size": 8, "gradient_checkpointing": True}
-    )
-    assert (other.rows, other.length, other.four_bit, other.gradient_checkpointing) == (2, 1024, True, True)
-    assert stand_in(59) == STEP, "an edit that hardly matters needs no new measurement"
-
-
-def test_a_measurement_says_that_it_is_rough_and_what_measuring_on_rows_kept_apart_costs():
-    estimate = pace.from_step(300, measuring=0.2)
-    assert estimate.tokens_per_second == pytest.approx(250)
-    assert "rough" in str(estimate.source) and "粗略" in estimate.source.render("zh")
-
-
-# ---- measuring -----------------------------------------------------------------------------------
-
-
-class Child:
-    """Stands in for the child process: gives out its answers, then fails."""
-
-    def __init__(self, *answers: float | None):
-        self.answers, self.asked = list(answers), 0
-
-    def __call__(self, step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
-        self.asked += 1
-        return self.answers.pop(0) if self.answers else None
-
-
-@pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    child = Child(0.25)
-    monkeypatch.setattr(pace, "run_child", child)
-    return child
-
-
-def this_machine(cpu: str = "A processor") -> Machine:
-    return Machine(system="Linux", cpu=cpu)
-
-
-def test_a_pc_is_measured_once_and_another_processor_again(workspace: Workspace, child: Child):
-    child.answers.append(0.5)
-    assert PaceProbe(workspace, this_machine).measured(STEP) is None and child.asked == 0
-    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
-    assert (
-        PaceProbe(workspace, this_machine).measure(STEP) == PaceProbe(workspace, this_machine).measured(STEP) == 0.25
-        and child.asked == 1
-    )
-    assert PaceProbe(workspace, lambda: this_machine("another")).measure(STEP) == 0.5
-    kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
-    assert list(kept.values()) == [0.25, 0.5] and all("torch 2." in key for key in kept)
-
-
-def test_nothing_is_measured_while_something_trains(workspace: Workspace, child: Child):
-    with lease.hold(workspace, msg("lease.training", name="a run")):
-        assert PaceProbe(workspace, this_machine).measure(STEP) is None
-        assert str(lease.owner(workspace)) == str(msg("lease.training", name="a run"))
-    assert child.asked == 0
-    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
-
-
-def test_a_measurement_that_a_run_began_beside_is_thrown_away(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    held = lease.hold(workspace, msg("lease.training", name="a run"))
-
-    def disturbed(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float:
-        held.__enter__()
-        return 0.01
-
-    monkeypatch.setattr(pace, "run_child", disturbed)
-    assert (
-        PaceProbe(workspace, this_machine).measure(STEP) is None
-        and PaceProbe(workspace, this_machine).measured(STEP) is None
-    )
-    held.__exit__(None, None, None)
-
-
-def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(workspace: Workspace, child: Child):
-    child.answers = [None]
-    probe = PaceProbe(workspace, this_machine, rest_s=0)
-    probe.begin(STEP)
-    wait_until(lambda: probe._failed and not probe.busy, 5)
-    probe.begin(STEP)
-    assert probe.measured(STEP) is None and child.asked == 1
-    child.answers = [0.3]
-    other = PaceProbe(workspace, this_machine, rest_s=0)
-    other.begin(STEP)
-    wait_until(lambda: other.measured(STEP) == 0.3, 5)
-
-
-def test_of_settings_that_are_tried_one_after_the_other_only_the_last_is_measured(workspace: Workspace, child: Child):
-    now = [0.0]
-    probe = PaceProbe(workspace, this_machine, rest_s=0.3, steady=lambda: now[0])
-    tried = [stand_in(adapter={"r": r}) for r in (8, 16, 32)]
-    for step in tried:
-        probe.begin(step)
-        assert probe.busy
-    now[0] = 1.0
-    wait_until(lambda: not probe.busy, 5)
-    assert child.asked == 1 and [probe.measured(step) for step in tried] == [None, None, 0.25]
-
-
-def test_a_cache_that_is_no_json_is_measured_anew(workspace: Workspace, child: Child):
-    (workspace.cache / "pace.json").write_text("[1", "utf-8")
-    assert PaceProbe(workspace, this_machine).measured(STEP) is None
-    assert PaceProbe(workspace, this_machine).measure(STEP) == 0.25
-
-
-def test_a_card_and_the_processor_beside_it_are_measured_apart(workspace: Workspace, child: Child):
-    """The processor was said to be as fast as the card."""
-    child.answers.append(0.5)
-    card = Card(index=0, name="RTX 4060", uuid="GPU-1", free_bytes=1)
-    both = Machine(system="Linux", cpu="A processor", nvidia=Nvidia(cards=(card,)))
-    probe = PaceProbe(workspace, lambda: both)
-    for_card, for_cpu = (STEP.model_copy(update={"device": device}) for device in ("GPU-1", "cpu"))
-    assert (probe.measure(for_card), probe.measure(for_cpu)) == (0.25, 0.5)
-    kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
-    assert [key.split(",")[0] for key in kept] == ["RTX 4060", "A processor"]
-
-
-def test_the_pace_of_another_card_is_not_taken_for_this_one_s(workspace: Workspace):
-    run = add_run(workspace, STEADY, created=1, device="cuda:0")
-    run.add_facts(RunFacts(device_uuid="GPU-1"))
-    question = like("starter", "lora")
-    assert pace.from_runs(Runs(workspace), question, True, "GPU-2") is None
-    assert pace.from_runs(Runs(workspace), question, True, "GPU-1") and pace.from_runs(Runs(workspace), question, True)
-
-
-# ---- measurements that end -----------------------------------------------------------------------
-
-
-class Endless:
-    """A measurement for ever, until it is told to end: what run_child is to its caller. And the clock."""
-
-    def __init__(self) -> None:
-        self.now, self.at_work, self.begun = 0.0, threading.Event(), []
-
-    def __call__(self, step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> None:
-        self.begun.append(step)
-        self.at_work.set()
-        while goes_on():
-            threading.Event().wait(0.001)  # as the process is asked, but oftener
-        self.at_work.clear()
-
-
-@pytest.fixture
-def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
-    child = Endless()
-    monkeypatch.setattr(pace, "run_child", child)
-    return child
-
-
-def following(workspace: Workspace, endless: Endless) -> PaceProbe:
-    probe = PaceProbe(workspace, this_machine, rest_s=0, steady=lambda: endless.now)
-    probe.begin(STEP)
-    assert endless.at_work.wait(5)
-    return probe
-
-
-def test_a_measurement_gives_way_once_other_settings_stand(workspace: Workspace, endless: Endless):
-    """It went on to its end, up to two minutes, and the settings that were wanted waited."""
-    probe = PaceProbe(workspace, this_machine, rest_s=2, steady=lambda: endless.now)
-    probe.begin(STEP)
-    endless.now = 2.0
-    assert endless.at_work.wait(5)
-    other = stand_in(adapter={"r": 32})
-    probe.begin(other)
-    assert endless.begun == [STEP] and probe.busy
-    endless.now = 4.1
-    wait_until(lambda: endless.begun == [STEP, other], 5)
-    probe.rest()
-    assert probe._failed == set(), "what was ended may be measured another time"
-
-
-def test_a_measurement_that_gave_way_for_a_moment_is_made_again(
-    workspace: Workspace, endless: Endless, monkeypatch: pytest.MonkeyPatch
-):
-    """It counted as one that had failed, and the plan had no time until the app was started anew."""
-    free = iter([True, False])
-    monkeypatch.setattr(PaceProbe, "_device_is_free", lambda self: next(free, True))
-    probe = PaceProbe(workspace, this_machine, rest_s=0, steady=lambda: endless.now)
-    probe.begin(STEP)
-    wait_until(lambda: probe.begin(STEP) or len(endless.begun) > 1, 5)
-    assert probe._failed == set()
-    probe.rest()
-
-
-def test_a_measurement_whose_page_was_closed_ends(workspace: Workspace, endless: Endless):
-    probe = following(workspace, endless)
-    endless.now = pace.ABANDONED_S - 1
-    probe.begin(STEP)  # the page is there
-    endless.now = pace.ABANDONED_S + 1
-    assert probe.busy
-    endless.now = 2 * pace.ABANDONED_S
-    wait_until(lambda: not probe.busy, 5)
-    assert probe.measured(STEP) is None
-
-
-def test_who_needs_the_device_has_it_at_once_and_keeps_it(workspace: Workspace, endless: Endless):
-    """Up to two minutes and 2 GB of the card were the measurement's while a run began."""
-    probe = following(workspace, endless)
-    probe.rest()
-    assert not endless.at_work.is_set()
-    probe.begin(STEP)  # the page looks again, before the run's worker has its lease
-    wait_until(lambda: not probe.busy, 5)  # what followed it has left
-    assert len(endless.begun) == 1
-    endless.now += pace.QUIET_S
-    probe.begin(STEP)
-    wait_until(lambda: len(endless.begun) == 2, 5)
-    probe.rest()
-
-
-def test_known_settings_end_the_measurement_of_others(workspace: Workspace, endless: Endless):
-    probe = following(workspace, endless)
-    known = stand_in(adapter={"r": 32})
-    files.replace_json(workspace.cache / "pace.json", {probe._key(known): 7.0})
-    assert probe.look(known) == 7.0
-    wait_until(lambda: not probe.busy, 5)
-
-
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen]]:
-    """Real processes that never answer, in the measurement's place."""
-    started: list[subprocess.Popen] = []
-    real = subprocess.Popen
-
-    def start(command: list[str], **options: Any) -> subprocess.Popen:
-        started.append(real([sys.executable, "-c", "import time; time.sleep(600)"], **options))
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    yield started
-    assert all(each.poll() is not None for each in started)
-
-
-def test_the_process_is_gone_when_rest_returns(workspace: Workspace, children: list[subprocess.Popen]):
-    probe = PaceProbe(workspace, this_machine, rest_s=0)
-    probe.begin(STEP)
-    wait_until(lambda: children, 5)
-    assert children[0].poll() is None
-    probe.rest()
-    assert children[0].poll() is not None and probe.measured(STEP) is None
-
-
-QLORA = {"adapter": {"method": "qlora"}, "train": {"gradient_checkpointing": True}}
-
-
-@pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.spawn), QLORA], ids=["16 bit", "4 bit"])
-def test_the_real_child_measures_this_pc(settings: dict[str, Any]):
-    """Of the starter: between an old laptop and the fastest card there is."""
-    assert 0.5 < pace.run_child(stand_in(**settings), {}, lambda: True) < 1e7
-
-
-def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_of_the_model_alone():
+def test_a_pace_is_computed_from_the_size_of_the_model_where_no_run_tells_it(monkeypatch: pytest.MonkeyPatch):
     """8 billion multiplications a token, twice as many operations, three passes of them where activations are
-    recomputed."""
+    recomputed; the slowest common GPU of the size, or of the next smaller one."""
     shape = shape_of_size("8B")
     flop = 6 * computed_pace.products_of(shape)
     assert flop == pytest.approx(6 * 8e9, rel=0.1)
-    computed = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
-    assert computed.tokens_per_second == pytest.approx(4 * 50e9 / flop) and computed.source.key == "pace.computed"
-    there = computed_pace.compute(budget.planned(12, "Linux"), shape, recomputes=True, cores=4)
-    assert there.source == msg("pace.computed_for", card="RTX 3060") and there.tokens_per_second == pytest.approx(
-        0.4 * 25e12 / flop
-    )
-    assert computed_pace.compute(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, (
-        "it is here: it is timed"
-    )
-    assert computed_pace.compute(budget.planned(13, "Linux"), shape, recomputes=True, cores=4) is None
-    assert computed_pace.compute(Budget(kind="cpu"), shape_of_size("600M"), recomputes=True, cores=4) is None, (
-        "a second's timing tells more"
-    )
+    for has_bfloat16, gflops in ((True, 95), (False, 50)):
+        monkeypatch.setattr(computed_pace, "has_bfloat16", lambda has=has_bfloat16: has)
+        computed = computed_pace.compute(Budget(kind="cpu"), shape, recomputes=True, cores=4)
+        assert computed.tokens_per_second == pytest.approx(4 * gflops * 1e9 / flop)
+        assert computed.source.key == "pace.computed"
+    for there in (budget.planned(12, "Linux"), Budget(kind="card", sold_gb=12.0), Budget(kind="card", sold_gb=13.0)):
+        computed = computed_pace.compute(there, shape, recomputes=True, cores=4)
+        assert computed.source == msg("pace.computed_for", card="RTX 3060")
+        assert computed.tokens_per_second == pytest.approx(0.4 * 25e12 / flop)
+    assert computed_pace.compute(Budget(kind="card", sold_gb=4.0), shape, recomputes=True, cores=4) is None
+    small = computed_pace.compute(Budget(kind="card", sold_gb=80.0), shape_of_size("135M"), recomputes=False, cores=4)
+    assert small.tokens_per_second < 2e4, "it waits for the launches of its layers"

@@ -30,7 +30,7 @@ from tests.kit.runs import ScriptedRun, trained
 from tests.kit.spawns import UNSET
 
 LARGER, FREER = (str(nvml.UNEQUAL[f"{index}.uuid"]) for index in (0, 1))  # 12 GB half full, 8 GB nearly empty
-SPAWNS = ("training", "chat", "export", "trial.pace_probe")
+SPAWNS = ("training", "chat", "export")
 
 
 class Pc:
@@ -71,14 +71,14 @@ def run_on(pc: Pc, wanted: str | None) -> RunFolder:
 
 
 def cards_of(said: dict[str, Any]) -> set[str]:
-    return {said[spawn] for spawn in SPAWNS if spawn != "trial.pace_probe"}
+    return {said[spawn] for spawn in SPAWNS}
 
 
-def test_the_card_that_was_planned_for_trains_chats_and_exports_and_the_plan_s_is_timed(pc: Pc):
+def test_the_card_that_was_planned_for_trains_chats_and_exports(pc: Pc):
     """CUDA's own order would have taken the RTX 3060 for chat and export, whatever had trained."""
     report = pc.ask(run_on(pc, LARGER))
     assert cards_of(report) == {LARGER}
-    assert (report["plan"], report["device"], report["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
+    assert (report["plan"], report["device"]) == ("NVIDIA GeForce RTX 4060", FREER)
 
 
 def test_several_cards_train_together_while_one_of_them_chats_and_exports(pc: Pc):
@@ -94,11 +94,11 @@ def test_a_run_of_the_processor_stays_there(pc: Pc):
 
 def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
     report = pc.ask(run_on(pc, LARGER), visible="0")
-    assert (report["plan"], report["trial.pace_probe"]) == ("NVIDIA GeForce RTX 3060", LARGER)
+    assert report["plan"] == "NVIDIA GeForce RTX 3060"
     none = pc.ask(run_on(pc, None), visible="-1")
     assert (none["plan"], none["device"]) == ("cpu", "cpu")
     # "-1" already
-    assert none["training"] == UNSET and none["chat"] == none["export"] == none["trial.pace_probe"] == UNSET
+    assert none["training"] == none["chat"] == none["export"] == UNSET
 
 
 def test_a_run_whose_card_went_away_sees_what_there_is_while_chat_takes_another(pc: Pc):
@@ -111,12 +111,12 @@ def test_a_run_whose_card_went_away_sees_what_there_is_while_chat_takes_another(
 def test_a_card_in_instances_is_left_to_cuda(pc: Pc):
     report = pc.ask(run_on(pc, None), nvml.MIG, visible="MIG-8f2b")
     assert report["plan"] == "NVIDIA A100-SXM4-40GB" and report["device"] is None
-    assert cards_of(report) | {report["trial.pace_probe"]} == {UNSET}
+    assert cards_of(report) == {UNSET}
 
 
 def test_the_only_card_is_found_without_being_named(pc: Pc):
     report = pc.ask(run_on(pc, str(nvml.EIGHT_GB["0.uuid"])), nvml.EIGHT_GB)
-    assert cards_of(report) | {report["trial.pace_probe"]} == {UNSET}
+    assert cards_of(report) == {UNSET}
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Wizard:
             self.start_step.build()
         self.state = gr.JSON(FormAnswers().state(), visible=False)  # the answers, kept in the browser
         self.moved = gr.JSON(None, visible=False)  # whether the free memory has changed enough for another look
-        self.again = gr.Timer(1.5, active=False)  # active during a measurement of the pace, a dry run or a try
+        self.again = gr.Timer(1.5, active=False)  # active during a dry run or a try
 
     def build_plan(self) -> None:
         """Build the plan beside the steps."""

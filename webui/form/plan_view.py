@@ -127,7 +127,7 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
         return tag("p", about)
     if result.plan.advice.budget.planned:
         return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
-    return tag("p", w.t("plan_view.time_measuring" if result.measuring else "plan_view.time_unknown", steps=steps))
+    return tag("p", w.t("plan_view.time_unknown", steps=steps))
 
 
 def learned_line(result: FormResult, w: Wording) -> Html | None:

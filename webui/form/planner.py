@@ -36,7 +36,7 @@ from core.runs.folder import RunFolder
 from core.system import cores, devices
 from core.trial import computed_pace, pace
 from core.trial.dry_runs import DryRunState, Question
-from core.trial.pace import Pace, StandIn
+from core.trial.pace import Pace
 from webui.form.fields import FormAnswers, setting_error
 from webui.form.reading.recipe_reading import choices_for
 from webui.kit import format, samples
@@ -77,14 +77,13 @@ class FormResult:
     shape_problem: Message | None = None
     preview_problem: Message | None = None
     note: Message | None = None  # about this PC, beside the plan
-    measuring: bool = False  # the pace will be known in some seconds
     findings: tuple[Diagnosis, ...] = ()  # from the run doctor
     dry_run: DryRunState | None = None  # None on a processor, or without a shape
 
     @property
     def unsettled(self) -> bool:
         """True if a number on the card will be known in some seconds."""
-        return self.measuring or bool(self.dry_run and self.dry_run.is_counting)
+        return bool(self.dry_run and self.dry_run.is_counting)
 
     @property
     def limits(self) -> tuple[int, LongExamples, int]:
@@ -162,11 +161,10 @@ class Planner:
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=budgeted.sold_gb)
-        known_pace = self._pace(planned, shape, preview) if preview else None
+        known_pace = self._pace(planned, shape) if preview else None
         return FormResult(
             planned, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
                 form),
-            measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.from_advice(planned.recipe, planned.advice, preview)))
             if preview else (),
             dry_run=self._dry_run(planned, shape),
@@ -294,10 +292,9 @@ class Planner:
         except GarageError:
             return ""
 
-    def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """Return the pace of a run of the same kind on this PC, else of a step of this plan that is timed now (not for
-        experts or several ranks). Until it is timed on a CPU, and for a GPU that is only planned for, a large model's
-        is computed. Else None, as for training by rewards, whose time is that of the drawn answers."""
+    def _pace(self, planned: Plan, shape: ModelShape | None) -> Pace | None:
+        """Return the pace of a run of the same kind on this PC, else one computed from the size of the model; None for
+        several ranks without such a run, and for training by rewards, whose time is that of the drawn answers."""
         recipe = planned.recipe
         if recipe.rewards:
             return None
@@ -308,21 +305,7 @@ class Planner:
             return computed
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
         measured = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
-        if (
-            measured is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
-        ):  # a timed step covers neither experts nor ranks
-            return measured
-        counts = preview.counts_of(recipe.data)
-        speed = self.services.pace_probe.look(
-            StandIn.from_plan(
-                shape, planned.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
-            )
-        )
-        if speed is None:
-            return computed
-        own, steps = preview.facts().validation, planned.advice.planned_steps or 0
-        measuring = pace.measuring_share(recipe, steps, counts, len(preview.rows), own)
-        return pace.from_step(speed, measuring)
+        return measured or (computed if recipe.train.ranks == 1 else None)
 
     def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
         """Return the state of the dry run of the plan's step: its result, why there is none, or still counting.

@@ -170,7 +170,7 @@ class StartView(Panel):
         if summary.problems:
             verdict, tone = f"{verdict} · {summary.problems}", "warn" if tone == "ok" else tone
         steps = plan_view.steps_and_time(result, w) if result else []
-        no_time = w.t("start_view.measuring" if result.measuring else "start_view.no_time") if result else ""
+        no_time = w.t("start_view.no_time") if result else ""
         time = steps[1] if len(steps) > 1 else no_time
         parts = (
             ("data", data, rows or change, ""),

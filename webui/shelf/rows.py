@@ -74,8 +74,8 @@ def minutes_note(w: Wording) -> Html:
 
 
 def seconds_of(each: ShelfRow | HubRow, shape: ModelShape | None, marks: Marks) -> float | None:
-    """Return the computed time for training EXAMPLES examples; None if the model does not fit, or where only a
-    measurement tells (a GPU here)."""
+    """Return the computed time for training EXAMPLES examples; None if the model does not fit, or
+    for a GPU of less than 6 GB."""
     if each.verdict == "no" or marks.budget is None or shape is None:
         return None
     computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())

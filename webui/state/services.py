@@ -26,7 +26,6 @@ from core.runs import foreign
 from core.runs.all import Runs
 from core.system.machine import Monitor
 from core.trial.dry_runs import DryRuns
-from core.trial.pace import PaceProbe
 from core.workspace.folder import Workspace
 from core.workspace.writable import WriteWatch
 from webui.state.curves import Curves
@@ -54,7 +53,6 @@ class Services:
     snapshots: Snapshots
     previews: Previews
     monitor: Monitor
-    pace_probe: PaceProbe
     dry_runs: DryRuns
     queue: Queue
     write_watch: WriteWatch
@@ -70,15 +68,11 @@ class Services:
     def open(cls, workspace: Workspace) -> Services:
         """Create everything that the page uses for a workspace, each part with the others that it needs."""
         runs, monitor = Runs(workspace), Monitor()
-        dry_runs, pace_probe = DryRuns(lambda: busy(runs)), PaceProbe(workspace, monitor.newest)
-        chat, exports = (
-            ChatClient(workspace, before_start=pace_probe.rest),
-            Exports(workspace, before_start=pace_probe.rest),
-        )
+        dry_runs = DryRuns(lambda: busy(runs))
+        chat, exports = ChatClient(workspace), Exports(workspace)
 
         def make_room(why: Message) -> None:
             dry_runs.rest()
-            pace_probe.rest()
             chat.unload(why)
 
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
@@ -116,7 +110,6 @@ class Services:
             snapshots=Snapshots(runs, chat, exports, downloads, makings),
             previews=Previews(datasets, models),
             monitor=monitor,
-            pace_probe=pace_probe,
             dry_runs=dry_runs,
             queue=supervisor.queue,
             write_watch=WriteWatch(workspace),
@@ -144,5 +137,4 @@ class Services:
         self.serving.stop()
         self.supervisor.close()
         self.dry_runs.rest()
-        self.pace_probe.rest()
         self.chat.unload()

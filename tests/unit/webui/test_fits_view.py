@@ -43,7 +43,8 @@ def test_a_plan_with_offloaded_layers_says_on_its_card_what_they_need_and_take()
 
 
 def test_the_time_of_offloaded_layers_is_the_longer_of_copies_and_computing_unless_a_run_has_had_both() -> None:
-    timed, ran = pace.from_step(100.0), pace.Pace(tokens_per_second=100.0, source=msg("pace.from_run", run="Tiny"))
+    sources = msg("pace.computed"), msg("pace.from_run", run="Tiny")
+    timed, ran = (pace.Pace(tokens_per_second=100.0, source=source) for source in sources)
     assert [pace.with_bus(60.0, timed, bus) for bus in (None, 20.0, 90.0)] == [60.0, 60.0, 90.0]
     assert pace.with_bus(60.0, ran, 90.0) == 60.0
 

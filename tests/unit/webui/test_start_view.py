@@ -36,7 +36,6 @@ PACE = Pace(tokens_per_second=300.0, source=msg("pace.from_run", run="a run"))
 @pytest.fixture
 def services(tmp_path: Path) -> Services:
     made = Services.open(Workspace.open(tmp_path / "workspace"))
-    made.pace_probe.begin = lambda step: None  # type: ignore[method-assign]  # it would start torch
     made.dry_runs.look = lambda question: DryRunState()  # type: ignore[method-assign]
     return made
 
