@@ -41,8 +41,8 @@ Precision = Literal["trained", "16", "4"]  # bits of a base's weights
 
 
 class Contestant(Frozen):
-    """A run, at its end or at a checkpoint, at a strength; or its base. other: instead of a run, base:<model> or
-    adapter:<name>.
+    """A run, at its end or at a checkpoint, at a strength; or its base. other: instead of a run,
+    base:<model>.
 
     system: a system prompt before the prompt's own. examples: how many of the prompt's examples precede its question.
     weights: a fingerprint of what answers; "" if it was not computed.

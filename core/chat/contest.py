@@ -14,10 +14,10 @@ from core.chat.answer import COLUMNS, Column, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import ComparisonAnswer, Contestant, PromptComparison
 from core.chat.prompts import Prompt
-from core.chat.questions import LOAD_TIMEOUT_S, target_of, target_of_adapter
+from core.chat.questions import LOAD_TIMEOUT_S, target_of
 from core.data.conversation import Turn
 from core.errors import ChatError, GarageError, RunError
-from core.models.library import ModelRef, Models
+from core.models.library import ModelRef
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
 
@@ -117,7 +117,7 @@ def _groups(
 
 
 def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
-    """Return the model to load for a contestant. Raises GarageError if its run or adapter is gone."""
+    """Return the model to load for a contestant. Raises GarageError if its run is gone."""
     four_bit = None if contestant.precision == "trained" else contestant.precision == "4"
     if contestant.run:
         try:
@@ -125,11 +125,6 @@ def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
         except RunError:
             raise ChatError("compare.gone", label=contestant.label) from None
         return target_of(run, contestant.checkpoint, four_bit)
-    if contestant.other.startswith("adapter:"):
-        folder = Models(workspace).adapters().get(contestant.other)
-        if folder is None:
-            raise ChatError("compare.gone", label=contestant.label)
-        return target_of_adapter(workspace, folder, bool(four_bit))
     return ChatTarget(
         ModelRef.parse(contestant.other.removeprefix("base:")).id, None, None, bool(four_bit), contestant.label
     )

@@ -40,8 +40,8 @@ class Branch(Frozen):
 
 
 class Conversation(Frozen):
-    """A conversation. target: the model (run:<id>, base:<model>, adapter:<folder>), which may no longer exist; label:
-    its name for the user."""
+    """A conversation. target: the model (run:<id>, base:<model>), which may no longer exist; label: its name for
+    the user."""
 
     v: Literal[1] = 1
     id: str

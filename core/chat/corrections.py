@@ -48,8 +48,7 @@ def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
 def keep(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[JsonObject]
 ) -> tuple[DatasetInfo, int]:
-    """Add rows to the dataset of a model (answered: run:<id>, base:<model>, adapter:<folder>), called name if it is
-    new.
+    """Add rows to the dataset of a model (answered: run:<id>, base:<model>), called name if it is new.
 
     Returns the dataset and the number of new rows; rows that it has already are not repeated. Raises ChatError if there
     is neither a dataset nor a row, DataError with nothing changed.
@@ -157,7 +156,6 @@ def learner(comparison: PromptComparison) -> Contestant:
 
 
 def answered_by(comparison: PromptComparison) -> str:
-    """Return the model to train with the votes (`learner`) in the form of `keep`: run:<id>, base:<model>,
-    adapter:<name>."""
+    """Return the model to train with the votes (`learner`) in the form of `keep`: run:<id> or base:<model>."""
     one = learner(comparison)
     return f"run:{one.run}" if one.run else one.other

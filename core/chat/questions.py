@@ -10,7 +10,6 @@ from core.chat.answer import Piece, Sampling
 from core.chat.client import DOING, ChatClient, ChatTarget
 from core.errors import ChatError
 from core.models.adapters import describe
-from core.models.library import Models
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
@@ -42,11 +41,6 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
         label=f"{run.name}, {checkpoint}" if checkpoint else run.name,
         run=run.id,
     )
-
-
-def target_of_adapter(workspace: Workspace, folder: Path, four_bit: bool = False) -> ChatTarget:
-    """The model to load for an adapter folder made elsewhere, on the base that it names. Raises ModelError."""
-    return ChatTarget(Models(workspace).base_of(folder), describe(folder).revision, folder, four_bit, folder.name)
 
 
 @contextmanager

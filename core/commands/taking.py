@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core import files
-from core.chat.questions import answer, opened, target_of, target_of_adapter
+from core.chat.questions import answer, opened, target_of
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import (
@@ -36,7 +36,7 @@ from core.workspace.folder import Workspace, expand
 
 @app.command()
 def chat(
-    run: Annotated[str, typer.Argument(help="A run (id or name), or an adapter folder.")],
+    run: Annotated[str, typer.Argument(help="A run (id or name).")],
     prompt: Annotated[str, typer.Option("--prompt", help="The prompt.")],
     base: Annotated[bool, typer.Option("--base", help="Also show the base model's answer.")] = False,
     checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
@@ -48,16 +48,11 @@ def chat(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one prompt to the model of a run or an adapter folder (greedy decoding); with --base also to its base
-    model."""
+    """Send one prompt to the model of a run (greedy decoding); with --base also to its base model."""
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
-    folder = expand(run).absolute()
-    if (folder / "adapter_config.json").is_file():
-        target = target_of_adapter(space, folder)
-    else:
-        target = target_of(Runs(space).find(run), checkpoint)
+    target = target_of(Runs(space).find(run), checkpoint)
     with opened(space, target) as client:
         if elsewhere := client.state().elsewhere:
             say(elsewhere)

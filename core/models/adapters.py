@@ -33,14 +33,13 @@ class AdapterFacts:
     """The values of adapter_config.json, read as data."""
 
     base: str
-    revision: str | None
     r: int
     lora_alpha: float
     use_dora: bool
 
 
 def describe(folder: Path) -> AdapterFacts:
-    """Return the facts in an adapter's config: base, revision, rank, alpha, DoRA. Raises ModelError for a folder that
+    """Return the facts in an adapter's config: base, rank, alpha, DoRA. Raises ModelError for a folder that
     is not a LoRA adapter in safetensors. No torch."""
     facts = facts_in(folder)
     if not (folder / "adapter_model.safetensors").exists():
@@ -58,7 +57,6 @@ def facts_in(folder: Path) -> AdapterFacts:
     try:
         return AdapterFacts(
             base=str(config.get("base_model_name_or_path") or ""),
-            revision=config.get("revision") if isinstance(config.get("revision"), str) else None,
             r=int(config["r"]),
             lora_alpha=float(config["lora_alpha"]),
             use_dora=bool(config.get("use_dora")),

@@ -243,16 +243,6 @@ class Models:
         kept = tuple(str(each) for each in self.workspace.added_folders if str(each) != name)
         preferences.choose(self.workspace, model_folders=kept)
 
-    def adapters(self) -> dict[str, Path]:
-        """Return adapter folders made elsewhere, directly inside a library folder, as `adapter:<name>`."""
-        folders: dict[str, Path] = {}
-        for root in self.workspace.library_folders:
-            if root.is_dir():
-                for folder in sorted(root.iterdir()):
-                    if (folder / "adapter_config.json").is_file():
-                        folders.setdefault(f"adapter:{folder.name}", folder)
-        return folders
-
     def base_of(self, adapter_folder: Path) -> str:
         """Return the id of the base that an adapter names: the starter, a hub id, or a folder of that name in the
         library. Raises ModelError if that base is not available.

@@ -13,7 +13,7 @@ from gradio.events import Dependency
 
 from core.chat.answer import COLUMNS, STRENGTHS, Answer, Column, Done, Piece, Sampling
 from core.chat.client import ChatTarget
-from core.chat.questions import target_of, target_of_adapter
+from core.chat.questions import target_of
 from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.following import FollowingDropdown
@@ -503,8 +503,6 @@ class ChatPage:
         """Return the target to load, and whether it has a tuned column. Raises GarageError for an unknown id."""
         if not is_there(self.services, self.w, target):
             raise ChatError("chat_page.gone")
-        if (folder := self.services.models.adapters().get(target)) is not None:
-            return target_of_adapter(self.services.workspace, folder, precision == "4"), True
         if (run_id := run_id_of(target)) is None:
             model_id = target.removeprefix("base:")
             return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id, self.w)), False

@@ -1,4 +1,4 @@
-"""The models that Chat offers: runs with their checkpoints and a strength, other adapters, base models."""
+"""The models that Chat offers: runs with their checkpoints and a strength, and base models."""
 
 from __future__ import annotations
 
@@ -21,20 +21,15 @@ def run_id_of(target: object) -> str | None:
 
 
 def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-    """Return (label, id) of all models: runs with an adapter, adapters made elsewhere, base models. Ids: run:<id>,
-    adapter:<name>, base:<model>."""
+    """Return (label, id) of all models: runs with an adapter, and base models. Ids: run:<id>, base:<model>."""
     runs = [
         (w.t("chat_page.choice_run", name=row.name, when=format.moment(w, row.created)), f"run:{row.id}")
         for row in rows
         if row.can_chat
     ]
-    elsewhere = [
-        (w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in services.models.adapters()
-    ]
     models = services.models.choices()
     return [
         *runs,
-        *elsewhere,
         *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models),
     ]
 

@@ -215,8 +215,7 @@ class CorrectionsPanel(Panel):
         """Return the id of an answering model's base. Raises GarageError if it is gone."""
         if target.startswith("run:"):
             return self.services.runs.get(target.removeprefix("run:")).recipe().model.id
-        folder = self.services.models.adapters().get(target)
-        return self.services.models.base_of(folder) if folder else target.removeprefix("base:")
+        return target.removeprefix("base:")
 
     def _enough(self, rows: int) -> str:
         """Return a sentence about what this number of corrections is enough for."""

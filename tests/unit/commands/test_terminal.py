@@ -17,6 +17,8 @@ from core.commands import taking
 from core.commands.terminal import columns, progress_on_terminal, written_over
 from core.messages import msg
 from core.presets import PROJECT
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
 from tests.kit.source import tree_of
 
 
@@ -73,10 +75,10 @@ def test_chat_asks_with_thinking_without_or_as_trained(
             sampled.append(sampling)
             yield [Piece("tuned", "Hello.")]
 
-    monkeypatch.setattr(taking, "target_of_adapter", lambda space, folder: ChatTarget("starter", label="mine"))
+    monkeypatch.setattr(taking, "target_of", lambda run, checkpoint: ChatTarget("starter", label="mine"))
     monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(Client()))
-    (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
-    status = commands.main(["chat", str(tmp_path), "--prompt", "Hi", *asked, "--workspace", str(tmp_path / "ws")])
+    run = trained(Workspace.open(tmp_path / "ws"), "mine")
+    status = commands.main(["chat", run.id, "--prompt", "Hi", *asked, "--workspace", str(tmp_path / "ws")])
     output = capsys.readouterr()
     if then == "refused":
         assert status != 0 and not sampled and "--no-thinking" in output.err + output.out

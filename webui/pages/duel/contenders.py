@@ -65,7 +65,7 @@ class Contender:
     def chosen(self, model: object) -> Updates:
         """Offer the chosen model's checkpoints and, if it has an adapter, its strength."""
         checkpoints = checkpoint_choices(self.services, self.w, model)
-        has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
+        has_one = self.side == "second" if model == AS_USUAL else run_id_of(model) is not None
         checkpoint = gr.update(choices=checkpoints, value=LATEST, visible=run_id_of(model) is not None)
         return {self.checkpoint: checkpoint, self.strength: gr.update(visible=has_one)}
 
@@ -89,10 +89,9 @@ def two_of(
         return _contestant(services, w, model, checkpoint, *how), two
     if two.column == "base":
         raise ChatError("blind_duel.no_run")
-    run = services.runs.get(two.run) if two.run else None
-    base = run.recipe().model.id if run else services.models.base_of(services.models.adapters()[two.other])
+    base = services.runs.get(two.run).recipe().model.id
     precision = two.precision if how[1] == "trained" else how[1]
-    one = _named(w, format.model_name(base, w), None, 1.0, precision, run=two.run, other=two.other, column="base")
+    one = _named(w, format.model_name(base, w), None, 1.0, precision, run=two.run, column="base")
     return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one loaded model answers for both
 
 
@@ -111,8 +110,6 @@ def _contestant(
             else None
         )
         return _named(w, run.name, step, strength, precision, run=run.id)
-    if model.startswith("adapter:"):
-        return _named(w, model.removeprefix("adapter:"), None, strength, precision, other=model)
     base = model.removeprefix("base:")
     return _named(w, format.model_name(base, w), None, 1.0, precision, other=f"base:{base}", column="base")
 
