@@ -185,9 +185,6 @@ def paused_words(step: int, seconds: float | None) -> Message:
     return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=seconds)
 
 
-NOT_ASKED_BY_A_PERSON = ("close", "alone")  # RunFolder.request's `by`
-
-
 @dataclass(frozen=True)
 class LeftRun:
     """An unfinished run that the page asks about. saved: the step of the newest good checkpoint, 0 without one."""
@@ -212,11 +209,9 @@ class LeftRun:
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
-    """Return run as one to ask about: it was interrupted, or paused by something else than a person, and has not been
+    """Return run as one to ask about: it was interrupted, or paused because the app closed, and has not been
     left in this attempt. None otherwise. step: the last one known. status: its true status (Runs.status)."""
-    was_left = status.state == State.INTERRUPTED or (
-        status.state == State.PAUSED and run.requested_by in NOT_ASKED_BY_A_PERSON
-    )
+    was_left = status.state == State.INTERRUPTED or (status.state == State.PAUSED and run.requested_by == "close")
     if not was_left or files.read_object(run.path / "left.json").get("attempt") == status.attempt:
         return None
     good = [folder for folder in run.checkpoints() if checkpoints.is_good(folder)]

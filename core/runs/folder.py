@@ -148,8 +148,8 @@ class RunFolder:
         """Write a command ("pause" or "stop") to control.json for the worker; a weaker one never replaces a stronger
         one.
 
-        by: "close" if the app is closing, "alone" for a worker that pauses because its app is gone, "game" if game mode
-        frees the device (core/queue/turns). Raises RunError if it cannot be written.
+        by: "close" if the app is closing, "game" if game mode frees the device (core/queue/turns). Raises RunError if
+        it cannot be written.
         """
         assert command in COMMANDS, command
         current = self.requested()

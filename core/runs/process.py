@@ -19,7 +19,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.system import devices, processes
 from core.system.gpu import Card, Nvidia
-from core.workspace import owner, preferences
+from core.workspace import owner
 from core.workspace.folder import Workspace
 
 
@@ -34,19 +34,13 @@ class Launcher:
         self._alone = False
 
     def look(self) -> None:
-        """Check whether the app or command that started the run lives. When that changes, log it; once the worker is
-        alone, request a pause if the person chose so."""
+        """Check whether the app or command that started the run lives, and log it when that changes."""
         alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
         if alone == self._alone:
             return
         self._alone = alone
-        if not alone:
-            self._run.log_event("launcher", message=msg("launcher.back"))
-            return
-        choice = preferences.read(self._workspace).when_alone
-        self._run.log_event("launcher", message=msg(f"launcher.alone_{choice}", pid=self._process[0]))
-        if choice == "pause":
-            self._run.request("pause", by="alone")
+        message = msg("launcher.alone", pid=self._process[0]) if alone else msg("launcher.back")
+        self._run.log_event("launcher", message=message)
 
 
 def environment(run: RunFolder) -> dict[str, str]:

@@ -6,7 +6,6 @@ Workers read it when they need it, so that a change also applies to a running tr
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -77,14 +76,10 @@ def parse_programs(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, names)))[:MAX_PROGRAMS]
 
 
-WhenAlone = Literal["go_on", "pause"]
-
-
 class Preferences(Frozen):
     """The contents of preferences.json."""
 
     v: int = 1
-    when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
     model_folders: tuple[str, ...] = Field((), description="Library folders that were added on the Models page.")
     automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")
 

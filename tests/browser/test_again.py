@@ -16,7 +16,7 @@ from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.workspace import lease, preferences
+from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun, trained
@@ -190,19 +190,3 @@ def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, works
     )
     assert quiet.returncode == 0 and app.url in quiet.stdout and "opened" not in quiet.stdout
     assert app.process.poll() is None
-
-
-@pytest.mark.gate
-def test_what_a_training_does_without_its_app_is_chosen_on_the_page(
-    chrome: Browser, app: kit.App, workspace: Workspace
-):
-    page, watch = kit.open_page(chrome, app)
-    kit.go_to_tab(page, "Settings")
-    kit.choose(page, "#when-alone", "pause")
-    kit.expect(page.locator("#when-alone-notice")).to_contain_text("Saved")
-    assert preferences.read(workspace).when_alone == "pause"
-    page.reload()
-    kit.go_to_tab(page, "Settings")
-    kit.expect(page.locator("#when-alone input[value='pause']")).to_be_checked()
-    watch.check()
-    page.context.close()

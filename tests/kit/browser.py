@@ -9,8 +9,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-hardware (what trains, and how full it is)
   above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
                 #left-runs-go-on, #left-runs-leave; #left-runs-notice
-  train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings:
-  #when-alone
+  train further #run-further, #details-further; above the form #further > #further-said, #further-undo
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import gradio as gr
 import psutil
 import pytest
 
 from core.advice import plan
-from core.errors import BusyError, RecipeError
+from core.errors import BusyError
 from core.queue.queue import Queue
 from core.recipe import Recipe
 from core.runs import ended
@@ -35,7 +34,6 @@ from tests.kit.waits import wait_until
 from tests.kit.workers import at_work
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns
-from webui.pages.settings_cards import AloneSetting
 from webui.state.services import Services
 
 DEAD = 2**22 + 1  # beyond what Linux gives out
@@ -131,14 +129,9 @@ def test_a_start_while_the_first_ends_waits_for_it_and_serves(tmp_path: Path) ->
     second.release()
 
 
-def test_what_pages_keep_by_themselves_is_kept(tmp_path: Path) -> None:
+def test_a_run_that_is_dismissed_on_the_page_is_kept_so(tmp_path: Path) -> None:
     services = Services.open(Workspace.open(tmp_path))
     run = ScriptedRun(services.workspace, "cut off").to(State.RUNNING).train(3).run
-    setting = AloneSetting(services, Wording("en"))
-    with gr.Blocks(analytics_enabled=False):
-        setting.build()
-    setting.choose("pause")
-    assert preferences.read(services.workspace).when_alone == "pause"
     assert not LeftRuns(services, Wording("en")).dismiss(run.id)["visible"] and (run.path / "left.json").exists()
 
 
@@ -187,7 +180,7 @@ def workers(workspace: Workspace) -> list[int]:
     return at_work("core.training.worker", str(workspace.root))
 
 
-def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_pauses_it(workspace: Workspace) -> None:
+def test_it_goes_on_the_next_app_watches_it_and_closing_that_one_pauses_it(workspace: Workspace) -> None:
     run = queued(workspace)
     first = start_app(workspace)
     again = None
@@ -195,7 +188,7 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
         wait_until(lambda: run.status().step >= 2, 90)
         pid = run.status().pid
         kill(first)
-        wait_until(lambda: launcher_keys(run) == ["launcher.alone_go_on"], 30)
+        wait_until(lambda: launcher_keys(run) == ["launcher.alone"], 30)
         step = run.status().step
         wait_until(lambda: run.status().step > step, 30)
         again = kit.start_app(workspace.root, **kit.ENGLISH)
@@ -216,23 +209,6 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
             psutil.Process(left).kill()
 
 
-def test_it_saves_and_pauses_where_the_person_chose_so_and_is_offered_again(workspace: Workspace) -> None:
-    preferences.choose(workspace, when_alone="pause")
-    run = queued(workspace)
-    app = start_app(workspace)
-    try:
-        wait_until(lambda: run.status().step >= 2, 90)
-        kill(app)
-        wait_until(lambda: run.status().state == State.PAUSED and not run.is_locked(), 30)
-        assert launcher_keys(run) == ["launcher.alone_pause"] and run.saved_step() == run.status().step >= 2
-        offered = ended.left_run(run, run.status())
-        assert offered and offered.words.key == "left_runs.nothing_lost"
-    finally:
-        app.stop()
-        for left in workers(workspace):
-            psutil.Process(left).kill()
-
-
 def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     run = ScriptedRun(space, "watched").to(State.RUNNING).run
@@ -248,18 +224,15 @@ def test_a_worker_beside_a_living_launcher_or_app_is_not_alone(tmp_path: Path) -
     ours.release()
     for _ in range(3):
         watch.look()
-    assert launcher_keys(run) == ["launcher.alone_go_on"], "said once"
+    assert launcher_keys(run) == ["launcher.alone"], "said once"
 
 
-def test_what_is_no_choice_is_refused_and_a_damaged_file_means_the_default(tmp_path: Path) -> None:
+def test_a_damaged_file_of_preferences_means_the_default(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
-    with pytest.raises(RecipeError):
-        preferences.choose(space, when_alone="train twice")
-    assert preferences.read(space).when_alone == "go_on"
-    preferences.choose(space, when_alone="pause")
-    assert preferences.read(space).when_alone == "pause"
+    preferences.choose(space, model_folders=("/models",))
+    assert preferences.read(space).model_folders == ("/models",)
     (space.root / "preferences.json").write_text("{half", "utf-8")
-    assert preferences.read(space).when_alone == "go_on"
+    assert preferences.read(space).model_folders == ()
 
 
 # ---- runs that were cut off ----------------------------------------------------------------------
@@ -297,7 +270,7 @@ def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> No
     assert len(offered(space)) == 1, "it went away once more"
 
 
-@pytest.mark.parametrize(("by", "count"), [("person", 0), ("close", 1), ("alone", 1)])
+@pytest.mark.parametrize(("by", "count"), [("person", 0), ("close", 1)])
 def test_a_run_that_a_person_paused_is_not_asked_about(tmp_path: Path, by: str, count: int) -> None:
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "paused").to(State.RUNNING).train(12)

@@ -145,7 +145,7 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
 
 def test_what_was_chosen_and_kept_is_there(workspace: Workspace) -> None:
     chosen = preferences.read(workspace)
-    assert chosen.when_alone == "pause" and chosen.automation.programs == ("game.exe",) and chosen.automation.hours
+    assert chosen.automation.programs == ("game.exe",) and chosen.automation.hours
     assert run_named(workspace, "done").name == "Done, renamed"
     order = Queue(workspace).read()
     assert (

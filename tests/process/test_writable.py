@@ -122,7 +122,7 @@ def test_a_drive_that_becomes_read_only_is_said_and_nothing_more_is_begun(mounte
         lambda: services.runs.rename(run, "other"),
         lambda: services.supervisor.submit(recipe),
         lambda: services.queue.put(ignore_game=True),
-        lambda: preferences.choose(space, when_alone="pause"),
+        lambda: preferences.choose(space, model_folders=("/models",)),
         lambda: ended.dismiss(active),
     ):
         with pytest.raises(GarageError, match="Read-only file system"):

@@ -138,7 +138,7 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
         patched.setattr(files, "open", lambda path, mode: refuse() if mode == "rb" else open(path, mode), raising=False)
         for change, error in (
             (lambda: order.add("second", ["first"]), RunError),
-            (lambda: preferences.choose(space, when_alone="pause"), RecipeError),
+            (lambda: preferences.choose(space, model_folders=()), RecipeError),
         ):
             with pytest.raises(error, match="held by a scanner"):
                 change()

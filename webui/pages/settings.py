@@ -14,7 +14,7 @@ from webui.kit.live import AT_ONCE, LivePart
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
 from webui.pages.page_around import PageAround
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard
+from webui.pages.settings_cards import AutomationCard, HubTokenCard
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.state.services import Services
@@ -33,7 +33,6 @@ class SettingsPage:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.automation = AutomationCard(services, wording)
-        self.alone = AloneSetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
@@ -47,7 +46,6 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
-                self.alone.build()
                 self.hub_token.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
@@ -60,7 +58,6 @@ class SettingsPage:
         """Return the parts that update with the clock."""
         return [
             LivePart(self.hardware, lambda context: gr.update(value=self._hardware())),
-            *self.alone.parts(),
             *self.hub_token.parts(),
         ]
 
@@ -100,5 +97,4 @@ class SettingsPage:
         """Connect the cards; opening the tab refreshes the folders."""
         self.automation.wire(tab)
         tab.select(self._places, None, [self.places], **AT_ONCE)
-        self.alone.wire()
         self.hub_token.wire()

@@ -3,8 +3,6 @@ measurements."""
 
 from __future__ import annotations
 
-from typing import get_args
-
 import gradio as gr
 
 from core.errors import GarageError, ModelError
@@ -14,7 +12,7 @@ from core.system import awake
 from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.html import Html, join, muted, notice, success, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
+from webui.kit.live import AT_ONCE, CONTROL, LivePart, Updates, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_local
 
@@ -104,44 +102,6 @@ class AutomationCard(Panel):
 
 def _joined(values: tuple[object, ...]) -> str:
     return ", ".join(str(value) for value in values)
-
-
-class AloneSetting(Panel):
-    """The choice of what a training does whose app has ended without a word, stored as soon as it is made."""
-
-    def build(self) -> None:
-        """Build the card with the choice."""
-        w = self.w
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("settings_page.alone_title")))
-            self.choice = gr.Radio(
-                [(w.t(f"settings_page.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
-                value=self._kept(),
-                **w.named("settings_page.alone", "when-alone"),
-            )
-            self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
-
-    def parts(self) -> list[LivePart]:
-        """The choice is sent when it was changed elsewhere: on each visit would undo one that was just made."""
-        return [LivePart(self.choice, lambda context: self.fresh())]
-
-    def wire(self) -> None:
-        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
-
-    def _kept(self) -> object:
-        return preferences.read(self.services.workspace).when_alone
-
-    def fresh(self) -> Update:
-        """Return the choice as stored."""
-        return gr.update(value=self._kept())
-
-    def choose(self, choice: object) -> Updates:
-        """Store the choice; if it is refused, show the stored one."""
-        try:
-            preferences.choose(self.services.workspace, when_alone=choice)
-        except GarageError as error:
-            return {self.notice: shown(notice(self.w.render(error.message))), self.choice: self.fresh()}
-        return {self.notice: shown(success(self.w.t("settings_page.saved")))}
 
 
 class HubTokenCard(Panel):
