@@ -1,8 +1,9 @@
 """Saved conversations of the Chat page: one file each, <workspace>/conversations/<id>.json, replaced by rename. No
 torch.
 
-A conversation has a branch for each time its last question was asked again; each branch holds both columns from the
-beginning. A crash loses at most the answer in progress: its question is saved before the first token.
+A conversation holds both columns as its one branch; files of earlier versions may have more, one for each time that the
+last question was asked again. A crash loses at most the answer in progress: its question is saved before the first
+token.
 """
 
 from __future__ import annotations
@@ -58,22 +59,9 @@ class Conversation(Frozen):
         """The shown branch."""
         return self.branches[min(self.at, len(self.branches) - 1)]
 
-    def with_branch(self, branch: Branch, is_another: bool = False) -> Conversation:
-        """Return the conversation with this branch shown.
-
-        It becomes the existing branch with these turns, a new one (is_another), or the continuation of the shown one.
-        """
-        branches, at = list(self.branches), self.at
-        existing = next((place for place, one in enumerate(branches) if one.turns == branch.turns), None)
-        if existing is not None:
-            if existing < at and branches[at].turns[-1]["role"] == "user":
-                del branches[at]  # the new branch turned out equal to an earlier one
-            at = existing
-        elif is_another:
-            branches, at = [*branches, branch], len(branches)
-        else:
-            branches[at] = branch
-        return self.model_copy(update={"branches": tuple(branches), "at": at, "changed": round(time.time(), 3)})
+    def with_branch(self, branch: Branch) -> Conversation:
+        """Return the conversation with this branch in place of what it had."""
+        return self.model_copy(update={"branches": (branch,), "at": 0, "changed": round(time.time(), 3)})
 
 
 class Conversations:

@@ -57,9 +57,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
                 #chat-correct > #chat-correction-text,
                 #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now,
-                #chat-better-earlier, #chat-correction-notice, #chat-branches > #chat-branch,
-                #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) > #chat-conversations-search,
-                #chat-conversations-list,
+                #chat-better-earlier, #chat-correction-notice; #chat-conversations (accordion) >
+                #chat-conversations-search, #chat-conversations-list,
                 #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete,
                 #chat-conversation-really,
                 #chat-settings (accordion) > #chat-precision, #chat-load,

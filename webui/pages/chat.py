@@ -136,7 +136,6 @@ class ChatPage:
                 with gr.Column(min_width=260, elem_classes="lg-tight") as self.tuned_column:
                     self.tuned = gr.Chatbot(label=w.t("chat_page.tuned"), elem_id="chat-tuned", **bot)
                     self.tuned_note = gr.HTML("", elem_id="chat-tuned-note", **ends)
-            self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             # the question that is being answered, to be removed from the message box
             self.sent = gr.Textbox("", visible="hidden")
@@ -282,7 +281,7 @@ class ChatPage:
         """Answer a message, and save the conversation while it grows. Inputs: as of talk, with the open conversation
         before both histories."""
         views = self.talk(message, base, tuned, *rest)
-        yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
+        yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base)
 
     def _label(self, target: Any) -> str:
         """Return the model's name in the list."""
@@ -329,9 +328,7 @@ class ChatPage:
             rest = (*rest[:SEED], (int(seed) + attempt["tries"]) % 2**32, *rest[SEED + 1 :])
         closed, view = self.corrections.closed(), dict[Component, Any]()
         views = self.talk(question, before_base, before_tuned, *rest)
-        for view in self.shelf.keeping(
-            views, opened, rest[0], self._label(rest[0]), before_base, is_another=attempt["answer"] != ""
-        ):
+        for view in self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), before_base):
             view.pop(self.sent, None)  # the message box is not cleared: its text was not sent
             yield {**view, **closed}
         if self.base in view:

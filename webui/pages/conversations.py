@@ -47,17 +47,6 @@ class ConversationShelf:
     def store(self) -> Conversations:
         return Conversations(self.services.workspace)
 
-    def build_branches(self) -> None:
-        """Build the buttons below the answers; shown if the last question was asked more than once."""
-        with gr.Row(visible=False, elem_classes="lg-tight", elem_id="chat-branches") as self.branches:
-            self.before = gr.Button(
-                self.w.t("conversations_view.before"), size="sm", min_width=90, elem_id="chat-branch-before"
-            )
-            self.which = gr.HTML("", elem_id="chat-branch")
-            self.after = gr.Button(
-                self.w.t("conversations_view.after"), size="sm", min_width=90, elem_id="chat-branch-after"
-            )
-
     def build(self) -> None:
         """Build the fold: search, the list of conversations, and the tools of the open one."""
         w = self.w
@@ -80,7 +69,7 @@ class ConversationShelf:
     @property
     def listed(self) -> list[Component]:
         """The components that `draw` updates."""
-        return [self.list, self.text, self.tools, self.name, self.really, self.branches, self.which]
+        return [self.list, self.text, self.tools, self.name, self.really]
 
     def wire(
         self,
@@ -92,9 +81,9 @@ class ConversationShelf:
         view: list[Component],
         ends: Options,
     ) -> tuple[Dependency, list[object]]:
-        """Connect the list, its search, branches and tools. view: of the chat; its own target.change starts a new
+        """Connect the list, its search and tools. view: of the chat; its own target.change starts a new
         conversation for another model than the opened one's. ends: options of events that end a running answer. Returns
-        the event that opens the conversation of before, and those that open another conversation or branch."""
+        the event that opens the conversation of before, and those that open another conversation."""
         self._target, self._base, self._tuned, self._notice = target, base, tuned, notice_html
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
@@ -102,14 +91,11 @@ class ConversationShelf:
             event.then(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.words.submit(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.opened.change(self.draw, drawn, self.listed, js=KEEPS, **AT_ONCE)
-        for button, step in ((self.before, -1), (self.after, 1)):
-            turn = lambda opened, target, step=step: self.turned(opened, target, step)  # noqa: E731
-            button.click(turn, [self.opened, target], place, **ends).then(self.draw, drawn, self.listed, **AT_ONCE)
         renamed = self.rename.click(self.renamed, [self.opened, self.name], [self.notice], **CONTROL)
         renamed.then(self.draw, drawn, self.listed, **AT_ONCE)
         self.delete.click(lambda: gr.update(visible=True), None, [self.really], **AT_ONCE)
         self.really.click(self.deleted, [self.opened], [self.notice, self.opened], **CONTROL)
-        return restored, [self.list.input, self.before.click, self.after.click]
+        return restored, [self.list.input]
 
     # ---- saving while chatting -------------------------------------------------------------------------------------
     def keeping(
@@ -119,14 +105,12 @@ class ConversationShelf:
         target: object,
         label: str,
         before: list[Message] | None,
-        is_another: bool,
     ) -> Iterator[Updates]:
         """Yield the views of an answer, each with the id of its conversation, which is saved with the question before
         the first word, and again at the end; then a notice if that failed.
 
         opened: the open conversation; a new one begins if it belongs to another model (target, whose name is label) or
-        is None. before: the base's history without the question. is_another: another answer to the last question, as a
-        new branch.
+        is None. before: the base's history without the question.
         """
         saved: Conversation | None = None
         last: dict[Component, Any] = {}
@@ -136,7 +120,7 @@ class ConversationShelf:
                 if len(view.get(self._base, [])) > len(before or []):
                     if not last:
                         branch = _branch(view[self._base], view[self._tuned])
-                        saved, failed = self._begun(opened, target, label, branch, is_another)
+                        saved, failed = self._begun(opened, target, label, branch)
                     last = view
                 yield {**view, self.opened: saved.id} if saved else {**view}
         finally:  # also if the page was closed or the event was cancelled
@@ -159,7 +143,7 @@ class ConversationShelf:
         return None
 
     def _begun(
-        self, opened: object, target: object, label: str, branch: Branch, is_another: bool
+        self, opened: object, target: object, label: str, branch: Branch
     ) -> tuple[Conversation | None, ChatError | None]:
         """Save the branch in the opened conversation, or in a new one if there is none or it is of another model;
         return it, or (None, the error)."""
@@ -170,7 +154,7 @@ class ConversationShelf:
         try:
             if conversation is None or conversation.target != target:
                 return self.store.begin(str(target), label, branch), None
-            return self.store.save(conversation.with_branch(branch, is_another)), None
+            return self.store.save(conversation.with_branch(branch)), None
         except ChatError as error:
             return None, error
 
@@ -186,7 +170,7 @@ class ConversationShelf:
     # ---- the list --------------------------------------------------------------------------------------------------
     def draw(self, opened: object, words: object) -> Updates:
         """Return the updates that show the conversations with these words, up to MAX_LISTED, links to download them,
-        and the open one's name and branches."""
+        and the open one's name."""
         w, matches = self.w, self.store.find(words if isinstance(words, str) else "")
         one = next((one for one in matches if one.id == opened), None)
         choices = [
@@ -203,18 +187,12 @@ class ConversationShelf:
         anchors = [tag("a", w.t(f"conversations_view.{name}"), href=address(id, w.language, TALKS), download=True,
             id=f"chat-{name}") for name, id in links]  # fmt: skip
         spaced = [part for link in anchors for part in (" · ", link)]
-        many = len(one.branches) if one else 1
-        which = (
-            tag("p", w.t("conversations_view.which", number=one.at + 1, count=many), class_="lg-quiet") if one else ""
-        )
         return {
             self.list: gr.update(choices=choices, value=one.id if one else None, visible=bool(choices)),
             self.text: tag("p", count, *spaced),
             self.tools: gr.update(visible=one is not None),
             self.name: one.name if one else "",
             self.really: gr.update(visible=False),
-            self.branches: gr.update(visible=many > 1),
-            self.which: which,
         }
 
     def restore(self, target: object, opened: object) -> Updates:
@@ -225,15 +203,6 @@ class ConversationShelf:
         """Return the updates that show a conversation and select its model; a notice if one of them is gone."""
         try:
             return self._shown(self.store.get(id), target)
-        except GarageError as error:
-            return {self.opened: "", **self._view([], [], self.w.render(error.message))}
-
-    def turned(self, opened: object, target: object, step: int) -> Updates:
-        """Show another branch of the open conversation, `step` further on around the ends."""
-        try:
-            conversation = self.store.get(opened)
-            at = (conversation.at + step) % len(conversation.branches)
-            return self._shown(self.store.save(conversation.model_copy(update={"at": at})), target)
         except GarageError as error:
             return {self.opened: "", **self._view([], [], self.w.render(error.message))}
 
@@ -256,7 +225,7 @@ class ConversationShelf:
         return self._histories(conversation) if conversation.target == target else {}
 
     def _histories(self, conversation: Conversation, sentence: str = "") -> Updates:
-        """Return the updates that show a conversation's current branch, with a sentence as notice."""
+        """Return the updates that show a conversation, with a sentence as notice."""
         branch = conversation.branch
         view = self._view(self._messages(branch.base), self._messages(branch.tuned), sentence)
         return {self.opened: conversation.id, **view}
@@ -285,7 +254,7 @@ class ConversationShelf:
 
 
 def _branch(base: list[Message] | None, tuned: list[Message] | None) -> Branch:
-    """Return both histories as one branch: a question that was asked more than once has several."""
+    """Return both histories as a branch."""
     return Branch(base=_turns(base), tuned=_turns(tuned))
 
 

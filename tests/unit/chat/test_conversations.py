@@ -1,4 +1,4 @@
-"""Conversations as files: found by their words, a branch for each time they were asked again, and nothing half
+"""Conversations as files: found by their words, and nothing half
 written."""
 
 from __future__ import annotations
@@ -38,20 +38,6 @@ def test_a_conversation_is_named_by_its_question_found_by_its_words_and_exported
     assert records == [{"messages": list(rain.branch.tuned)}], "one that ends with a question is no row"
     kept.delete(rain.id)
     assert [one.id for one in kept.find()] == [other.id]
-
-
-def test_asked_again_is_another_branch_and_the_same_answer_is_none(kept: Conversations) -> None:
-    one = kept.begin("run:a", "Pirate", branch("Rain?", "Water."))
-    begun = kept.save(one.with_branch(branch("Rain?"), is_another=True))
-    assert (len(begun.branches), begun.at) == (2, 1)
-    other = begun.with_branch(branch("Rain?", "Wet."))
-    assert (len(other.branches), other.branch) == (2, branch("Rain?", "Wet."))
-    same = begun.with_branch(branch("Rain?", "Water."))
-    assert (len(same.branches), same.at) == (1, 0)
-    picked = other.with_branch(branch("Rain?", "Water."))
-    assert (len(picked.branches), picked.at) == (2, 0), (
-        "the earlier answer was the better one: its branch is shown again"
-    )
 
 
 @pytest.mark.parametrize("id", [None, "", "..", "../../x", "a/b", {"a": 1}, "no-such", "x" * 500])

@@ -1,5 +1,4 @@
-"""Chat keeps what is said as it is said: the question before its answer, each answer's branch, and what answers may be
-gone."""
+"""Chat keeps what is said as it is said: the question before its answer, and what answers may be gone."""
 
 from __future__ import annotations
 
@@ -53,15 +52,15 @@ def views(shelf: ConversationShelf, *answers: str) -> Iterator[dict[Any, Any]]:
         yield {shelf._base: talked(answer), shelf._tuned: talked(answer and f"{answer} arr")}
 
 
-def keep_answers(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str, again: bool = False) -> str:
-    *_, last = shelf.keeping(views(shelf, *answers), opened, f"run:{run.id}", "Pirate", [], again)
+def keep_answers(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str) -> str:
+    *_, last = shelf.keeping(views(shelf, *answers), opened, f"run:{run.id}", "Pirate", [])
     return str(last[shelf.opened])
 
 
 def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when_the_page_is_closed(
     shelf: ConversationShelf, run: RunFolder
 ) -> None:
-    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [])
     assert shelf.opened not in next(held) and shelf.store.find() == []
     next(held)
     [kept] = shelf.store.find()
@@ -71,20 +70,18 @@ def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when
     assert [turn["content"] for turn in shelf.store.get(kept.id).branch.tuned] == ["Rain?", "Wa arr"]
 
 
-def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: ConversationShelf, run: RunFolder) -> None:
+def test_a_reload_shows_it_again_with_the_answer_of_the_last_time(shelf: ConversationShelf, run: RunFolder) -> None:
     id = keep_answers(shelf, run, "", "", "Water")
-    assert keep_answers(shelf, run, id, "", "Wet", again=True) == id
+    assert keep_answers(shelf, run, id, "", "Wet") == id
     target = f"run:{run.id}"
     view = shelf.restore("base:starter", id)
     chosen = view[shelf._target]
     assert (view[shelf.opened], chosen["value"], chosen["choices"]) == (id, target, [("Pirate", target)])
     assert view[shelf._tuned][-1]["content"] == "Wet arr"
-    view = shelf.turned(id, target, -1)
-    assert view[shelf._base] == talked("Water") and shelf.of_target(target, id) == view
+    assert shelf.of_target(target, id)[shelf._tuned] == view[shelf._tuned]
     assert shelf.of_target("base:starter", id) == {}, "another model begins an empty one"
     drawn = shelf.draw(id, "wet")
-    assert drawn[shelf.list]["value"] == id and drawn[shelf.branches]["visible"]
-    assert "Version 1 of 2" in drawn[shelf.which] and drawn[shelf.name] == "Rain?"
+    assert drawn[shelf.list]["value"] == id and drawn[shelf.name] == "Rain?"
     assert keep_answers(shelf, run, "gone", "x") != id, "a conversation that was deleted elsewhere is begun anew"
 
 
@@ -115,19 +112,19 @@ def test_a_full_disk_is_a_sentence_beside_the_answer(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("core.files.rename", full)
-    *_, last = shelf.keeping(views(shelf, "", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    *_, last = shelf.keeping(views(shelf, "", "Water"), "", f"run:{run.id}", "Pirate", [])
     assert "No space left" in last[shelf._notice]["value"]
 
 
 def test_what_is_renamed_or_deleted_while_it_is_answered_stays_so(shelf: ConversationShelf, run: RunFolder) -> None:
-    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    held = shelf.keeping(views(shelf, "", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [])
     next(held), next(held)
     [kept] = shelf.store.find()
     shelf.store.rename(kept.id, "About rain")
     list(held)
     conversation = shelf.store.get(kept.id)
     assert conversation.name == "About rain" and conversation.branch.tuned[-1]["content"] == "Water arr"
-    held = shelf.keeping(views(shelf, "", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
+    held = shelf.keeping(views(shelf, "", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [])
     next(held), next(held)
     shelf.store.delete(kept.id)
     list(held)
