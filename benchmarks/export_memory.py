@@ -26,8 +26,9 @@ from transformers import LlamaConfig
 
 from benchmarks import machine
 from core.engine import device
-from core.export import merge, safetensors_file, stored, verification
+from core.export import merge, stored, verification
 from core.export.llamacpp import make, tools
+from core.export.safetensors_file import SafetensorsFile
 from core.models import starter
 from core.models.adapters import TOKENIZER_FILES
 from core.workspace.folder import Workspace
@@ -93,7 +94,9 @@ def written(kind: str, shapes: Mapping[str, tuple[int, ...]], file: Path) -> Non
                 else torch.ones(shape, dtype=stored.FLOATS[kind])
             )
 
-    safetensors_file.write(file, {name: (kind, shape) for name, shape in shapes.items()}, numbers())
+    with SafetensorsFile(file, {name: (kind, shape) for name, shape in shapes.items()}) as opened:
+        for place, tensor in zip(opened.places.values(), numbers(), strict=True):
+            opened.put(place, tensor)
 
 
 class Watch:

@@ -5,8 +5,7 @@ It exchanges lines (core.system.lines). In:
   ask {id, questions: a list of {base, tuned: turns or null}, sampling: of all, or a list of one for each, strength}
   stop {id, column: "base", "tuned", or null for both, question: its number, or null for all}
 Out:
-  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
-                                           elsewhere}
+  loading {load, stage, progress, tight}   ready {load, dtype, context_limit, mixed, thinks, adapter, elsewhere}
   piece {id, as answer.Piece}   done {id, as answer.Done}
   answered {id}   error {load or id, text, advice}   idle {minutes}
 
@@ -191,9 +190,7 @@ class ChatWorker:
             "ready",
             load=self._load,
             dtype="nf4" if command["four_bit"] else "int8" if command.get("eight_bit") else base.compute.dtype_name,
-            reason=base.compute.reason.model_dump(),
             context_limit=self._duel.context_limit,
-            stop=base.tokenizer.template.stop,
             mixed=self._duel.mixed,
             thinks=self._duel.thinks,
             adapter=None if facts is None else asdict(facts),

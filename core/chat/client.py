@@ -71,9 +71,7 @@ class ChatState:
     stage: str = ""
     progress: Progress | None = None
     dtype: str | None = None
-    dtype_reason: Message | None = None
     context_limit: int | None = None
-    template_stop: str | None = None
     mixed: bool = False
     thinks: bool | None = None
     adapter: JsonObject | None = None
@@ -306,9 +304,7 @@ class ChatClient:
                 "ready",
                 self._state.target,
                 dtype=event["dtype"],
-                dtype_reason=Message.model_validate(event["reason"]),
                 context_limit=event["context_limit"],
-                template_stop=event["stop"],
                 mixed=event["mixed"],
                 thinks=event["thinks"],
                 adapter=event["adapter"],

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Self
@@ -59,10 +58,3 @@ class SafetensorsFile:
             self._file.write(raw)
         if hasattr(os, "posix_fadvise"):  # start writing to disk now, not only in files.sync_tree
             os.posix_fadvise(self._file.fileno(), place, len(raw), os.POSIX_FADV_DONTNEED)
-
-
-def write(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:
-    """Write a complete file. tensors: in the order of shapes."""
-    with SafetensorsFile(path, shapes) as file:
-        for place, tensor in zip(file.places.values(), tensors, strict=True):
-            file.put(place, tensor)

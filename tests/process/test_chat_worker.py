@@ -167,8 +167,8 @@ def test_loading_tells_its_stages_then_what_is_loaded(client, adapters, stages):
     state = client.state()
     assert state.phase == "ready", state
     assert {"loading_libraries", "loading_model"} <= stages
-    assert state.mixed and state.context_limit == 8192 and state.template_stop == "<|im_end|>"
-    assert state.dtype in ("bfloat16", "float32") and state.dtype_reason is not None
+    assert state.mixed and state.context_limit == 8192
+    assert state.dtype in ("bfloat16", "float32")
     assert state.adapter["r"] == 8
 
 

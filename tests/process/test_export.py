@@ -35,12 +35,13 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import export_worker, jobs, layers, merge, pairs, safetensors_file, stored, verification
+from core.export import export_worker, jobs, layers, merge, pairs, stored, verification
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportJob, Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import tools
 from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
+from core.export.safetensors_file import SafetensorsFile
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
 from core.messages import LANGUAGES, msg
 from core.models import adapters, starter, weights
@@ -272,7 +273,9 @@ def test_a_merged_folder_loads_with_plain_transformers_offline_with_processor_ge
 def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(())}
     shapes = {"a": ("BF16", (2, 3)), "b": ("I64", (2,)), "c": ("F32", ())}
-    safetensors_file.write(tmp_path / "x.safetensors", shapes, iter(tensors.values()))
+    with SafetensorsFile(tmp_path / "x.safetensors", shapes) as file:
+        for place, tensor in zip(file.places.values(), tensors.values(), strict=True):
+            file.put(place, tensor)
     read = load_file(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 

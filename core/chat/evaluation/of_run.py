@@ -8,15 +8,11 @@ from pydantic import ValidationError
 
 from core import files
 from core.chat.comparison import Contestant
-from core.chat.evaluation import sets, system_prompt
 from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
-from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.table import Table, judge_for
-from core.data.store import DatasetStore
+from core.chat.evaluation.table import Table
 from core.judges.specs import JUDGE_SPEC, JudgeSpec
 from core.judges.texts import quoted
 from core.messages import Message, msg
-from core.runs.all import Runs
 from core.runs.cards import evaluated
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
@@ -28,23 +24,6 @@ ROWS_BEFORE = 20  # of a base model, before training
 OF_BASE = ("base", "base+prompt", "base+examples")
 OF_RUN = (*OF_BASE, "tuned", "tuned+prompt")
 JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/judges/specs)
-
-
-def prepare(workspace: Workspace, run: RunFolder, store: DatasetStore) -> SetEvaluation:
-    """Return the evaluation of a run, created if needed, with its judge kept: the run against its base, also with a
-    prompt and with examples.
-
-    Questions are those of its sample dataset, else its held-out rows. Raises GarageError without any.
-    """
-    source, learned = run.recipe().data.source, LearnedRows.of_run(run, store, Runs(workspace))
-    test_set = sets.of_sample(source) or sets.create(run.name, learned.held_out)
-    test_set = test_set.model_copy(update={"prompts": test_set.prompts[:ROWS]})
-    judge = judge_for(test_set, learned)
-    evaluation = SetEvaluation.prepare(
-        workspace, test_set, list(contestants_of_run(run, system_prompt.proposed(learned.pairs, judge))), learned
-    )
-    keep_judge(workspace, evaluation, judge)
-    return evaluation
 
 
 def keep_judge(workspace: Workspace, evaluation: SetEvaluation, judge: JudgeSpec) -> None:

@@ -190,27 +190,6 @@ def remove(workspace: Workspace, name: str) -> None:
         _file(workspace, open_set(workspace, name)).unlink(missing_ok=True)
 
 
-def rename(workspace: Workspace, name: str, title: str) -> TestSet:
-    """Give a set another title, whose file's name follows from it, and return it. Raises ChatError for an unknown set,
-    without a title, or if a set has it already."""
-    with _changing(workspace):
-        test_set = open_set(workspace, name)
-        renamed = test_set.model_copy(update={"title": names.display_name(title)})
-        if not renamed.title:
-            raise ChatError("evaluation.no_title")
-        if renamed.title != test_set.title and any(one.title == renamed.title for one in all_sets(workspace)):
-            raise ChatError("evaluation.title_taken", title=renamed.title)
-        _write(workspace, renamed)
-        if renamed.name != test_set.name:
-            _file(workspace, test_set).unlink(missing_ok=True)
-        return renamed
-
-
-def path_of(workspace: Workspace, name: str) -> Path:
-    """Return the file of a set, which is its export. Raises ChatError for an unknown set."""
-    return _file(workspace, open_set(workspace, name))
-
-
 def _file(workspace: Workspace, test_set: TestSet) -> Path:
     """Return the path of a set's file."""
     return workspace.root / FOLDER / f"{test_set.name}.jsonl"

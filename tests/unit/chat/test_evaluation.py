@@ -31,6 +31,10 @@ def prompt_of(question: str, expected: str | None = "yes", **more: object) -> Pr
     return Prompt(turns=({"role": "user", "content": question},), expected=expected, **more)
 
 
+def file_of(space: Workspace, name: str) -> Path:
+    return space.root / sets.FOLDER / f"{name}.jsonl"
+
+
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path)
@@ -49,7 +53,7 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
         ContainsJudge(),
     )
     sets.save(space, made)
-    file = sets.path_of(space, made.name)
+    file = file_of(space, made.name)
     assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.import_file(file)
     assert list(sets.all_sets(space)) == [made] and file.parent == tmp_path / "evaluation" / "sets"
     file.unlink()
@@ -96,7 +100,7 @@ def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes
 
 def test_a_broken_set_does_not_hide_the_others(space: Workspace) -> None:
     sets.save(space, sets.create("good", [prompt_of("One?")]))
-    (sets.path_of(space, "good").parent / "broken.jsonl").write_text("{", "utf-8")
+    (file_of(space, "good").parent / "broken.jsonl").write_text("{", "utf-8")
     assert [one.title for one in sets.all_sets(space)] == ["good"]
 
 
@@ -110,11 +114,7 @@ def test_a_bad_answer_is_a_test_by_one_press_and_a_corrected_one_has_the_judge_o
     assert [(one.question, one.judge and one.judge.kind, one.tags, one.source) for one in made.prompts] == [
         ("How many legs?", "person", ("legs",), "failure"), ("How heavy?", "number", (), "failure"),
     ]  # fmt: skip
-    assert (
-        made.base == "Qwen/Qwen3-0.6B"
-        and made.version == 2
-        and made == sets.import_file(sets.path_of(space, made.name))
-    )
+    assert made.base == "Qwen/Qwen3-0.6B" and made.version == 2 and made == sets.import_file(file_of(space, made.name))
     assert sets.open_set(space, "failures-starter").prompts[0].judge == JsonJudge(fields=("legs",))
     assert votes.read(space.root)[votes.key_of(turns, "<think>Hm</think>Nine.")] == "wrong"
     with pytest.raises(ChatError, match="has no prompt"):
@@ -143,7 +143,7 @@ def test_models_of_one_name_by_two_owners_have_their_own_failures(space: Workspa
 
 
 def test_a_set_that_cannot_be_read_is_not_written_over(space: Workspace) -> None:
-    path = sets.path_of(space, sets.add_failure(space, "starter", [{"role": "user", "content": "Who?"}]).name)
+    path = file_of(space, sets.add_failure(space, "starter", [{"role": "user", "content": "Who?"}]).name)
     path.write_text("{", "utf-8")
     with pytest.raises(ChatError, match="not valid JSON"):
         sets.add_failure(space, "starter", [{"role": "user", "content": "Where?"}])
@@ -183,15 +183,12 @@ def test_a_set_is_of_the_base_of_the_first_run_that_it_evaluates(space: Workspac
     assert (after.base, after.version, after.prompts) == ("starter", 1, before.prompts)
 
 
-def test_a_set_is_renamed_and_deleted_and_never_in_place_of_another(space: Workspace) -> None:
+def test_a_set_is_deleted_and_so_is_one_without_questions(space: Workspace) -> None:
     for title in ("a", "b"):
         sets.save(space, sets.create(title, [prompt_of(title)]))
-    with pytest.raises(ChatError, match="already"):
-        sets.rename(space, "a", " b ")
-    assert sets.rename(space, "a", "合同").prompts == sets.open_set(space, "合同").prompts
-    assert [one.title for one in sets.all_sets(space)] == ["b", "合同"]
+    assert [one.title for one in sets.all_sets(space)] == ["a", "b"]
     sets.remove(space, "b")
-    assert sets.remove_questions(space, "合同", [0]) is None and not list(sets.all_sets(space))
+    assert sets.remove_questions(space, "a", [0]) is None and not list(sets.all_sets(space))
     with pytest.raises(ChatError, match="no test set"):
         sets.remove(space, "b")
 

@@ -72,14 +72,13 @@ def test_it_is_said_while_it_loads_and_as_long_as_it_is_loaded(tmp_path: Path, l
     ready = {
         "dtype": "bfloat16",
         "context_limit": 8192,
-        "stop": "",
         "mixed": True,
         "thinks": None,
         "adapter": None,
         "elsewhere": None,
     }
     with client._changed:
-        client._apply(ready | {"event": "ready", "load": client._loads, "reason": msg("device.cpu_fp32").model_dump()})
+        client._apply(ready | {"event": "ready", "load": client._loads})
     shown = status_line(client.state(), w)
     assert client.state().phase == "ready" and "11.0" in shown and "warn" in shown
 
