@@ -21,7 +21,7 @@ from core.files import JsonObject
 from core.hub import cached, download, peek
 from core.hub.downloads import Bring, BringAdapter, Downloads, with_nearest
 from core.messages import Message
-from core.models import adapters, families, gguf_names, headers, hub_shapes, quantized, starter
+from core.models import adapters, families, headers, hub_shapes, quantized, starter
 from core.models.known import SIZE, known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.models.starter import Check, Report
@@ -135,7 +135,7 @@ class Models:
         for root in self.workspace.library_folders:
             for path in (root / name, root / f"{name}.gguf") if re.fullmatch(r"[\w .-]+", name) else ():
                 if (path.suffix == ".gguf" and path.is_file()) or (path.is_dir() and any(path.glob("*.gguf"))):
-                    raise _gguf_refusal(name)
+                    raise ModelError("model.gguf", found=name[:100])
 
     def local_folder(self, model_id: str) -> Path | None:
         """Return the folder of model_id on this PC (of a hub model its newest complete one); None if it must be
@@ -306,16 +306,10 @@ def config_of(models: Models, name: str) -> JsonObject:
     return models.config(name)
 
 
-def _gguf_refusal(name: str) -> ModelError:
-    """Return the error about a GGUF file, which names the model that it was made from if its name shows it."""
-    base = gguf_names.made_from(name)
-    return ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
-
-
 def _config_of(file: Path) -> JsonObject:
     """Return a config.json whose numbers make a valid shape. Raises ModelError, also for a GGUF file."""
     if file.suffix == ".gguf":
-        raise _gguf_refusal(file.stem)
+        raise ModelError("model.gguf", found=file.stem[:100])
     config = files.read_object(file)
     ModelShape.from_config(config)
     return config

@@ -21,7 +21,6 @@ PARTS = ("datasets", "models", "runs", "exports")
 # files that change while a copy is made
 APP_FILES = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}
 LOG = Path("logs", "app.log")
-FROM_GGUF = Path("models", "from-gguf")
 
 
 def expand(path: str | Path) -> Path:
@@ -103,7 +102,7 @@ class Workspace:
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
-        return cls(root, (*_library_folders(root), root / FROM_GGUF))
+        return cls(root, _library_folders(root))
 
     @property
     def datasets(self) -> Path:
@@ -112,11 +111,6 @@ class Workspace:
     @property
     def models(self) -> Path:
         return self.root / "models"
-
-    @property
-    def from_gguf(self) -> Path:
-        """The library folder in the workspace: bases that earlier versions made from GGUF files."""
-        return self.root / FROM_GGUF
 
     @property
     def runs(self) -> Path:

@@ -71,8 +71,9 @@ class SettingsPage:
             free: str = format.bytes_used(w, shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
-        folders = [folder for folder in workspace.library_folders if folder != workspace.from_gguf]
-        libraries = join(tag("div", str(folder)) for folder in folders) or w.t("settings_page.no_library")
+        libraries = join(tag("div", str(folder)) for folder in workspace.library_folders) or w.t(
+            "settings_page.no_library"
+        )
         pairs = [
             (w.t("settings_page.workspace"), str(workspace.root)),
             (w.t("settings_page.disk_free"), free),

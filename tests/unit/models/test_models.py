@@ -95,6 +95,23 @@ def test_an_adapter_made_elsewhere_finds_its_base(tmp_path: Path) -> None:
     assert "/gone/x" in str(caught.value)
 
 
+@pytest.mark.parametrize("named", ["library:Qwen3-4B-Q8_0.gguf", "library:Qwen3-4B-Q8_0", "library:Qwen3-4B-GGUF"])
+def test_a_gguf_file_of_the_library_is_refused_as_one(tmp_path: Path, named: str) -> None:
+    """It was "no model of the library", as if it were not there."""
+    library = tmp_path / "library"
+    (library / "Qwen3-4B-GGUF").mkdir(parents=True)
+    for file in (library / "Qwen3-4B-Q8_0.gguf", library / "Qwen3-4B-GGUF" / "x.gguf"):
+        file.write_bytes(b"GGUF")
+    models = Models(Workspace(Workspace.open(tmp_path / "ws").root, (library,)))
+    with pytest.raises(ModelError) as caught:
+        models.shape(named)
+    assert caught.value.message.key == "model.gguf"
+    for name in ("library:../library/Qwen3-4B-Q8_0.gguf", "library:none.gguf"):
+        with pytest.raises(ModelError) as caught:
+            models.shape(name)
+        assert caught.value.message.key == "model.not_in_library"
+
+
 # ---- the starter ---------------------------------------------------------------------------------
 
 
