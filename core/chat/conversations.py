@@ -133,14 +133,6 @@ def _texts(conversation: Conversation) -> Iterator[str]:
     )
 
 
-def first_questions(conversations: Iterable[Conversation]) -> list[str]:
-    """The first question of each, in one line, without duplicates; later ones depend on what was said before."""
-    questions = (
-        next((turn["content"] for turn in one.branch.turns if turn["role"] == "user"), "") for one in conversations
-    )
-    return list(dict.fromkeys(line for content in questions if (line := " ".join(content.split()))))
-
-
 def lines(conversations: Iterable[Conversation]) -> Iterator[str]:
     """Yield the conversations as JSONL for any trainer: {"messages": [...]} of the shown branch, if it ends with an
     answer."""

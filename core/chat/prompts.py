@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,12 +107,6 @@ def prompt_from_row(example: Example, source: Source, max_characters: int | None
         return None
     prompt_turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns_before)
     return Prompt(turns=prompt_turns, source=source, expected=turns[first]["content"] or None)
-
-
-def lines(prompts: Iterable[Prompt]) -> Iterator[str]:
-    """Prompts as the lines of a .jsonl file, which prompts_of_file reads."""
-    for prompt in prompts:
-        yield json.dumps(record_of(prompt), ensure_ascii=False) + "\n"
 
 
 def record_of(prompt: Prompt) -> JsonObject:

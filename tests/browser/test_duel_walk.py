@@ -1,12 +1,10 @@
 """The whole way in the browser, on the starter, in both languages: train, vote blind on ten questions, correct five
-answers, learn from them with DPO, and let the two runs meet over the same questions, saved as a file by the first
-test."""
+answers, learn from them with DPO, and let the two runs meet over the same questions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from os.path import commonprefix
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,9 +37,7 @@ def app(make_workspace: Callable[[], Workspace]) -> Iterator[kit.App]:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
-    chrome: Browser, app: kit.App, tmp_path: Path, language: str
-) -> None:
+def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser, app: kit.App, language: str) -> None:
     w, space = Wording(language), Workspace.open(app.workspace)
     page, watch = kit.open_page(chrome, app, f"/?lang={language}")
     kit.choose(page, "#data", "sample:pirate_answers")
@@ -51,11 +47,6 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     page.locator("#run-open-chat").click()
     duel_of_ten(page, w, parent.name)
     assert [one.column for one in next(PromptComparison.all_of(space)).lineup.contestants] == ["base", "tuned"]
-
-    with page.expect_download() as saved:
-        page.locator("#duel-save").click()
-    saved_file = tmp_path / saved.value.suggested_filename
-    saved.value.save_as(saved_file)
 
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
@@ -89,14 +80,10 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
         page.get_by_role("option", name=named, exact=True).click()
         kit.expect(page.get_by_role("option")).to_have_count(0)  # folded up, before the other one unfolds
         kit.expect(page.locator(f"#duel-{side}-checkpoint")).to_be_visible()
-    page.locator("#duel-file input[type=file]").set_input_files(saved_file)
-    kit.expect(page.locator("#duel-file-said")).to_have_text(
-        w.t("contenders.file_said", name=saved_file.name, count=10, expected=0)
-    )
     kit.assert_accessible(page, f"duel-of-two-{language}")
-    duel_of_ten(page, w, child.name, own="")
+    duel_of_ten(page, w, child.name)
     last = next(PromptComparison.all_of(space))
-    assert [(one.source, one.question) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]
+    assert [(one.source, one.question) for one in last.lineup.prompts] == [("own", line) for line in TEN.splitlines()]
     assert [one.run for one in last.lineup.contestants] == [parent.id, child.id] and len(last.votes()) == 10
     watch.check()
     page.context.close()
@@ -129,11 +116,11 @@ def trained(page: Page, w: Wording, space: Workspace, **settings: str) -> RunFol
     return run
 
 
-def duel_of_ten(page: Page, w: Wording, winner: str, own: str = TEN) -> None:
+def duel_of_ten(page: Page, w: Wording, winner: str) -> None:
     """Ten verdicts by key, each after its two answers are there, of a few tokens; then whose they were."""
     if not page.locator("#duel-length").is_visible():
         kit.unfold(page, "#duel-contenders")
-    page.locator("#duel-own textarea").fill(own)
+    page.locator("#duel-own textarea").fill(TEN)
     page.locator("#duel-length input").fill("6")
     page.locator("#duel-length input").blur()
     page.locator("#duel-begin").click()

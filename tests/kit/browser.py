@@ -66,8 +66,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run,
                 #chat-second-strength; details.lg-thought, details.lg-call in an answer
                 blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
-                -strength, -precision), #duel-own, #duel-asked-in-chat,
-                #duel-file, #duel-file-said, #duel-length; #duel-said, #duel-save, #duel-asked, #duel-answers,
+                -strength, -precision), #duel-own, #duel-length; #duel-said, #duel-asked, #duel-answers,
                 #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs
   Data          #data-file (input[type=file]), #data-import, #data-sets (radio, value = data set id), #data-head,
                 #data-use, #data-copy, #data-export (link), #data-delete, #data-notice; #data-mending > #data-found

@@ -250,12 +250,6 @@ def test_a_text_that_reaches_a_file_component_is_any_file_of_the_working_folder(
             inputs = next(f["inputs"] for f in ours.fns if f["id"] == fn)
             content = ours.call(fn, [given] * len(inputs))
             assert SECRET not in content and '"orig_name"' not in content, content[:300]
-    alone = [fn["id"] for fn in ours.fns if [kinds.get(given) for given in fn["inputs"]] == ["file"]]
-    assert alone  # what says what a dropped file holds
-    for fn in alone:
-        for given in (str(ours.canary), {"path": str(ours.canary), "meta": {"_type": "gradio.FileData"}}, EVIL):
-            content = ours.call(fn, [given])
-            assert '"error":' in content and SECRET not in content and "lg-" not in content, content[:300]
 
 
 def test_a_file_that_was_uploaded_is_not_served_again(plain: Server, ours: Server):

@@ -13,8 +13,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.chat import prompts
-from core.chat.comparison import PromptComparison
 from core.chat.conversations import Conversations
 from core.chat.conversations import lines as jsonl
 from core.chat.evaluation import sets
@@ -27,9 +25,7 @@ from core.workspace.names import slug
 from webui.kit.wording import Wording
 
 # the guard lets these through
-FILES = PATH, MADE, TALKS, QUESTIONS, TESTS = (
-    "/set.jsonl", "/made.jsonl", "/conversations.jsonl", "/questions.jsonl", "/tests.jsonl"
-)  # fmt: skip
+FILES = PATH, MADE, TALKS, TESTS = "/set.jsonl", "/made.jsonl", "/conversations.jsonl", "/tests.jsonl"
 PLAIN = "sources=no"  # of MADE: the rows alone
 ROWS_A_CHUNK = 200
 
@@ -59,17 +55,13 @@ class SetFile:
 
     def _answer(self, request: Request) -> Response:
         """Answer with the JSON lines of what the path stands for, or 404 with the reason in the language `in`. The
-        paths are those of FILES: a dataset, made rows, conversations (all of them without an id), a blind test's
-        questions, a test set; `id` says which one."""
+        paths are those of FILES: a dataset, made rows, conversations (all of them without an id), a test
+        set; `id` says which one."""
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
             if request.url.path == TALKS:  # without an id: all
                 talks = Conversations(self.workspace)
                 return _sent(_bytes(jsonl([talks.get(id)] if id else talks.find())), id or "conversations")
-            if request.url.path == QUESTIONS:
-                return _sent(
-                    _bytes(prompts.lines(PromptComparison.open(self.workspace, id).lineup.prompts)), "questions"
-                )
             if request.url.path == TESTS:
                 return _sent(_bytes(sets.lines(sets.open_set(self.workspace, id))), id)
             if request.url.path == MADE:

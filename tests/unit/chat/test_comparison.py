@@ -14,7 +14,7 @@ import pytest
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.comparison import PromptComparison, Score, same_beginning
-from core.chat.prompts import MAX_BYTES, Prompt, lines, prompts_of, prompts_of_file
+from core.chat.prompts import MAX_BYTES, Prompt, prompts_of, prompts_of_file, record_of
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
@@ -152,7 +152,7 @@ def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None
         Prompt(turns=(*turns, turns[1]), expected=""),
         Prompt(turns=(turns[1],), source="own", expected="雨"),
     ]
-    (tmp_path / "a.jsonl").write_text("".join(lines(given)), "utf-8")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record_of(one)) + "\n" for one in given), "utf-8")
     assert prompts_of_file(tmp_path / "a.jsonl") == [one.model_copy(update={"source": "file"}) for one in given]
 
 

@@ -3,22 +3,15 @@ sentence."""
 
 from __future__ import annotations
 
-import html
-import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.testclient import TestClient
 
 from core.chat import corrections
 from core.chat.comparison import ComparisonAnswer, PromptComparison
-from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
 from core.errors import ChatError
 from core.messages import msg
@@ -29,8 +22,6 @@ from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.run import better
-from webui.server.guard import Guard
-from webui.server.set_file import QUESTIONS, SetFile, address
 from webui.state.services import Services
 
 USUAL = ("", "adapter", 100, "trained")
@@ -68,7 +59,7 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> dict[Any, Any]:
-    return list(duel.start(target, "adapter", count, "", None, 256, *USUAL, *USUAL, voter))[-1]
+    return list(duel.start(target, "adapter", count, "", 256, *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
@@ -155,14 +146,14 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
     child, chat = trained(space, "Pirate further"), Chat()
     duel.services = replace(duel.services, chat=chat)
     first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
-    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", None, 64, *first, *second, "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", 64, *first, *second, "me"))[-1]
     comparison = PromptComparison.open(space, view[duel.opened])
     assert [(one.run, one.strength, one.precision, one.label) for one in comparison.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
     assert [prompt.question for prompt in comparison.lineup.prompts] == ["One?", "Two?"] and view[duel.at] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
-    again = list(duel.start(None, None, 10, "One?\nTwo?", None, 64, *first, *second, "you"))[-1]
+    again = list(duel.start(None, None, 10, "One?\nTwo?", 64, *first, *second, "you"))[-1]
     assert (again[duel.opened], again[duel.at]) == (comparison.id, 0), "somebody else judges the same"
     for at in (0, 1):
         better = "left" if comparison.sides(at, "me")[0] == 1 else "right"
@@ -171,55 +162,11 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
     assert corrections.answered_by(comparison) == f"run:{child.id}"
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
-    duel: BlindDuel, space: Workspace, run: RunFolder, tmp_path: Path, language: str
-) -> None:
-    """The link of a conversation's file was one that the guard let nobody through: here both stand before it."""
-    duel.w, duel.services = Wording(language), replace(duel.services, chat=Chat())
-    file = tmp_path / "mine.jsonl"
-    system, user = {"role": "system", "content": "Ahoy"}, {"role": "user", "content": "雨?"}
-    rows = [{"prompt": "One\nand two?", "expected": "3"}, {"messages": [system, user]}]
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
-    view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
-    opened = view[duel.opened]
-    assert [one.question for one in PromptComparison.open(space, opened).lineup.prompts] == ["One\nand two?", "雨?"]
-    again = list(duel.start(f"run:{run.id}", "adapter", 5, "", str(file), 64, *USUAL, *USUAL, "me"))[-1]
-    assert again[duel.opened] == opened, "the same file goes on where it ended"
-    layers = [
-        Middleware(Guard, hosts=("testserver",)),
-        Middleware(SetFile, sets=duel.services.datasets, workspace=space),
-    ]
-    client, link = TestClient(Starlette(middleware=layers)), re.search('href="([^"]+)"', view[duel.status])
-    assert link and duel.w.t("blind_duel.save") in view[duel.status]
-    got = client.get(html.unescape(link[1]))
-    assert got.text == file.read_text("utf-8") and "questions.jsonl" in got.headers["content-disposition"]
-    assert client.get(address("../x", language, QUESTIONS)).status_code == 404
-    for name, content, key in (("a.jsonl", "{", "no_json"), ("b.txt", "\n", "no_prompts")):
-        (tmp_path / name).write_text(content)
-        wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x",
-            str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][duel.status]  # fmt: skip
-        assert all(
-            "lg-bad" in status and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in status for status in wrong
-        )
-    assert duel.read(None)["value"] == "" and "lg-bad" in duel.read("/nowhere/x.jsonl")["value"]
-
-
-def test_what_conversations_began_with_is_added_to_the_own_questions(duel: BlindDuel, space: Workspace) -> None:
-    kept = Conversations(space)
-    for questions in (("Rain?", "And why?"), ("A\nlong   one?",), ("Rain?",), ("x" * 3000,), ("Mine?",)):
-        kept.begin("base:starter", "Base", Branch(base=tuple({"role": "user", "content": text} for text in questions)))
-    recalled = duel.recall("Mine? \n\nYours?").splitlines()
-    assert recalled[:2] == ["Mine?", "Yours?"] and sorted(recalled[2:]) == ["A long one?", "Rain?"]
-    assert duel.recall({"a": 1}).count("Rain?") == 1 and duel.recall("\n".join(map(str, range(60)))).count("\n") == 59
-
-
 def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:
     chat = Chat()
     duel.services = replace(duel.services, chat=chat)
     base = ("base:starter", "adapter", 100)
-    view = list(duel.start("base:starter", "adapter", 5, "", None, None, *base, "16", *base, "4", "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 5, "", None, *base, "16", *base, "4", "me"))[-1]
     assert view[duel.at] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [
         (None, False),
         (None, True),
@@ -234,7 +181,7 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
         (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"),
             "precision"), (USUAL, ({"a": 1}, *twice[1:]), "no longer here"),
     ):  # fmt: skip
-        view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
+        view = list(duel.start("base:starter", "adapter", 5, "", 128, *first, *second, "me"))[-1]
         assert view[duel.opened] is None, (first, second)
         assert "lg-bad" in view[duel.status] and refusal in view[duel.status], (first, second)
 

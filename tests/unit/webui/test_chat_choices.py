@@ -73,10 +73,10 @@ def test_nothing_that_is_not_there_is_loaded_or_compared(tmp_path: Path) -> None
         {},
     ):
         assert "no longer here" in page.load_now(hostile, "adapter", "trained")[page.notice]["value"], hostile
-        above = list(duel.start(hostile, "adapter", 5, "", None, None, *usual, *usual, "me"))[-1]
+        above = list(duel.start(hostile, "adapter", 5, "", None, *usual, *usual, "me"))[-1]
         assert "The model that was chosen is no longer here" in above[duel.status], hostile
         if hostile not in ("", None):  # which are the usual ones
-            below = list(duel.start(there, "adapter", 5, "", None, None, *usual, hostile, *usual[1:], "me"))[-1]
+            below = list(duel.start(there, "adapter", 5, "", None, *usual, hostile, *usual[1:], "me"))[-1]
             assert "under “Choose both models” is no longer here" in below[duel.status], hostile
 
 

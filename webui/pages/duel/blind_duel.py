@@ -4,7 +4,6 @@ which."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import gradio as gr
 from gradio.components import Component
@@ -12,16 +11,14 @@ from gradio.components import Component
 from core.chat import corrections
 from core.chat.comparison import Contestant, PromptComparison, Score, Verdict, same_beginning
 from core.chat.contest import answer_missing
-from core.chat.conversations import Conversations, first_questions
-from core.chat.prompts import MAX_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
+from core.chat.prompts import Prompt, neutral, own_prompts, prompts_of
 from core.errors import ChatError, GarageError
 from core.judges.judge import is_right
 from core.judges.specs import ExactJudge
 from webui.kit.html import Html, join, muted, notice, success, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, Updates, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
-from webui.server.set_file import QUESTIONS, address
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -59,11 +56,6 @@ class BlindDuel:
                         each.build(rows)
                 own = w.named("contenders.own", "duel-own")
                 self.own = gr.Textbox(lines=3, max_lines=12, max_length=MAX_OWN, **own)
-                self.asked_in_chat = gr.Button(w.t("contenders.asked_in_chat"), size="sm", elem_id="duel-asked-in-chat")
-                self.file = gr.File(
-                    label=w.t("contenders.file"), height=90, elem_id="duel-file", elem_classes="lg-drop"
-                )
-                self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MAX_TOKENS, precision=0, **length)
             self.status = gr.HTML("", elem_id="duel-said")
@@ -92,60 +84,37 @@ class BlindDuel:
         for each in self.two:
             each.wire()
         fields = [*self.two[0].fields, *self.two[1].fields]
-        inputs = [target, checkpoint, self.count, self.own, self.file, self.length, *fields, self.voter]
+        inputs = [target, checkpoint, self.count, self.own, self.length, *fields, self.voter]
         self.begin.click(self.start, inputs, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
 
-        self.asked_in_chat.click(self.recall, self.own, self.own, **AT_ONCE)
-        gr.on([self.file.upload, self.file.clear], self.read, self.file, self.file_said, **LAST, **QUIET)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def recall(self, own: object) -> str:
-        """Return the questions in `own` (one a line), followed by the first ones of earlier conversations, newest
-        first, up to COUNTS[-1] in all; long ones are left out."""
-        own_questions = [prompt.question for prompt in own_prompts(own)] if isinstance(own, str) else []
-        questions = first_questions(Conversations(self.services.workspace).find())
-        more = [question for question in questions if len(question) <= MAX_CHARACTERS and question not in own_questions]
-        return "\n".join([*own_questions, *more[: max(0, COUNTS[-1] - len(own_questions))]])
-
-    def read(self, file: str | None) -> Update:
-        """Read the file of questions, and return a summary of them, or the error."""
-        w = self.w
-        try:
-            prompts = _own_prompts(file, "")
-        except GarageError as error:
-            return shown(notice(w.render(error.message)))
-        expected = sum(prompt.expected is not None for prompt in prompts)
-        return shown(
-            muted(w.t("contenders.file_said", name=Path(file).name, count=len(prompts), expected=expected))
-            if file
-            else ""
-        )
-
     def start(
         self,
         target: object,
         checkpoint: object,
         count: object,
         own: object,
-        file: object,
         length: object,
         *rest: object,
     ) -> Iterator[Updates]:
         """Answer all questions, then show the first pair; showing pairs earlier would reveal the models by their speed.
 
-        Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
+        Inputs: target, checkpoint, count, own questions, longest answer, the fields of both, voter.
         """
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
             half = len(fields) // 2
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
-            comparison = self._comparison(two, (count, length), _own_prompts(file, own), _voter(voter))
+            comparison = self._comparison(
+                two, (count, length), own_prompts(own) if isinstance(own, str) else [], _voter(voter)
+            )
             if comparison.missing():
                 self.services.snapshots.refuse_while_in_use()
             for done, total in answer_missing(services.chat, services.workspace, comparison):
@@ -313,15 +282,6 @@ class BlindDuel:
     ) -> Updates:
         """Return the updates of everything but the fields. at: index of the prompt that is shown; None hides the
         question."""
-        if opened and not writing:
-            link = tag(
-                "a",
-                self.w.t("blind_duel.save"),
-                href=address(opened, self.w.language, QUESTIONS),
-                download=True,
-                id="duel-save",
-            )
-            status = join([status, tag("p", link)])
         return {
             self.opened: opened,
             self.at: at,
@@ -341,15 +301,6 @@ def _beside(parts: Iterable[tuple[str, str]]) -> Html:
     """Return (name, text) pairs as columns side by side."""
     sections = (tag("div", tag("h3", name), tag("p", text if text.strip() else "…")) for name, text in parts)
     return tag("div", *sections, class_="lg-duel")
-
-
-def _own_prompts(file: object, own: object) -> list[Prompt]:
-    """Return the questions of the file, else of the lines; [] without either. Raises ChatError."""
-    if not isinstance(file, str):
-        return own_prompts(own) if isinstance(own, str) else []
-    if not (prompts := prompts_of_file(Path(file))):
-        raise ChatError("compare.no_prompts")
-    return prompts
 
 
 def _voter(value: object) -> str:
