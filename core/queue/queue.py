@@ -48,9 +48,9 @@ class QueuedRun(Frozen):
 
 
 class Hold(Frozen):
-    """The queue waits for the user. run: the one that was paused or failed."""
+    """The queue waits for the user. run: the one that was paused."""
 
-    why: Literal["restart", "person", "paused", "failed"]
+    why: Literal["restart", "person", "paused"]
     since: Seconds
     run: str | None = None
 

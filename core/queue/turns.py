@@ -113,10 +113,9 @@ class Turns:
         return OTHER if is_first and not is_held else run
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
-        """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it or it
-        failed (unless set to go on); one that game mode paused is noted for later, or resumed if game mode is over.
-        waiting: the runs behind it."""
-        now, automation = self.clock(), preferences.read(self.workspace).automation
+        """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it; one
+        that game mode paused is noted for later, or resumed if game mode is over. waiting: the runs behind it."""
+        now = self.clock()
 
         def after(order: Order) -> Order:
             order = order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run.id))
@@ -125,8 +124,6 @@ class Turns:
             if status.state == State.PAUSED:
                 others = waiting or self.other.waits_since() is not None
                 return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if others else order
-            if status.state in (State.FAILED, State.INTERRUPTED) and waiting and not automation.go_on_after_failure:
-                return order.with_changes(hold=Hold(why="failed", since=now, run=run.id))
             return order
 
         self.queue.change(after)

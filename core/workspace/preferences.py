@@ -39,9 +39,8 @@ def clock_of(minute: int) -> str:
 
 
 class Automation(Frozen):
-    """Automatic actions and game mode. By default nothing is paused."""
+    """Keeping awake and game mode. By default nothing is paused."""
 
-    go_on_after_failure: bool = True
     keep_awake: bool = True  # while a run or an export works, unless the battery is low
     watch_card: bool = False  # game mode, by NVML's numbers of other programs
     # desktops and browsers always use a few hundred MiB of a GPU

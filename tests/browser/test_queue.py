@@ -106,7 +106,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             kit.expect(page.locator("#auto-notice")).to_contain_text("Saved")
             kit.expect(page.locator("#auto-hours input")).to_have_value("00:00-12:00, 12:00-00:00")
             chosen = preferences.read(workspace).automation
-            assert not chosen.keep_awake and chosen.go_on_after_failure
+            assert not chosen.keep_awake
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
         kit.expect(page.locator("#queue-says")).to_contain_text("Training is off during these hours", timeout=20_000)

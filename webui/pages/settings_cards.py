@@ -21,11 +21,10 @@ MAX_GIB = 100.0
 
 class AutomationCard(Panel):
     def build(self) -> None:
-        """Build the card: what happens after a failure, keeping awake, and game mode."""
+        """Build the card: keeping awake, and game mode."""
         w, now = self.w, preferences.read(self.services.workspace).automation
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
             gr.HTML(tag("h2", w.t("automation_card.title")))
-            self.failure = gr.Checkbox(now.go_on_after_failure, **w.named("automation_card.failure", "auto-failure"))
             self.awake = gr.Checkbox(now.keep_awake, **w.named("automation_card.awake", "auto-awake"))
             if why_not := awake.can_hold():
                 self.awake.info = f"{self.awake.info} {w.render(why_not)}"
@@ -58,7 +57,7 @@ class AutomationCard(Panel):
 
     @property
     def _fields(self) -> list[object]:
-        return [self.failure, self.awake, self.hours, self.programs, self.card, self.gib]
+        return [self.awake, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, tab: gr.Tab) -> None:
         self.sent = gr.State(self._stored())  # the values that the fields were last sent
@@ -68,7 +67,7 @@ class AutomationCard(Panel):
     def _stored(self) -> list[object]:
         now = preferences.read(self.services.workspace).automation
         programs, hours = _joined(now.programs), _joined(now.hours)
-        return [now.go_on_after_failure, now.keep_awake, hours, programs, now.watch_card, now.min_gib]
+        return [now.keep_awake, hours, programs, now.watch_card, now.min_gib]
 
     def fresh(self, sent: list[object]) -> Updates:
         """Return the stored values, and the fields unless they were last sent these, so that text a person is typing is
@@ -77,13 +76,10 @@ class AutomationCard(Panel):
         fields = {} if stored == sent else dict(zip(self._fields, stored, strict=True))
         return {self.sent: stored, **fields, self.doubt: self._doubt()}
 
-    def keep(
-        self, failure: object, awake: object, hours: object, programs: object, card: object, gib: object
-    ) -> Updates:
+    def keep(self, awake: object, hours: object, programs: object, card: object, gib: object) -> Updates:
         """Store the automation, and show hours and programs as they were parsed."""
         try:
             automation = Automation(
-                go_on_after_failure=failure is True,
                 keep_awake=awake is True,
                 hours=parse_hours(hours if isinstance(hours, str) else ""),
                 programs=parse_programs(programs if isinstance(programs, str) else ""),

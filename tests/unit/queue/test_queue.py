@@ -189,18 +189,16 @@ def test_a_time_that_passed_while_the_app_was_closed_waits_for_the_person(world:
     assert world.look(after_s=10) is None and world.waiting() == ["later"]
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
-def test_after_a_failure_the_line_goes_on_or_waits_as_was_wished(world: World, goes_on: bool) -> None:
-    preferences.choose(world.space, automation=Automation(go_on_after_failure=goes_on))
-    world.submit("a")
+@pytest.mark.parametrize("dies", [True, False])
+def test_after_a_failure_the_line_goes_on(world: World, dies: bool) -> None:
+    a = world.submit("a")
     world.submit("b")
     world.look()
-    world.end(State.FAILED)
-    assert world.look() == ("b" if goes_on else None)
-    if not goes_on:
-        assert world.line.read().hold.why == "failed"
-        world.line.put(hold=None)
-        assert world.look() == "b"
+    if dies:
+        world.workers[-1].end(code=-9)
+    else:
+        world.end(State.FAILED)
+    assert world.look() == "b" and a.status().state == (State.INTERRUPTED if dies else State.FAILED)
 
 
 def test_hours_that_were_saved_just_before_a_run_ended_keep_the_next_one_back(world: World) -> None:
@@ -211,15 +209,6 @@ def test_hours_that_were_saved_just_before_a_run_ended_keep_the_next_one_back(wo
     world.end()
     assert world.look() is None and world.line.read().game.why.key == "game.hours"
     assert len(world.workers) == 1 and world.waiting() == ["beta"]
-
-
-def test_a_worker_that_died_counts_as_a_failure(world: World) -> None:
-    preferences.choose(world.space, automation=Automation(go_on_after_failure=False))
-    a = world.submit("a")
-    world.submit("b")
-    world.look()
-    world.workers[-1].end(code=-9)
-    assert world.look() is None and a.status().state == State.INTERRUPTED and world.line.read().hold.run == a.id
 
 
 def test_a_pause_gives_the_device_free_so_the_line_waits_and_goes_on_with_the_run(world: World) -> None:
