@@ -74,12 +74,11 @@ class Near:
         # Question and answer have signatures of their own: a short question would not count beside a long answer.
         signed = []
         for place, (hashes, text_of) in enumerate(sides):
-            kept = ~self._common[hashes >> _SLOT]
+            kept = np.flatnonzero(~self._common[hashes >> _SLOT])
             signatures, counts = _signatures(hashes[kept], text_of[kept], len(self._waiting))
-            for row in np.flatnonzero(counts < MIN_WINDOWS).tolist():
-                signatures[row] = np.frombuffer(
-                    hash(self._waiting[row][place]).to_bytes(8, "little", signed=True) * (BINS // 8), np.uint8
-                )
+            few = np.flatnonzero(counts < MIN_WINDOWS)
+            own = np.array([hash(self._waiting[row][place]) for row in few.tolist()], np.dtype("<i8"))
+            signatures[few] = np.tile(own.view(np.uint8).reshape(-1, 8), BINS // 8)
             signed.append(signatures)
         self._signatures += np.concatenate(signed, axis=1).tobytes()
         self._waiting, self._bytes = [], 0

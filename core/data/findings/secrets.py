@@ -24,6 +24,8 @@ _KEYS = {
     "tskey-": r"tskey-[\w-]{20,}",
 }  # fmt: skip
 _KEY = {mark: re.compile(r"(?<![\w-])" + pattern) for mark, pattern in _KEYS.items()}
+# By a sign in them that many texts lack.
+_MARKS = {sign: [m for m in _KEY if sign == next((s for s in "_-A" if s in m), "")] for sign in ("_", "-", "A", "")}
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
 _PRIVATE = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY(?: BLOCK)?-----[\s\S]{40,}?(?:-----END [A-Z ]+-----|\Z)")
 _EMAIL = re.compile(
@@ -72,9 +74,8 @@ def secrets(text: str) -> Iterator[Secret]:
     """Yield every secret in a text: keys, tokens, private keys, e-mail addresses, IBANs, cards, phones. Numbers count
     as cards or phones only with a word nearby, or written as such."""
     # A look for a few fixed characters first: most texts have none of them, and searching a pattern takes far longer.
-    for mark, pattern in _KEY.items():
-        if mark in text:
-            yield from _each("key", pattern, text, _is_random)
+    for mark in (mark for sign, marks in _MARKS.items() if sign in text for mark in marks if mark in text):
+        yield from _each("key", _KEY[mark], text, _is_random)
     if "eyJ" in text:
         yield from _each("token", _JWT, text, _is_random)
     if "PRIVATE KEY" in text:
