@@ -30,6 +30,18 @@ _LIST_MARK = re.compile(r"([-+*>@%~])\s")
 # in code: a value with its key, or a text alone
 _ENTRY = re.compile(r"(?:[\w$-]+|([\"']).*?\1)\s*:\s*[\"'\d\[{].*|([\"']).*\2,?")
 _MAX_GAP = 6  # lines from a mark to the next one
+# Shares of the lines: with names that return before a colon, in a document too, or with any name.
+_NAMED, _NAMED_IN_DOCUMENTS, _BEFORE_COLONS = 0.3, 0.5, 0.7
+# That ask, without letters, of few words; and of those that end as sentences do.
+_ASKING, _WITHOUT_LETTERS, _SHORT, _ENDED = 0.3, 0.15, 0.8, 0.2
+# With a sign between parts, one of the commonest first words, an odd first sign, the same mark, code.
+_DIVIDED, _HEADED, _ODD_HEADS, _ONE_MARK, _OF_CODE = 0.4, 0.6, 0.5, 0.9, 0.3
+# That begin with a number, with one of two marks, with the second of them; with marks of a document format.
+_COUNTED, _TWO_MARKS, _SECOND_MARK, _OF_MARKUP, _MIN_MARKUP = 0.4, 0.6, 0.1, 0.03, 3
+# In two scripts; of texts: of two lines, and of those with a short and a long one.
+_IN_SCRIPTS, _OF_TWO, _UNEVEN = 0.6, 0.8, 0.6
+# Of data in code; of a list with marks at distances, and of its distances that are equal.
+_ENTRIES, _SPACED, _EQUAL = 0.8, 0.7, 0.8
 # of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
 _CODE = re.compile(
     r"\.\w{1,5}:\d|::|\[\[|\]\]|<<|>>|</|[^\W_]_\w|[{}]$|\);$|^[{}<@$\[(;]|[^\W\d]\([^()]*\)$|==|\w =|"
@@ -61,31 +73,31 @@ def _unlike_sentences(lines: Sequence[str], is_document: bool) -> Message | None
 
     names = Counter(match[1].strip() for line in lines if (match := _NAME.match(line)))
     again = [name for name, count in names.most_common() if count > 1]
-    if len(again) > 1 and share(sum(names[name] for name in again)) >= (0.5 if is_document else 0.3):
+    if len(again) > 1 and share(sum(names[name] for name in again)) >= (_NAMED_IN_DOCUMENTS if is_document else _NAMED):
         return msg("data.lines_begin", signs=[f"{name}:" for name in again[:_SHOWN]])
-    if share(names.total()) >= 0.7:
+    if share(names.total()) >= _BEFORE_COLONS:
         return msg("data.lines_divided", sign=":")
-    if share(sum(line.endswith(QUESTION_MARKS) for line in lines)) >= 0.3:
+    if share(sum(line.endswith(QUESTION_MARKS) for line in lines)) >= _ASKING:
         return msg("data.lines_ask")
     if is_document:
         return None
-    if share(sum(not any(map(str.isalpha, line)) for line in lines)) >= 0.15:
+    if share(sum(not any(map(str.isalpha, line)) for line in lines)) >= _WITHOUT_LETTERS:
         return msg("data.lines_of_numbers")
     few = sum(len(words_of(line)) <= (_FEW_CHARACTERS if _SPACELESS.search(line) else _FEW_WORDS) for line in lines)
-    if share(few) >= 0.8 and share(sum(line.endswith(_ENDS) for line in lines)) < 0.2:
+    if share(few) >= _SHORT and share(sum(line.endswith(_ENDS) for line in lines)) < _ENDED:
         return msg("data.lines_of_words")
     between = Counter(sign for line in lines for sign in {*_BETWEEN.findall(line)}).most_common(1)
-    if between and share(between[0][1]) >= 0.4:
+    if between and share(between[0][1]) >= _DIVIDED:
         return msg("data.lines_divided", sign=between[0][0].strip() or "⇥")
     heads = Counter(line.split()[0] for line in lines).most_common(_SHOWN)
-    if share(sum(count for _, count in heads if count > 1)) >= 0.6:
+    if share(sum(count for _, count in heads if count > 1)) >= _HEADED:
         return msg("data.lines_begin", signs=[head[:20] for head, count in heads if count > 1])
     odd = Counter(match[0] for line in lines if (match := _ODD.match(line)))
     marks = Counter(line[0] for line in lines if not line[0].isalnum()).most_common(1)
-    if share(odd.total()) >= 0.5 or marks and share(marks[0][1]) >= 0.9:
+    if share(odd.total()) >= _ODD_HEADS or marks and share(marks[0][1]) >= _ONE_MARK:
         return msg("data.lines_begin", signs=[sign for sign, _ in odd.most_common(_SHOWN) or marks])
     codes = [line for line in lines if _CODE.search(line)]
-    return msg("data.lines_of_code", example=codes[0][:40]) if share(len(codes)) >= 0.3 else None
+    return msg("data.lines_of_code", example=codes[0][:40]) if share(len(codes)) >= _OF_CODE else None
 
 
 def _regular(texts: Sequence[str]) -> Message | None:
@@ -98,19 +110,24 @@ def _regular(texts: Sequence[str]) -> Message | None:
     if len(lines) < _MIN_LINES:
         return None
     numbers = [match[0].strip(" (.:)") for line in lines if (match := _NUMBERED.match(line))]
-    if len(numbers) >= 0.4 * len(lines):
+    if len(numbers) >= _COUNTED * len(lines):
         return msg("data.lines_begin", signs=numbers[:_SHOWN])
     marks = Counter(match[1] for line in lines if (match := _LIST_MARK.match(line))).most_common(2)
-    if len(marks) > 1 and marks[1][1] >= 0.1 * len(lines) and sum(n for _, n in marks) >= 0.6 * len(lines):
+    if (
+        len(marks) > 1
+        and marks[1][1] >= _SECOND_MARK * len(lines)
+        and sum(n for _, n in marks) >= _TWO_MARKS * len(lines)
+    ):
         return msg("data.lines_begin", signs=[mark for mark, _ in marks])
-    if len(markup := [line for line in lines if _MARKUP.match(line)]) >= max(3, 0.03 * len(lines)):
+    if len(markup := [line for line in lines if _MARKUP.match(line)]) >= max(_MIN_MARKUP, _OF_MARKUP * len(lines)):
         return msg("data.lines_of_markup", example=markup[0][:40])
     scripts = Counter(tuple(name for name, _ in groupby(filter(None, map(_script, line.split())))) for line in lines)
-    if sum(count for names, count in scripts.items() if len(names) == 2) >= 0.6 * len(lines):
+    if sum(count for names, count in scripts.items() if len(names) == 2) >= _IN_SCRIPTS * len(lines):
         return msg("data.lines_in_scripts")
     heads = ["A" if line.isupper() else _script(line[0]) or ("0" if line[0].isdigit() else line[0]) for line in lines]
     pairs = [sorted(map(len, each)) for text in texts[:_LOOKED_AT] if len(each := text.split("\n")) == 2]
-    are_pairs = _MIN_LINES <= len(pairs) >= 0.8 * len(texts) and sum(2 * a < b for a, b in pairs) >= 0.6 * len(pairs)
+    uneven = sum(2 * a < b for a, b in pairs)
+    are_pairs = _MIN_LINES <= len(pairs) >= _OF_TWO * len(texts) and uneven >= _UNEVEN * len(pairs)
     return msg("data.lines_in_turn") if are_pairs or any(map(partial(_is_spaced, heads), {*heads})) else None
 
 
@@ -119,15 +136,15 @@ def entry_in(code: Iterable[str]) -> str:
     lines = [*islice((line.strip() for text in code for line in text.splitlines()), _LOOKED_AT)]
     lines = [line for line in lines if any(map(str.isalnum, line))]
     entries = [line for line in lines if _ENTRY.fullmatch(line)]
-    return entries[0][:40] if len(lines) >= _MIN_LINES and len(entries) >= 0.8 * len(lines) else ""
+    return entries[0][:40] if len(lines) >= _MIN_LINES and len(entries) >= _ENTRIES * len(lines) else ""
 
 
 def _is_spaced(heads: Sequence[str], head: str) -> bool:
     """Return True if a head of lines stands at equal distances, from one line in two to one in _MAX_GAP."""
     gaps = Counter(b - a for a, b in pairwise(place for place, each in enumerate(heads) if each == head))
     gap, count = max(gaps.items(), key=lambda item: item[1], default=(1, 0))
-    is_all = (gaps.total() + 1) * gap >= 0.7 * len(heads)
-    return 1 < gap <= _MAX_GAP and count >= max(_MIN_LINES - 1, 0.8 * gaps.total()) and is_all
+    is_all = (gaps.total() + 1) * gap >= _SPACED * len(heads)
+    return 1 < gap <= _MAX_GAP and count >= max(_MIN_LINES - 1, _EQUAL * gaps.total()) and is_all
 
 
 def _script(word: str) -> str:
