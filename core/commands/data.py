@@ -144,7 +144,7 @@ def inspect(
     try:
         report = inspect_file(path, choices=choices, keep=keep)
     except DataError as error:
-        if as_json and error.message.key == "data.unknown_format":
+        if as_json and error.message.key in ("data.unknown_format", "data.header_or_row"):
             # the questions that remain, with the exit status of an error
             text = error.message.model_dump(mode="json")
             question = {"id": "columns", "text": text, "columns": text["params"]["columns"]}

@@ -10,7 +10,15 @@ from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from core.hub.sets.about import SetHead
 
-_UNKNOWN = ("data.unknown_format", "data.nested", "data.no_text", "data.options_without_key", "data.every_row")
+_UNKNOWN = (
+    "data.unknown_format",
+    "data.nested",
+    "data.nested_lists",
+    "data.no_text",
+    "data.no_answer_column",
+    "data.options_without_key",
+    "data.every_row",
+)
 
 
 def is_recognized(head: SetHead) -> bool:

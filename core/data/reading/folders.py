@@ -18,12 +18,11 @@ from pathlib import Path, PurePosixPath
 
 from core import files
 from core.data.chats.messengers import SLACK_USERS, slack_users
-from core.data.reading import batch_files, dataset_info, label_names, line_files, source_code, zips
+from core.data.reading import batch_files, dataset_info, label_names, line_files, source_code, yaml_rows, zips
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Limits, Readable, Source
 from core.data.reading.split_names import is_for_training, is_for_validation, is_of_all_rows
 from core.data.reading.suffixes import CODE, DOCUMENTATION_SUFFIXES, DOCUMENTS, SUFFIXES, data_suffix
-from core.data.reading.yaml_rows import is_dataset
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -154,7 +153,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
     size = sum(part.size for part in parts)
     # After the hash, which is of the files as they are.
-    read = batch_files.joined(read, limits)
+    read = yaml_rows.joined(batch_files.joined(read, limits), limits)
     if len(read) == 1:
         about = msg("data.note_one_file", file=read[0].path.name)
         return replace(read[0], bytes=size, sha256=digest, stored_as="zip", notes=(about, *read[0].notes, *notes))
@@ -195,7 +194,7 @@ def _is_data_beside(part: Part, limits: Limits) -> bool:
     is_other = part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ())
     return not is_other and (
         data_suffix(part.name) in _TABLES
-        or (SUFFIXES.get(part.suffix.lower()) in ("yaml", "toml") and is_dataset(part, limits))
+        or (SUFFIXES.get(part.suffix.lower()) in ("yaml", "toml") and yaml_rows.is_dataset(part, limits))
     )
 
 

@@ -27,7 +27,7 @@ _CLASSES = re.compile(
 )
 
 # The end of a name that says which side a text is of: train.src beside train.trg, a.en.txt beside a.de.txt.
-_SIDE = re.compile(rf"(?<![^\W_])(?:src|source|trg|tgt|target|{LANGUAGE.pattern})(?=(?:\.txt)?$)", re.IGNORECASE)
+_SIDE = re.compile(rf"(?<![^\W_])(?:src|source|trg|tgt|target|(?:{LANGUAGE.pattern}))(?=(?:\.txt)?$)", re.IGNORECASE)
 
 
 class SizedFile(Readable, Protocol):

@@ -26,7 +26,8 @@ _MIN_CARDS = 3
 _LONGEST_TERM = 80  # characters
 _LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
-_SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", " → ", " = ")
+_SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", "=>", " → ", " = ")
+_DIVIDERS = ("|", "::", "=>", " - ")  # of two sides of any length if they stand once in each line
 _TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")
 _PLACES = re.compile(r"\d+-\d+\t\d+-\d+\t")  # of WebAnno: that of a word in its text, and its characters
 _END = "=========="  # of a highlight
@@ -106,9 +107,9 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def separator_of(lines: Sequence[str]) -> str:
-    """Return the separator of flash cards: of _SEPARATORS in nearly every line, the one that stands furthest left. A
-    line counts if a term of at most _LONGEST_TERM characters stands before it and a definition after it. "" without
-    one, or in fewer than _MIN_CARDS lines."""
+    """Return the separator of flash cards: of _SEPARATORS in nearly every line, the one that stands furthest left, else
+    the first of _DIVIDERS that stands once in each line. A line counts if a term of at most _LONGEST_TERM characters
+    stands before it and a definition after it. "" without one, or in fewer than _MIN_CARDS lines."""
     filled = [line for line in lines if line.strip()]
     if len(filled) < _MIN_CARDS:
         return ""
@@ -118,7 +119,8 @@ def separator_of(lines: Sequence[str]) -> str:
         return 0 < len(term.strip()) <= _LONGEST_TERM and bool(definition.strip())
 
     fitting = [each for each in _SEPARATORS if _mostly(filled, partial(is_card, separator=each))]
-    return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default="")
+    once = (each for each in _DIVIDERS if all(line.strip().count(each) == 1 for line in filled))
+    return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default=next(once, ""))
 
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:

@@ -101,7 +101,9 @@ def _shared_ids(started: Sequence[Started], limits: Limits) -> list[Message]:
     for source in [s for s, *_ in started if not s.validation and (s.message_columns or not s.chat)][:_MAX_FILES_NAMED]:
         for row in _first_rows(replace(source, chat="", message_columns=None), limits, _MAX_ID_ROWS):
             for name, value in islice(row.values.items(), _LOOKED_AT if len(row.values) > 1 else 0):
-                cells[source.path.name, str(name)].update(one for one in map(str, leaves(value)) if 0 < len(one) < 60)
+                cells[source.path.name, str(name)].update(
+                    one for one in map(str, leaves(value)) if 0 < len(one) < 60 and one.count(" ") < MIN_WORDS - 1
+                )
     for (file, ids), (other, refers) in permutations(cells, 2):
         keys, values = cells[file, ids], cells[other, refers]
         # A short one says little, such as 1 to 9.

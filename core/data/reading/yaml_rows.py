@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 import yaml
@@ -21,13 +23,14 @@ from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
 from core.data.shapes.sides import LISTED
 from core.errors import DataError
-from core.messages import YAML_ERRORS
+from core.messages import YAML_ERRORS, msg
 from core.values import MIB
 
 MAX_BYTES = 8 * MIB
 _OPENS = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
 _CLOSES = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 _ITEM = "- "  # Rasa writes a list of texts as one text
+_MARKED = re.compile(r"\[([^\]]+)\](?:\([^()]*\)|\{[^{}]*\})")  # an entity in it
 
 
 class _Loader(yaml.CSafeLoader):
@@ -61,6 +64,9 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
     chosen = (source.choices.columns or {}).keys()
     are_lists = all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items)
     odd = [item for item in items if are_lists and len(item) > 1 and len(item) % 2]
+    if answered := source.requests:  # the intents that have a response
+        yield from (Omission("chat", "unanswered") for item in items if _intent(item) not in answered)
+        items = [item | answered[_intent(item)] for item in items if _intent(item) in answered]
     rows_of: Callable[[Any], Iterable[Any]] = _rows_of_item
     if are_lists and not chosen.isdisjoint(LISTED[0]):
         rows_of = _first_with_each
@@ -101,13 +107,56 @@ def _both_readings(texts: Sequence[str]) -> Iterator[dict[str, object]]:
 def is_dataset(file: Readable, limits: Limits) -> bool:
     """Return True if a YAML or TOML file holds a list of objects or lists, also below a key, and is no recipe; False
     for an unreadable one."""
-    try:
-        value = _load(file, "utf-8-sig", limits)
-    except (DataError, OSError, UnicodeDecodeError):
-        return False
+    value = _readable(file, limits)
     if isinstance(value, dict):
         return not {"data", "model", "base_model", "model_name_or_path"} & value.keys() and _rows_key(value) is not None
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
+
+
+def _readable(file: Readable, limits: Limits) -> Any:
+    """Return the value of a YAML or TOML file; None for an unreadable one."""
+    try:
+        return _load(file, "utf-8-sig", limits)
+    except (DataError, OSError, UnicodeDecodeError):
+        return None
+
+
+def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
+    """Return the sources with Rasa's files of intents given the response that stories and rules have right after each,
+    if it is always the same; the files of responses are dropped. Without any they stay as they are."""
+    values = [_readable(each.path, limits) if each.kind == "yaml" and len(read) > 1 else None for each in read]
+    files = [value if isinstance(value, dict) else {} for value in values]
+    named = {name: each for file in files for name, each in _named(file.get("responses"))}
+    follows: defaultdict[str, set[str]] = defaultdict(set)
+    for talk in (talk for file in files for key in ("stories", "rules") for talk in file.get(key) or ()):
+        for step, then in pairwise(talk.get("steps") or () if isinstance(talk, dict) else ()):
+            for one in step.get("or") or [step]:
+                follows[_intent(one)].add(str(then.get("action")))
+    only = {intent: named[action] for intent, (action, *more) in follows.items() if not more and action in named}
+    answers = {intent: {"responses": texts} for intent, texts in only.items() if intent}
+    if not answers:
+        return list(read)
+    used = [
+        str(s.path.name) for s, file in zip(read, files, strict=True) if {"responses", "stories", "rules"} & {*file}
+    ]
+    note = msg("data.note_rasa", files=used)
+    return [
+        replace(source, requests=answers, notes=(*source.notes, note)) if "nlu" in file else source
+        for source, file in zip(read, files, strict=True)
+        if "nlu" in file or source.path.name not in used
+    ]
+
+
+def _named(responses: object) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of Rasa's responses, each with its texts; none without texts."""
+    for name, variants in responses.items() if isinstance(responses, dict) else ():
+        texts = [one["text"] for one in variants or () if isinstance(one, dict) and isinstance(one.get("text"), str)]
+        if texts:
+            yield name, texts
+
+
+def _intent(item: object) -> str:
+    return str(item.get("intent", "")) if isinstance(item, dict) else ""
 
 
 def _rows_key(value: Mapping[str, object]) -> str | None:
@@ -131,7 +180,7 @@ def _plain(item: object) -> Any:
         and isinstance(examples := item.get("examples"), str)
         and examples.lstrip().startswith(_ITEM)
     ):
-        texts = [line.strip().removeprefix(_ITEM).strip() for line in examples.splitlines()]
+        texts = [_MARKED.sub(r"\1", line.strip().removeprefix(_ITEM).strip()) for line in examples.splitlines()]
         return item | {"examples": [text for text in texts if text]}
     return item
 

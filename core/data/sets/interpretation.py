@@ -24,7 +24,7 @@ from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
 from core.data.reading.split_names import set_apart, split_column
 from core.data.reading.suffixes import DOCUMENTS, MARKDOWN, SPREADSHEETS
-from core.data.shapes import class_names, marked_rows, multiple_choice, prose, sides
+from core.data.shapes import class_names, header, marked_rows, multiple_choice, prose, sides
 from core.data.shapes.cells import columns_of_lines, columns_of_lists, with_joined_lists, with_lines
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
@@ -37,7 +37,7 @@ from core.recipe import Format
 
 _MAX_TABLES = 20  # named in a refusal
 _TABLES = ("csv", "sqlite", *SPREADSHEETS)  # whose cells are texts
-_UNREAD = ("data.nested", "data.unknown_format", "data.no_text")
+_UNREAD = ("data.nested", "data.nested_lists", "data.unknown_format", "data.no_text", "data.no_answer_column")
 CHECK_EVERY = 20  # rows, of up to 4 MiB
 
 
@@ -89,7 +89,7 @@ def interpret(
         return _checked(read_rows(source, limits), check)
 
     source, rows = _with_class_names(source, rows, every_row)
-    with _naming_other_tables(source):
+    with _saying_more(source, [*map(str, rows[0].values)]):
         decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
         return _of_table(source, rows, choices.columns or {}, decide).started(limits)
 
@@ -101,16 +101,20 @@ def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
 
 
 @contextmanager
-def _naming_other_tables(source: Source) -> Iterator[None]:
-    """Context manager: raises the refusal of one table, or sheet, of several with the names of the others."""
+def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
+    """Context manager: raises the refusal of a table with its first row if that may be data, and of one table, or
+    sheet, of several with the names of the others. names: of its columns."""
     try:
         yield
     except DataError as error:
         others = [name for name in source.sheets if name not in (source.sheet, *source.sheet.split(" / "))]
-        if not (source.sheet and others):
-            raise
-        about = {"table": source.sheet, "tables": others[:_MAX_TABLES], "problem": error.message}
-        raise DataError("data.in_table", **about) from error
+        is_open = source.header or source.header is None and source.kind in _TABLES and header.may_be_row(names)
+        if is_open and source.choices.header is None and error.message.key in _UNREAD:
+            error = DataError("data.header_or_row", columns=[*names][:20], problem=error.message)
+        if source.sheet and others:
+            about = {"table": source.sheet, "tables": others[:_MAX_TABLES], "problem": error.message}
+            error = DataError("data.in_table", **about)
+        raise error
 
 
 def _of_table(

@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from core.data.shapes.known import COLUMNS
@@ -37,6 +37,11 @@ def holds_names(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool |
     if len(cells) > 1 and all(cell.endswith(("?", "？")) for cell in cells):  # of a survey
         return None
     return False if any(_is_alike(cell, values) for cell, values in pairs) else None
+
+
+def may_be_row(names: Iterable[str]) -> bool:
+    """Return True if one of the names is a number, a link or a sentence, as a row has them."""
+    return any(_MEASURE.fullmatch(n) or len(words_of(n)) > _TEXT or n.endswith(_SENTENCE_ENDS) for n in names)
 
 
 def _is_a_name(cell: str) -> bool:

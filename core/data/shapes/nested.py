@@ -11,7 +11,7 @@ from typing import Any
 
 from core.data.reading.file_rows import Row
 from core.data.shapes.left_out import has_value
-from core.data.shapes.roles import MIN_WORDS, words_of
+from core.data.shapes.roles import MIN_WORDS, meaning_of, words_of
 from core.errors import DataError
 
 _MAX_ROWS, _MAX_VALUES = 20, 2_000  # that are looked at, of a file and of a row
@@ -64,7 +64,7 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
     longest = sorted(texts, key=lambda path: (-median(texts[path]) * len(texts[path]), -sum(texts[path])))
     if longest[0] in columns or not nested:
         return None
-    return _nested([name for name in nested], longest)
+    return _nested([*nested], longest)
 
 
 def _tagged(rows: Sequence[Row]) -> list[str]:
@@ -98,7 +98,16 @@ def _are_tags(words: Iterable[str]) -> bool:
 
 
 def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:
-    return DataError("data.nested", fields=[*fields][:_MAX_NAMED], texts=[*texts][:_MAX_NAMED])
+    """Return the error of nested texts; of lists with questions and answers, or texts and labels, with their names."""
+    inside: defaultdict[str, set[str]] = defaultdict(set)
+    for path in texts:
+        around, _, name = path.rpartition(".")
+        inside[around].add("answer" if name.lower() in ("label", "intent", "category") else meaning_of(name) or "")
+    lists = [path for path, roles in inside.items() if path and "answer" in roles and roles & {"question", "text"}]
+    named = [*fields][:_MAX_NAMED]
+    if lists:
+        return DataError("data.nested_lists", fields=named, lists=lists[:_MAX_NAMED])
+    return DataError("data.nested", fields=named, texts=[*texts][:_MAX_NAMED])
 
 
 def texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ _ROLE_WORDS: dict[Role, str] = {
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
         answer answers a response responses reply replies output outputs completion generation target tgt bot assistant
-        agent gpt solution solutions summary
+        agent gpt solution solutions summary resolution
         translation translations übersetzung traducción traduction traduzione tradução перевод 翻译 译文 訳 번역
         highlights back definition 定义 antwort raspuns răspuns antwoord odpowiedź cevap jawaban
         antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta
@@ -46,7 +46,7 @@ _ABOUT = frozenset(
         r"\w+",
         "id ids uuid fname filename date time timestamp type lang language name author model count length tokens "
         "score rating url link index idx nr no number split file path version status parse parses datum zeit "
-        "zeitstempel nummer assignee assignees",
+        "zeitstempel nummer assignee assignees age gender sex phone telefon geschlecht 年龄 性别 电话",
     )
 )
 # Words in names of columns with worse answers.
@@ -57,14 +57,17 @@ _WORSE_WORDS = frozenset(
 )
 _OF_LINES = frozenset({"summary", "summaries", "highlights", "steps"})  # a list in such a column is one text
 _NAMES = {role: frozenset(words.split()) for role, words in _ROLE_WORDS.items()}
-# Names of columns by the code of a language (ISO 639), perhaps with a script or a country: sr, sr_lat, pt-BR.
+# Names of columns by a language, or by its code (ISO 639), perhaps with a script or a country: sr, sr_lat, pt-BR.
 LANGUAGE = re.compile(
     r"(?:aa|ab|af|ak|am|an|ar|as|ay|az|ba|be|bg|bn|bo|br|bs|ca|ce|co|cs|cv|cy|da|de|dv|el|en|eo|es|et|eu|fa|fi|fo|fr|"
     r"fy|ga|gd|gl|gn|gu|gv|ha|he|hi|hr|ht|hu|hy|ia|id|ig|io|is|it|iu|ja|jv|ka|kg|kk|km|kn|ko|ku|kv|kw|ky|la|lb|lg|li|"
     r"ln|lo|lt|lv|mg|mi|mk|ml|mn|mr|ms|mt|my|nb|nd|ne|nl|nn|no|nv|ny|oc|om|or|os|pa|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|"
     r"sd|se|sg|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|wa|"
     r"wo|xh|yi|yo|za|zh|zu|deu|eng|fra|spa|ita|por|rus|jpn|kor|zho|ara|pol|nld|tur|ukr|csb|hsb|dsb|szl)"
-    r"(?:[_-][a-z]{2,4}){0,2}",
+    r"(?:[_-][a-z]{2,4}){0,2}|english|german|french|spanish|italian|portuguese|russian|chinese|japanese|korean|arabic|"
+    r"dutch|polish|turkish|ukrainian|hindi|vietnamese|indonesian|swedish|latin|greek|hebrew|persian|swahili|deutsch|"
+    r"englisch|französisch|spanisch|español|inglés|français|anglais|allemand|italiano|inglese|português|русский|"
+    r"английский|中文|英文|英语|日语|日本語|한국어|영어",
     re.IGNORECASE,
 )
 MIN_WORDS = 3  # of a text; a column of sentences has so many in the middle, names, dates and labels fewer

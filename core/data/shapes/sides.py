@@ -38,7 +38,7 @@ from core.messages import msg
 from core.recipe import Format
 
 _MAX_SIDES = 4  # columns of which each may go with each
-MAX_READINGS = 6  # offered to a person
+MAX_READINGS, MAX_JOINED = 6, 24  # offered to a person; of a set of files
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
@@ -97,14 +97,18 @@ class Decision:
 
     @classmethod
     def merge(cls, decisions: Iterable[Decision]) -> Decision:
-        """Return one decision for the files of one set: the least certain of theirs, with the roles of all."""
+        """Return one decision for the files of one set: the least certain of theirs, with the roles of all; of several
+        questions to a person the readings of each."""
         every = [*decisions]
         lines = [one for one in every if one.evidence == "none" and len(one.readings) == 1]
         few = lines if 2 * len(lines) < len(every) else []  # of which each is noted
         every = [one for one in every if one not in few and (one.readings or one.evidence == "content")]
-        questions = Counter(one for one in every if one.evidence == "none").most_common(1)
-        doubtful = questions[0][0] if questions else next((one for one in every if one.evidence == "content"), None)
-        roles = {n: role for one in every if one is doubtful or one.evidence != "none" for n, role in one.roles.items()}
+        questions = Counter(one for one in every if one.evidence == "none").most_common()
+        ranks = itertools.zip_longest(*(one.readings for one, _ in questions), fillvalue={})
+        if joined := {tuple(roles.items()): roles for roles in itertools.chain(*ranks) if roles}:
+            return cls((*joined.values(),)[:MAX_JOINED], "none")
+        roles = {name: role for one in every for name, role in one.roles.items()}
+        doubtful = next((one for one in every if one.evidence == "content"), None)
         if doubtful is None:
             return cls((roles,), every[0].evidence) if every else cls()
         return cls(({**roles, **doubtful.roles}, *doubtful.readings[1:]), doubtful.evidence)
@@ -219,12 +223,15 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
 
 
 def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
-    """Return the readings without those whose answer is the same in nearly all rows, or an id or a date; all of them if
-    nothing else is left."""
+    """Return the readings without those whose answer is the same in nearly all rows, or an id or a date; of two columns
+    all if nothing else is left; of more, raises DataError."""
     table = _Table(rows)
     answers = {name for roles in readings for name, role in roles.items() if role == "answer"}
     silent = {*filter(table.says_nothing, answers)}
-    return [roles for roles in readings if not any(roles.get(name) == "answer" for name in silent)] or readings
+    told = [roles for roles in readings if not any(roles.get(name) == "answer" for name in silent)]
+    if not told and len(table.values) > 2:
+        raise DataError("data.no_answer_column", columns=[*table.values][:20])
+    return told or readings
 
 
 def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] = ()) -> Roles:
@@ -245,14 +252,16 @@ class _Table:
     """The columns of the sample rows: those of text, and those of labels or numbers."""
 
     def __init__(self, rows: Sequence[Row]):
-        """Keep the filled values of each column that at least half of the rows have; columns of hashes are left out."""
+        """Keep the filled values of each column that half of the rows have, or one in ten if it is named as an answer;
+        columns of hashes and addresses are left out."""
         self.rows = rows
         names = dict.fromkeys(str(name) for row in rows for name in row.values)
         values = {name: [row.values[name] for row in rows if has_value(row.values.get(name))] for name in names}
         self.values = {
             name: each
             for name, each in values.items()
-            if 2 * len(each) >= len(rows) and 2 * sum(_HASH.fullmatch(str(one)) is None for one in each) > len(each)
+            if (10 if meaning_of(name) == "answer" else 2) * len(each) >= len(rows)
+            and 2 * sum(_HASH.fullmatch(str(one)) is None for one in each) > len(each)
         }
 
     @cached_property
@@ -426,8 +435,10 @@ _DATE = re.compile(
 _APART = re.compile(r"\s|[\u2e80-\u9fff\uac00-\ud7af]")  # words stand apart, or need not
 
 
-# A checksum or an id, also in a list: nobody would train it.
-_HASH = re.compile(r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[\W_]*", re.IGNORECASE)
+# A checksum, an id or an e-mail address, also in a list: nobody would train it.
+_HASH = re.compile(
+    r"[\W_]*(?:[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w.+-]+@[\w.-]+\.\w+)[\W_]*", re.IGNORECASE
+)
 _CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORECASE)
 
 
@@ -502,7 +513,9 @@ def _translated(table: _Table) -> Decision | None:
         for name, words in table.texts.items()
         if LANGUAGE.fullmatch(name.strip()) and (words >= MIN_WORDS or not is_about(name))
     ]
-    pairs = [_pair(*pair) for pair in itertools.permutations(names, 2)]
+    # Both ways between the first languages, then those with the next one, as only some are offered.
+    places = sorted(itertools.permutations(range(len(names)), 2), key=max)
+    pairs = [_pair(names[one], names[other]) for one, other in places]
     return _question_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
 
 
@@ -645,7 +658,7 @@ def _unnamed(table: _Table) -> Decision | None:
     named_text = next(iter(table.named("text")), None)
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:
-        others = [_pair(name, named_text) for name in columns if name != named_text] or _explained(table, named_text)
+        others = [*_explained(table, named_text), *(_pair(name, named_text) for name in columns if name != named_text)]
         if not others:
             return Decision((_alone(named_text),), "names" if named_text in columns else "content")
         return _question_to_person([_alone(named_text), *others[: MAX_READINGS - 1]])
@@ -676,8 +689,10 @@ def _unnamed(table: _Table) -> Decision | None:
         either = itertools.combinations((first, second, *rest), 2)
         pairs = [_pair(*names) for names in either if not _are_crossed(*names)]
         beside = [name for name, words in table.texts.items() if words > 0 and not is_about(name)][:2]
-        head, first_two = _with_head(first, second, rest[0]), [pair for pair in [_pair(*beside)] if pair not in pairs]
-        return _question_to_person([*pairs[: MAX_READINGS - len(head) - len(first_two)], *first_two, *head])
+        head, explained = _with_head(first, second, rest[0]), _explained(table, first)
+        two = [pair for pair in [_pair(*beside)] if pair not in (*pairs, *explained)]
+        pairs = pairs[: MAX_READINGS - len(head) - len(two) - len(explained)]
+        return _question_to_person([*explained, *pairs, *two, *head])
     # A side of questions, or of code, shows in the values which one it is.
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
@@ -687,7 +702,8 @@ def _unnamed(table: _Table) -> Decision | None:
     before = itertools.takewhile(lambda name: name != first, table.texts)
     heads = [n for n in before if table.texts[n] > 0 and not (table.repeats(n) or table.is_origin(n))]
     headed = [each for name in heads[-1:] for each in _with_head(name, first, second)]
-    return _question_to_person([_pair(first, second), _pair(second, first), *headed])
+    explained = _explained(table, first) if columns else []
+    return _question_to_person([*explained, _pair(first, second), _pair(second, first), *headed])
 
 
 def _with_head(head: str, question: str, answer: str) -> list[dict[str, Role]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from core.data.sets.inspection import DataReport, inspect_file
+from core.data.shapes.roles import Role
 from core.errors import DataError
 from tests.kit.read_examples import examples_of
 
@@ -109,6 +112,92 @@ def test_xml_files_of_as_many_lines_are_no_list_of_labels(tmp_path: Path) -> Non
 
 
 # ---- tables --------------------------------------------------------------------------------------
+
+
+def table(header: str, row: str) -> str:
+    """A CSV of the header and 20 rows: {s} a sentence, {-s} in one row of three, {w} a word of its own, {n} its number,
+    {k} a or b."""
+    rows = (
+        row.format_map(
+            {"s": each.replace(",", ""), "-s": "" if n % 3 else _WORDS[n % 5], "w": word, "n": n, "k": "ab"[n % 2]}
+        )
+        for n, (each, word) in enumerate(zip(_SENTENCES, _FIRST.lower().split(), strict=True))
+    )
+    return "\n".join([header, *rows, ""])
+
+
+def arrow(roles: dict[str, Role]) -> str:
+    of = {role: name for name, role in roles.items()}
+    return of.get("text") or f"{of['question']}>{of['answer']}"
+
+
+@pytest.mark.parametrize(
+    ("files", "choices"),
+    [
+        # Seen: only the readings of one of two files were offered.
+        ({"a.csv": table("left,right", "{s} he,{s} she"), "b.csv": table("one,two,cost", "{s} he,{s} she,1{n}")},
+            {"left>right", "right>left", "one>two"}),
+        # Seen: age and phone as answers; the resolution of closed tickets, in a third of the rows, was none.
+        ({"a.csv": table("issue,age,phone,email,resolution", "{s},{k}1,+4{n},{w}@x.org,{-s}")}, {"issue>resolution"}),
+        # Seen: a word, its meaning and an example asked without the word and its meaning.
+        ({"a.csv": table("entry,sense,usage", "{w},{s} he,{s} she")}, {"entry>sense", "sense>usage"}),
+        # Seen: a column for each language refused, or without the way back.
+        ({"a.csv": table("English,German,French,Latin", "{w} a,{w} b,{w} c,{w} d")},
+            {"English>German", "German>English", "English>French"}),
+        # Seen: long sides between bars trained as one text.
+        *(({"a.txt": "\n".join(f"{each}, {each}, and {each}{sign}{each[5:]}" for each in _SENTENCES)},
+            {"question>answer", "answer>question"}) for sign in ("|", "=>", " - ")),
+    ],
+)  # fmt: skip
+def test_the_right_reading_is_among_the_choices(tmp_path: Path, files: dict[str, str], choices: set[str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    report = inspect_file(tmp_path)
+    assert report.guessed or report.undecided
+    assert choices <= {*map(arrow, report.possible)}
+    assert not {roles for roles in map(arrow, report.possible) if roles.endswith((">age", ">phone", ">email"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", table("question,ref,made", "{s},RF100000{n},2020-01-11"), "question, ref, made can be the answer"),
+        ("a.csv", table("Is it {k}?,12,7", "{n},{w},{n}"), "--header no"),
+        ("a.json", json.dumps([{"meta": {"n": n, "all": [{"faqs": [{"ask": s, "reply": s, "n": n}]}]}, "id": n}
+            for n, s in enumerate(_SENTENCES)]), "trained is in meta.all[].faqs[]"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_could_be_done(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=re.escape(words)):
+        report_of(tmp_path, name, text)
+
+
+def test_sentences_that_two_files_share_are_no_ids(tmp_path: Path) -> None:
+    for name, columns in {"a": "line_id,said", "b": "text_id,heard"}.items():
+        (tmp_path / f"{name}.csv").write_text(table(columns, "{s},{s} of late"), "utf-8")
+    assert "data.note_shared_ids" not in keys_of(inspect_file(tmp_path))
+
+
+RASA = {
+    "nlu.yml": "nlu:\n- intent: greet\n  examples: |\n    - hey [you](who)\n    - good day\n- intent: bye\n"
+    "  examples: |\n    - so long\n",
+    "data/rules.yml": "rules:\n- rule: one\n  steps:\n  - intent: greet\n  - action: utter_greet\n",
+    "domain.yml": "responses:\n  utter_greet:\n  - text: Hello there.\n  utter_bye:\n  - text: Bye.\n",
+}
+
+
+def test_an_intent_of_rasa_is_answered_by_what_its_rules_say(tmp_path: Path) -> None:
+    """Seen: the wordings of an intent asked beside its name, though the answers lay in the same folder."""
+    (tmp_path / "data").mkdir()
+    for name, text in RASA.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    turns = [[turn.content for turn in example.messages] for _, example in examples_of(tmp_path)]
+    assert turns == [["hey you", "Hello there."], ["good day", "Hello there."]]
+    assert "data.note_rasa" in keys_of(inspect_file(tmp_path))
+    stories = "stories:\n- story: two\n  steps:\n  - intent: greet\n  - action: utter_bye\n"
+    (tmp_path / "data/stories.yml").write_text(stories, "utf-8")
+    with_two = inspect_file(tmp_path)  # two responses to one intent are no answer
+    assert "data.note_rasa" not in keys_of(with_two) and with_two.undecided
 
 
 def test_a_card_of_anki_that_repeats_its_front_has_the_rest_as_its_answer(tmp_path: Path) -> None:
