@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
@@ -135,13 +136,8 @@ def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
     filled = [[cell for cell in cells if cell.strip()] for cells in rows]
     widest = max(map(len, filled), default=0)
     wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]
-    in_words = (at for at in wide if not any(_is_number(cell) for cell in filled[at]))
+    in_words = (at for at in wide if not any(re.sub("[.:-]", "", cell).isdecimal() for cell in filled[at]))
     return next(in_words if not is_row else iter(wide), wide[0] if wide else 0)
-
-
-def _is_number(cell: str) -> bool:
-    """Return True for a cell of digits, also one of a date or a time."""
-    return cell.replace(".", "").replace("-", "").replace(":", "").isdecimal()
 
 
 @contextlib.contextmanager

@@ -48,14 +48,15 @@ def rows_in_object(value: Any) -> Iterator[Any]:
             yield from _questions_of_a_text(about | paragraph, "qas")
         return
     # DROP, CoQA and others
-    if key := next((key for key in _QUESTION_LISTS if _are_questions(value.get(key))), None):
+    lists = {key: part for key in _QUESTION_LISTS if isinstance(part := value.get(key), list) and part}
+    if key := next((key for key, part in lists.items() if all(map(_is_answered, part))), None):
         yield from _questions_of_a_text(value, key)
         return
     # RACE: the questions, their options and answers as lists of one length
-    lists = [value.get(key) for key in _PARALLEL]
-    if all(isinstance(part, list) and part for part in lists) and len({len(part) for part in lists if part}) == 1:
+    parallel = [value.get(key) for key in _PARALLEL]
+    if all(isinstance(part, list) and part for part in parallel) and len({len(part) for part in parallel if part}) == 1:
         shared = {name: part for name, part in value.items() if name not in _PARALLEL}
-        for question, options, answer in zip(*lists, strict=True):
+        for question, options, answer in zip(*parallel, strict=True):
             yield shared | {"question": question, "options": options, "answer": answer}
         return
     texts_key = utterances_key(value.get)
@@ -70,10 +71,6 @@ def rows_in_object(value: Any) -> Iterator[Any]:
             yield rest | {"question": text, "answer": answers[0]} | ({"answers": answers[1:]} if answers[1:] else {})
         else:
             yield {**rest, "text": text}
-
-
-def _are_questions(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_answered, value))
 
 
 def _is_answered(one: object) -> bool:

@@ -152,7 +152,8 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
         if not question:
             continue
         layout = MultipleChoice(place, question, contexts, "", "label")
-        if place.kind == "apart" or _are_marked(values, place):
+        marked = (bool((one := place.options(each)) and one.right) for each in values)
+        if place.kind == "apart" or _most(marked, len(values)):
             return layout
         keys = _key_columns(names, {*place.names, question, *contexts})
         if keys and (key := _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys))):
@@ -225,10 +226,6 @@ def _most(flags: Iterable[bool], count: int) -> bool:
         if others > (1 - NEARLY_ALL) * count:
             return False
     return True
-
-
-def _are_marked(values: Sequence[Columns], place: Place) -> bool:
-    return _most((bool((one := place.options(each)) and one.right) for each in values), len(values))
 
 
 def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Place) -> tuple[str, tuple[str, ...]]:

@@ -169,15 +169,11 @@ def _from_object(value: dict[Any, Any]) -> Options | None:
             return _options(map(str, texts), right=marked)
         return _options(map(str, texts), labels)
     keys = [str(key).strip() for key in value]
-    ordered = [key.upper() for key in keys] == [*LETTERS[: len(keys)]] or keys in _counted(len(keys))
+    counted = ([str(number + first) for number in range(len(keys))] for first in (0, 1))
+    ordered = [key.upper() for key in keys] == [*LETTERS[: len(keys)]] or keys in counted
     if not ordered or not all(isinstance(part, str | int | float) for part in value.values()):
         return None
     return _options(map(str, value.values()), keys)
-
-
-def _counted(length: int) -> list[list[str]]:
-    """Return so many numbers as texts, counted from 0 and from 1."""
-    return [[str(number + first) for number in range(length)] for first in (0, 1)]
 
 
 def _from_objects(parts: list[dict[str, Any]]) -> Options | None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import Literal
 
 from core.data.reading.file_rows import Row
@@ -278,8 +279,7 @@ class _Table:
             return None
         if {value.strip().lower() for value in values} <= _FLAGS or all(map(_CREDIT.search, values)):
             return None
-        counts = sorted(len(words_of(value)) for value in values)
-        return (counts[len(counts) // 2] + counts[(len(counts) - 1) // 2]) / 2
+        return median(len(words_of(value)) for value in values)
 
     @property
     def sentences(self) -> list[str]:
@@ -708,6 +708,5 @@ def _unnamed(table: _Table) -> Decision | None:
 
 def _with_head(head: str, question: str, answer: str) -> list[dict[str, Role]]:
     """Return the reading of three columns side by side: a subject or title, a question, an answer."""
-    if any(_are_crossed(*pair) for pair in itertools.combinations((head, question, answer), 2)):
-        return []
-    return [{head: "context", question: "question", answer: "answer"}]
+    are_crossed = itertools.starmap(_are_crossed, itertools.combinations((head, question, answer), 2))
+    return [] if any(are_crossed) else [{head: "context", question: "question", answer: "answer"}]

@@ -37,7 +37,13 @@ def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
         # Argilla calls a field and its answer alike where an annotator corrects a text.
         responses = {name if name not in fields else f"{name} answer": answers for name, answers in responses.items()}
         value = fields | responses | {name: rest for name, rest in value.items() if name not in ("fields", "responses")}
-    answered = [name for name, answers in value.items() if isinstance(answers, list) and _is_responses(answers)]
+    answered = [  # the answers of annotators in Argilla
+        name
+        for name, answers in value.items()
+        if isinstance(answers, list)
+        and answers
+        and all(isinstance(one, dict) and {"value", "status"} <= one.keys() for one in answers)
+    ]
     if not answered:
         return value, ()
     submitted = {name: [one["value"] for one in value[name] if one["status"] == "submitted"] for name in answered}
@@ -45,8 +51,3 @@ def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
         Omission("answer", name) for name, answers in submitted.items() if any(one != answers[0] for one in answers)
     )
     return value | {name: answers[0] if answers else None for name, answers in submitted.items()}, others
-
-
-def _is_responses(answers: list[object]) -> bool:
-    """Return True for the answers of annotators in Argilla, each with a value and a status."""
-    return bool(answers) and all(isinstance(one, dict) and {"value", "status"} <= one.keys() for one in answers)
