@@ -141,19 +141,19 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     read, again = _without_repeated_files(read)
     if not read:
         raise refused[0] if refused else _no_data_error(path, parts)
+    names_and_hashes = "".join([*(f"{source.path.name}\0{source.sha256}\0" for source in read), *beside])
+    digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
+    size = sum(part.size for part in parts)
     used = {name for source in read for name in (str(source.path.name), source.label_names.file)} | (
         {SLACK_USERS} if any(source.people for source in read) else set()
     )
     others = [part.name for part in parts if part.name not in used]
+    # After the hash, which is of the files as they are.
+    read = yaml_rows.joined(batch_files.joined(read, limits), limits)
     notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code, beside[:_MAX_NAMED])
         notes = (*about_code, *(note for note in notes if not _is_about_code(note)))
-    names_and_hashes = "".join([*(f"{source.path.name}\0{source.sha256}\0" for source in read), *beside])
-    digest = sha256 or hashlib.sha256(names_and_hashes.encode()).hexdigest()
-    size = sum(part.size for part in parts)
-    # After the hash, which is of the files as they are.
-    read = yaml_rows.joined(batch_files.joined(read, limits), limits)
     if len(read) == 1:
         about = msg("data.note_one_file", file=read[0].path.name)
         return replace(read[0], bytes=size, sha256=digest, stored_as="zip", notes=(about, *read[0].notes, *notes))

@@ -10,6 +10,7 @@ from typing import Any
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
+from core.data.shapes.cells import is_list_of_texts
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
 from core.data.shapes.nested import texts_in
@@ -37,7 +38,7 @@ _QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # several words, which is no co
 _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _OBJECTS_OR_LISTS = re.compile(r"\[[ \t\r\n]*[\[{]")
 _ALIKE = "\0"  # no key of an object
-_LONG = 20  # words of a text that a name stands for
+_LONG, _MAX_COLUMNS = 20, 50  # words of a text that a name stands for; lists of texts that are columns
 _MIN_ROWS, _LOOKED_AT = 5, 20  # rows of lists that are columns; items that are searched for a text
 _DECODER = json.JSONDecoder()
 
@@ -169,7 +170,7 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
             value = json.load(file)
         except (ValueError, RecursionError):
             return ""
-    if _are_alike(value) or _are_columns(value):
+    if _are_alike(value) or _are_columns(value) or _is_lexicon(value):
         return _ALIKE
     lists = [key for key, items in value.items() if isinstance(items, list) and items and isinstance(items[0], dict)]
     pairs = next((key for key in lists if _is_pair(value[key][0])), "")
@@ -182,6 +183,11 @@ def _list_of_pairs(source: Source, limits: Limits) -> str:
 def _has_text(items: list[Any], words: int) -> bool:
     """Return True if one of the first items of a list holds a text of so many words, however deep."""
     return any(len(words_of(text)) >= words for item in items[:_LOOKED_AT] for _, text in texts_in({"": item}))
+
+
+def _is_lexicon(value: dict[str, Any]) -> bool:
+    """Return True for many words, each with a list of what it means."""
+    return len(value) > _MAX_COLUMNS and all(map(is_list_of_texts, value.values()))
 
 
 def _are_columns(value: dict[str, Any]) -> bool:
@@ -311,6 +317,8 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         return None
     if len(value) > 1 and all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items()):
         return [{"question": name, "answer": answer} for name, answer in value.items()]
+    if _is_lexicon(value):
+        return [{"key": name, "value": "\n".join(texts)} for name, texts in value.items()]
     if len(value) > 2 and all(isinstance(t, str) and len(t.split()) >= _LONG for t in columns):
         if not any(meaning_of(name, exact=True) for name in value):
             return [{"key": name, "value": text} for name, text in value.items()]

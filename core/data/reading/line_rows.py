@@ -101,7 +101,12 @@ def _is_conll(lines: Sequence[str]) -> bool:
     if len(words) < 3 or not _mostly(cells, lambda each: len(each) > 1 and " " not in each[0].strip()):
         return False
     by_tag = _mostly(cells, lambda each: bool(_TAG.match(each[-1].strip())))
-    by_number = _mostly(cells, lambda each: len(each) == 10 and each[0].partition("-")[0].partition(".")[0].isdigit())
+    by_number = _mostly(
+        cells,
+        lambda each: (
+            len(each) == 10 and " " not in each[1].strip() and each[0].partition("-")[0].partition(".")[0].isdigit()
+        ),
+    )
     by_tag = by_tag and (len(words) < len(lines) or len({each[-1] for each in cells}) > 1)
     return by_number or by_tag or _mostly(words, _PLACES.match)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -44,21 +45,21 @@ OPTIONAL = {"input", "context"}
 def recognize_format(sample_rows: Iterable[Row]) -> Format:
     """Return the format whose shape most of the sample's rows have, of equals the first of FORMATS. Raises DataError
     with the columns of the sample and the known shapes, or the first row's problem."""
-    votes: dict[Format, int] = {}
+    votes: Counter[Format | None] = Counter()
     flaw: Flaw | None = None
     columns: dict[str, None] = {}
     for row in sample_rows:
         refuse_other_rows(row.values)
         columns.update(dict.fromkeys(map(str, row.values)))
         try:
-            format = format_of(row.values)
+            votes[format_of(row.values)] += 1
         except Flaw as error:
-            format, flaw = None, flaw or error
-        if format is not None:
-            votes[format] = votes.get(format, 0) + 1
+            flaw = flaw or error
     # A majority, because single rows of a file are often broken.
-    if votes:
-        return max(votes, key=lambda name: (votes[name], -FORMATS.index(name)))
+    known = max(FORMATS, key=lambda name: (votes[name], -FORMATS.index(name)))
+    # A column called text may stand in a few rows of another kind.
+    if votes[known] and (known != "text" or votes[known] >= votes[None]):
+        return known
     if flaw is not None:
         raise DataError("data.every_row", problem=flaw.message)
     raise DataError("data.unknown_format", columns=list(columns)[:20] or [msg("data.none")], shapes=msg("data.shapes"))

@@ -365,6 +365,8 @@ class _Keys:
             if scheme != "number":
                 return column, scheme, 0
             numbers = self.numbers[column]
+            if numbers.lowest == numbers.highest and reading.are_unnamed([column]):
+                continue
             if (base := numbers.base) is None:
                 reason = "both" if not numbers.has_zero else "neither"
                 raise DataError(

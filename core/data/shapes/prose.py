@@ -38,6 +38,8 @@ _ASKING, _WITHOUT_LETTERS, _SHORT, _ENDED = 0.3, 0.15, 0.8, 0.2
 _DIVIDED, _HEADED, _ODD_HEADS, _ONE_MARK, _OF_CODE = 0.4, 0.6, 0.5, 0.9, 0.3
 # That begin with a number, with one of two marks, with the second of them; with marks of a document format.
 _COUNTED, _TWO_MARKS, _SECOND_MARK, _OF_MARKUP, _MIN_MARKUP = 0.4, 0.6, 0.1, 0.03, 3
+# Of a document, without its headings: that are items of a list.
+_LISTED = 0.9
 # In two scripts; of texts: of two lines, and of those with a short and a long one.
 _IN_SCRIPTS, _OF_TWO, _UNEVEN = 0.6, 0.8, 0.6
 # Of data in code; of a list with marks at distances, and of its distances that are equal.
@@ -59,6 +61,10 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     is_document: with headings, tables and lists of its own, such as Markdown.
     """
     texts = [*texts]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()][:_LOOKED_AT]
+    items = [line[0] for line in lines if _LIST_MARK.match(line)]
+    if is_document and len(items) >= max(_MIN_LINES, _LISTED * sum(line[0] != "#" for line in lines)):
+        return msg("data.lines_begin", signs=[*{*items}][:_SHOWN])
     why = _unlike_sentences([*islice(_lines(texts), _LOOKED_AT)], is_document)
     return why or (None if is_document else _regular(texts))
 

@@ -208,3 +208,39 @@ def test_a_card_of_anki_that_repeats_its_front_has_the_rest_as_its_answer(tmp_pa
     assert report.good_rows == 2
     answers = [example.messages[-1].content for _, example in examples_of(tmp_path / "a.txt")]
     assert answers == ["Lima", 'A stream <hr id="answer"> of water']
+
+
+# ---- of the development set ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "first"),
+    [
+        # Seen: of ten thousand words, the meaning of “data” alone was learned.
+        ("a.json", json.dumps({"casa": ["house"], "data": ["date"]} | {f"mesa{n}": [f"table {n}"] for n in range(60)}),
+            "casa"),
+        # Seen: cards were left out and the few with gaps learned as texts.
+        ("a.json", json.dumps([{"text": each} if n % 4 == 0 else {"front": f"Why {n}?", "back": each} for n, each in
+            enumerate(_SENTENCES)]), "Why 1?"),
+        # Seen: ten columns, the first a number, were words with their tags.
+        ("a.tsv", table("n,a,b,c,d,e,f,g,English (US),German (Deutsch)", "{n},{s},x,x,x,x,x,x,{w} up,{w} auf")
+            .replace(",", "\t"), "when up"),
+        # Seen: a column of ones was the key of options, in a table without names.
+        ("a.tsv", "".join(f"{n}\t{n}\t{each}\t{each} it\t{n}\tx\t1\n" for n, each in enumerate(_SENTENCES)),
+            _SENTENCES[0]),
+    ],
+)  # fmt: skip
+def test_the_rows_of_such_a_file_are_what_they_look_like(tmp_path: Path, name: str, text: str, first: str) -> None:
+    report_of(tmp_path, name, text)
+    assert next(examples_of(tmp_path / name))[1].messages[0].content == first
+
+
+def test_a_document_of_nothing_but_lists_is_asked(tmp_path: Path) -> None:
+    """Seen: the wordings of intents in Rasa's old format learned as prose."""
+    intents = "".join(f"## intent:part_{n}\n- {each}\n- {each} again\n- {each} at last\n\n" for n, each in
+        enumerate(_SENTENCES))  # fmt: skip
+    assert report_of(tmp_path, "nlu.md", intents).undecided
+    prose = "".join(
+        f"## Part {n}\n{each}.\n\n- {each} again\n- {each} at last\n\n" for n, each in enumerate(_SENTENCES)
+    )
+    assert not report_of(tmp_path, "b.md", prose).undecided
