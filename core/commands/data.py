@@ -21,8 +21,7 @@ from core.data.sets.inspection import DataReport, inspect_file, taken_as, undeci
 from core.data.sets.stored_rows import InMemory, Rows, example_of
 from core.data.sets.trained_text import trained_text
 from core.data.shapes.known import COLUMNS
-from core.data.shapes.roles import parse
-from core.data.shapes.sides import with_answer
+from core.data.shapes.roles import parse, with_answer
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, TemplateError

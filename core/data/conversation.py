@@ -60,8 +60,7 @@ class ChatMessage:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ChatMessage:
-        calls = tuple(map(ToolCall.from_dict, value.get("tool_calls", ())))
-        return cls(**{**value, "tool_calls": calls})
+        return cls(**{**value, "tool_calls": tuple(map(ToolCall.from_dict, value.get("tool_calls", ())))})
 
 
 def characters(turn: Turn) -> int:

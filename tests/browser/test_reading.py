@@ -17,6 +17,7 @@ from core.runs.all import Runs
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.endless import LARGE_BYTES
+from tests.kit.office import zipped
 from tests.kit.waits import wait_until
 from tools.made_up_chat import made_up
 from webui.kit.wording import Wording
@@ -220,6 +221,23 @@ def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
     kit.expect(page.locator("#learned-row .lg-learned").first).to_contain_text(re.compile("Versand|Zahlung"))
     kit.expect(page.locator("#start")).not_to_have_text(w.t("wizard.start_missing_answer"))
     kit.expect(page.locator("#start-notice")).to_be_hidden()
+    watch.check()
+    page.context.close()
+
+
+def test_files_of_which_nothing_shows_the_answer_are_asked_about_with_rows_of_each(
+    chrome: Browser, app: kit.App, tmp_path: Path
+) -> None:
+    """Seen: the page said “Error: zip” and showed no reading."""
+    page, watch = opened(chrome, app)
+    files = {f"{name}.csv": f"{name} one,{name} two\n" + f"Rain on the {name} roof,A lamp in the {name}\n" * 2
+        for name in ("old", "new")}  # fmt: skip
+    (tmp_path / "two.zip").write_bytes(zipped(files))
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "two.zip")
+    readings = page.locator("#readings .lg-reading")
+    kit.expect(readings).to_have_count(4)
+    kit.expect(readings.first).to_contain_text("A lamp in the new")
+    kit.expect(readings.nth(1)).to_contain_text("A lamp in the old")
     watch.check()
     page.context.close()
 

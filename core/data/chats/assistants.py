@@ -197,8 +197,7 @@ def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterato
         is_beside = entry.get("isSidechain") is True or entry.get("isMeta") is True
         omission = Omission("chat", "app") if is_beside else omission_of_text(text)
         person, when = "Claude" if is_model else YOU, dates.parse_iso(entry.get("timestamp"))
-        session = str(entry.get("sessionId"))
-        yield ExportedMessage(person, text.strip(), when, session, omission, is_model=is_model)
+        yield ExportedMessage(person, text.strip(), when, str(entry.get("sessionId")), omission, is_model=is_model)
 
 
 # ---- Grok ----------------------------------------------------------------------------------------

@@ -274,8 +274,7 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omissi
                 raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
             item = converted(item, source)
             if not isinstance(item.value, dict):
-                text = msg("data.not_an_object", found=type_name(item.value))
-                yield Problem(row=item.row, line=item.line, text=text)
+                yield Problem(row=item.row, line=item.line, text=msg("data.not_an_object", found=type_name(item.value)))
                 continue
             yield from item.omissions
             item = replace(item, omissions=())

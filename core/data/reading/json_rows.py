@@ -246,8 +246,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             fields[key] = text.value()
     if used is None:
         objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
-        rows = (one for row in objects for one in rows_in_object(row))
-        for number, one in enumerate(rows, 1):
+        for number, one in enumerate((one for row in objects for one in rows_in_object(row)), 1):
             yield RawRow(number, one, 1)
     elif lists:
         yield Problem(row=0, severity="warning", text=msg("data.other_lists", used=used, left_out=lists[:10]))

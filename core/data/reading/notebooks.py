@@ -57,5 +57,4 @@ def _cells(source: Source) -> tuple[list[tuple[str, str]], int]:
 
 def _text_of(value: Any) -> str:
     """Return the text of a cell, which is stored as one text or as its lines."""
-    lines = value if isinstance(value, list) else [value]
-    return "".join(line for line in lines if isinstance(line, str))
+    return "".join(line for line in (value if isinstance(value, list) else [value]) if isinstance(line, str))

@@ -386,8 +386,7 @@ def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Sou
     if columns is None or (by_name == "text_label" and not (columns.are_roles and columns.conversation)):
         return None
     chat = "" if columns.are_roles and columns.ends_known else "roles" if columns.are_roles else "names"
-    notes = (*source.notes, columns.note())
-    return replace(source, message_columns=columns, chat=chat, choices=choices, notes=notes)
+    return replace(source, message_columns=columns, chat=chat, choices=choices, notes=(*source.notes, columns.note()))
 
 
 def _noted_as_pairs(source: Source, row: Row) -> Source:

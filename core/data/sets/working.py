@@ -82,8 +82,7 @@ def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     begins. begin: position among all rows of the file."""
     flawed = rows.flawed
     places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
-    shown = [unusable(rows, place) for place in places[:count]]
-    return Page(shown, places[count] if len(places) > count else None)
+    return Page([unusable(rows, place) for place in places[:count]], places[count] if len(places) > count else None)
 
 
 def unusable(rows: Rows, place: int) -> ShownRow:

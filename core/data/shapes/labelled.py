@@ -201,8 +201,7 @@ def _label_of(value: Any) -> list[str]:
     value = parsed_cell(value)
     if isinstance(value, dict):
         value = value.get("choices", value.get("text"))
-    parts = value if isinstance(value, list) else [value]
-    return [part for part in parts if isinstance(part, str) and part.strip()]
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str) and part.strip()]
 
 
 def _chosen(value: object) -> list[str]:

@@ -155,6 +155,20 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
         raise DataError("data.roles_unclear", found=[f"{name}: {role}" for name, role in roles.items()])
 
 
+def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] = ()) -> Roles:
+    """Return the reading whose answer is column; for another of the file's columns, the first reading that has a
+    question without it, with that answer. Raises DataError with the columns that can be the answer."""
+    for roles in readings:
+        if any(name.lower() == column.strip().lower() and role == "answer" for name, role in roles.items()):
+            return roles
+    other = next((name for name in columns if name.lower() == column.strip().lower()), "")
+    for roles in readings if other else ():
+        if "question" in (asked := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
+            return asked | {other: "answer"}
+    answers = [name for roles in readings for name, role in roles.items() if role == "answer"]
+    raise DataError("data.no_such_answer", found=column[:80], expected=list(dict.fromkeys(answers)))
+
+
 def renamed(row: Row, roles: Roles) -> Row:
     """Return a row whose columns have the names of their roles, ignored ones dropped; a column in the way of such a
     name gets the suffix (2)."""

@@ -89,9 +89,6 @@ class Decision:
     readings: tuple[Roles, ...] = ()
     evidence: Evidence = "names"
 
-    def __hash__(self) -> int:
-        return hash((self.evidence, *(tuple(roles.items()) for roles in self.readings)))
-
     @property
     def roles(self) -> dict[str, Role]:
         return dict(self.readings[0]) if self.readings else {}
@@ -104,8 +101,7 @@ class Decision:
         lines = [one for one in every if one.evidence == "none" and len(one.readings) == 1]
         few = lines if 2 * len(lines) < len(every) else []  # of which each is noted
         every = [one for one in every if one not in few and (one.readings or one.evidence == "content")]
-        questions = Counter(one for one in every if one.evidence == "none").most_common()
-        ranks = itertools.zip_longest(*(one.readings for one, _ in questions), fillvalue={})
+        ranks = itertools.zip_longest(*(one.readings for one in every if one.evidence == "none"), fillvalue={})
         if joined := {tuple(roles.items()): roles for roles in itertools.chain(*ranks) if roles}:
             return cls((*joined.values(),)[:MAX_JOINED], "none")
         roles = {name: role for one in every for name, role in one.roles.items()}
@@ -233,20 +229,6 @@ def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
     if not told and len(table.values) > 2:
         raise DataError("data.no_answer_column", columns=[*table.values][:20])
     return told or readings
-
-
-def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] = ()) -> Roles:
-    """Return the reading whose answer is column; for another of the file's columns, the first reading that has a
-    question without it, with that answer. Raises DataError with the columns that can be the answer."""
-    for roles in readings:
-        if any(name.lower() == column.strip().lower() and role == "answer" for name, role in roles.items()):
-            return roles
-    other = next((name for name in columns if name.lower() == column.strip().lower()), "")
-    for roles in readings if other else ():
-        if "question" in (asked := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
-            return asked | {other: "answer"}
-    answers = [name for roles in readings for name, role in roles.items() if role == "answer"]
-    raise DataError("data.no_such_answer", found=column[:80], expected=list(dict.fromkeys(answers)))
 
 
 class _Table:

@@ -42,8 +42,7 @@ def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]
         return ()
     if isinstance(calls, str):
         calls = _json(calls, "data.calls_no_json", turn=number)
-    listed = calls if isinstance(calls, list) else [calls]
-    return tuple(_call(call, number, notes) for call in listed)
+    return tuple(_call(call, number, notes) for call in (calls if isinstance(calls, list) else [calls]))
 
 
 def _call(call: Any, number: int, notes: Notes) -> ToolCall:

@@ -15,8 +15,8 @@ from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.sets import working
 from core.data.sets.inspection import inspect_file, undecided
-from core.data.shapes.roles import parse
-from core.data.shapes.sides import decide, with_answer
+from core.data.shapes.roles import parse, with_answer
+from core.data.shapes.sides import decide
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Data, Recipe

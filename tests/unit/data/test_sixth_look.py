@@ -11,7 +11,7 @@ import pytest
 
 from core.data.reading.choices import Choices
 from core.data.sets.inspection import inspect_file
-from core.data.shapes.sides import with_answer
+from core.data.shapes.roles import with_answer
 from core.errors import DataError
 from tests.kit.read_examples import examples_of
 from tests.unit.data.test_fourth_look import offered

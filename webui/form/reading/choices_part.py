@@ -216,15 +216,17 @@ class ReadingPart:
         }
 
     def first_rows(self, data: str, choices: Choices) -> list[Row]:
-        """Return the first FIRST_ROWS readable rows of a table, from memory while the file stays the same. Raises
-        DataError."""
+        """Return the first FIRST_ROWS readable rows of a table, of several files as many of each, from memory while the
+        file stays the same. Raises DataError."""
         store = self.services.datasets
         choices = store.choices(data, choices)
         path = store.path(data)
         key = (data, choices.key, files.stamp(path))  # a dataset that is deleted and added again has the same id
         if (rows := self._first_rows.get(key)) is None:
             source = sniff.probe(path, choices=choices)
-            rows = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
+            parts = source.parts[:FIRST_ROWS] or (source,)
+            each = ((row for row in read_rows(part) if isinstance(row, Row)) for part in parts)
+            rows = [row for rows in each for row in islice(rows, -(-FIRST_ROWS // len(parts)))]
             self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: rows}
         return rows
 
@@ -262,7 +264,8 @@ class ReadingPart:
         w = self.w
         cards = []
         for number, roles in enumerate(report.readings):
-            values = rows[number % len(rows)].values
+            fitting = [row for row in rows if roles.keys() <= row.values.keys()] or rows  # of several files, its own
+            values = fitting[number % len(fitting)].values
             title = next(
                 w.t("reading_choices.answer_is" if role == "answer" else "reading_choices.text_is", column=name)
                 for name, role in roles.items()
