@@ -25,7 +25,7 @@ _UTTERANCE_KEYS = (
     "patterns",
 )  # alternative wordings of one intent, no turns of a conversation
 _NAMES = ("intent", "tag")
-_QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq")
+_QUESTION_LISTS = ("qas", "qa_pairs", "qa", "questions", "question_answers", "faqs", "faq", "cards")
 _ABOUT_ANNOTATION = {"annotation_id", "lead_time"}
 _MIN_COLUMNS = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _FILE = re.compile(r"(?:https?://|s3://|gs://|/data/)\S+\s*$")

@@ -40,8 +40,8 @@ _DIVIDED, _HEADED, _ODD_HEADS, _ONE_MARK, _OF_CODE = 0.4, 0.6, 0.5, 0.9, 0.3
 _COUNTED, _TWO_MARKS, _SECOND_MARK, _OF_MARKUP, _MIN_MARKUP = 0.4, 0.6, 0.1, 0.03, 3
 # Of a document, without its headings: that are items of a list.
 _LISTED = 0.9
-# In two scripts; of texts: of two lines, and of those with a short and a long one.
-_IN_SCRIPTS, _OF_TWO, _UNEVEN = 0.6, 0.8, 0.6
+# In two scripts; of texts, with a short line above long ones, or two lines of which one is short.
+_IN_SCRIPTS, _UNEVEN = 0.6, 0.5
 # Of data in code; of a list with marks at distances, and of its distances that are equal.
 _ENTRIES, _SPACED, _EQUAL = 0.8, 0.7, 0.8
 # of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
@@ -131,9 +131,11 @@ def _regular(texts: Sequence[str]) -> Message | None:
     if sum(count for names, count in scripts.items() if len(names) == 2) >= _IN_SCRIPTS * len(lines):
         return msg("data.lines_in_scripts")
     heads = ["A" if line.isupper() else _script(line[0]) or ("0" if line[0].isdigit() else line[0]) for line in lines]
-    pairs = [sorted(map(len, each)) for text in texts[:_LOOKED_AT] if len(each := text.split("\n")) == 2]
-    uneven = sum(2 * a < b for a, b in pairs)
-    are_pairs = _MIN_LINES <= len(pairs) >= _OF_TWO * len(texts) and uneven >= _UNEVEN * len(pairs)
+    lengths = [[*map(len, text.split("\n"))] for text in texts[:_LOOKED_AT]]
+    uneven = sum(
+        2 * first < min(rest, default=0) or [2 * n < first for n in rest] == [True] for first, *rest in lengths
+    )
+    are_pairs = uneven >= max(_MIN_LINES, _UNEVEN * len(lengths))
     return msg("data.lines_in_turn") if are_pairs or any(map(partial(_is_spaced, heads), {*heads})) else None
 
 

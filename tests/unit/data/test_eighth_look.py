@@ -42,6 +42,7 @@ _SENTENCES = [f"{first} {_WORDS[n % 5]}, and {_WORDS[(n + 2) % 5]}" for n, first
         ("\n".join(f"お待たせいたしました{n} 各位久等了" for n in range(9)), "data.lines_in_scripts"),
         ("\n".join(f"{'абвгдежзиклмнопрстуф'[n]}да\n{_SENTENCES[n]}" for n in range(20)), "data.lines_in_turn"),
         ("\n\n".join(f"{each[:3]}ly of them all\n{each} in {each}" for each in _SENTENCES), "data.lines_in_turn"),
+        ("\n\n".join(f"{each[:3]}ly\n{each} in it\n{each} for it" for each in _SENTENCES), "data.lines_in_turn"),
         ("\n".join(["#+TITLE: Mail", "** Mail", *_SENTENCES, "*** How do I write one"]), "data.lines_of_markup"),
     ],
 )  # fmt: skip
@@ -222,6 +223,9 @@ def test_a_card_of_anki_that_repeats_its_front_has_the_rest_as_its_answer(tmp_pa
         # Seen: cards were left out and the few with gaps learned as texts.
         ("a.json", json.dumps([{"text": each} if n % 4 == 0 else {"front": f"Why {n}?", "back": each} for n, each in
             enumerate(_SENTENCES)]), "Why 1?"),
+        # Seen: the cards of each lesson were left out, and its number offered as an answer.
+        ("a.json", json.dumps([{"lesson": n, "cards": [{"front": f"Why {n}?", "back": each, "n": n}] * 2} for n, each in
+            enumerate(_SENTENCES)]), "Why 0?"),
         # Seen: ten columns, the first a number, were words with their tags.
         ("a.tsv", table("n,a,b,c,d,e,f,g,English (US),German (Deutsch)", "{n},{s},x,x,x,x,x,x,{w} up,{w} auf")
             .replace(",", "\t"), "when up"),
