@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn import functional
 
 from core.engine import attention
 from core.engine.decoding.decoder import DecodedRows, Decoder
+
+BLOCK = 128  # tokens of the vocabulary whose probabilities are added in fp32
 
 
 @dataclass
@@ -79,14 +82,22 @@ class Sampler:
 
     def _choose(self, logits: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the next token of each row and its log-probability at the temperature, (B,) each: the likeliest at 0,
-        else the one at chance of the cumulated probabilities. logits: (B, V); chance: (B,) from 0 to 1."""
-        logps = torch.log_softmax(logits / (self._temperature or 1.0), -1)
-        if not self._temperature:
-            chosen = logits.argmax(-1)
-        else:
-            # In fp64: fp32 sums over 150,000 tokens would give the last ones no room.
-            edges = logps.double().exp().cumsum(-1)
-            # Scaled by the last edge, which rounding leaves beside 1.
+        else the one at chance of the cumulated probabilities. logits: (B, V), overwritten; chance: (B,) from 0 to 1."""
+        if self._temperature not in (0.0, 1.0):
+            logits /= self._temperature
+        best, chosen = logits.max(-1, keepdim=True)
+        # In place, as memory of this size costs more than the arithmetic; each token's probability but for the sum.
+        weights = logits.sub_(best).exp_()
+        # First the block of the vocabulary is found, then the token in it, so that few numbers need fp64: fp32 sums
+        # over 150,000 tokens would give the last ones no room.
+        blocks = functional.pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+        sums = blocks.sum(-1).double()
+        edges = sums.cumsum(-1)
+        if self._temperature:
             point = chance.to(edges.device)[:, None] * edges[:, -1:]
-            chosen = torch.searchsorted(edges, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-        return chosen, logps.gather(1, chosen[:, None])[:, 0]
+            block = torch.searchsorted(edges, point, right=True).clamp(max=edges.shape[-1] - 1)
+            share = (point - edges.gather(1, block)) / sums.gather(1, block) + 1
+            inner = blocks.take_along_dim(block[..., None], 1)[:, 0].double().cumsum(-1)
+            place = torch.searchsorted(inner, share * inner[:, -1:], right=True).clamp(max=BLOCK - 1)
+            chosen = block * BLOCK + place
+        return chosen[:, 0], (weights.gather(1, chosen) / edges[:, -1:]).log().float()[:, 0]
