@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks import machine
 from core.advice import plan
+from core.api.training import follow
 from core.chat import questions
-from core.commands.running import follow
 from core.data.sample_sets import sample_of
 from core.data.sets.heldout import HeldOut, load_heldout
 from core.judges.judge import is_right
@@ -54,7 +54,7 @@ def measure(space: Workspace, name: str, method: str) -> str:
     """Return one row of the table."""
     run = Runs(space).create(recipe_of(name, method), "command")
     started = time.monotonic()
-    status = follow(run, space, quiet=True)
+    status = follow(run, space)
     seconds = time.monotonic() - started
     if status.state != State.COMPLETED:
         return f"| {name} | {method} | {status.state.value}: {status.message} | | | | |"

@@ -2,7 +2,8 @@
 
 Rooms stand on floors, and an import only ever goes to a lower one (checked by tests/unit/test_architecture.py):
 
-    8  commands      training
+    9  commands
+    8  api      training
     7  advice   chat   export   queue   trial
     6  engine        runs
     5  data          memory
@@ -21,7 +22,7 @@ from pathlib import Path
 # read it from.
 __version__ = "0.2.0.dev0"
 
-# Whether this is the wheel's package lora_garage, which alone has this file (packaging/lora_garage.py), rather than a
-# checkout or an archive.
+# Whether this is the wheel's package lora_garage, which alone has this file (lora_garage.py), rather than a checkout or
+# an archive.
 INSTALLED = Path(__file__).parents[1].joinpath("__init__.py").exists()
 COMMAND = "lora-garage" if INSTALLED else "python launch.py"

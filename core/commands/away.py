@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from core.advice import plan
-from core.commands.data import AcceptGuessOption, AnswerOption, dataset_store, with_imported_data
+from core.api.datasets import dataset_store, with_imported_data
+from core.commands.data import AcceptGuessOption, AnswerOption
 from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, recipe_of, say
 from core.messages import msg
 from core.runs import further

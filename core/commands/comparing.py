@@ -8,23 +8,21 @@ from typing import Annotated
 
 import typer
 
+from core.api.contestants import generate_answers, is_base, named_contestants
+from core.api.datasets import dataset_store
 from core.chat import corrections
-from core.chat.answer import STRENGTHS
-from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
-from core.chat.contest import answer_missing
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
-from core.commands.data import dataset_store
 from core.commands.hub_sets import data
 from core.commands.terminal import (
     JsonOption,
     WorkspaceOption,
     app,
+    counting,
     in_words,
     plain,
     print_json,
-    progress_on_terminal,
     say,
 )
 from core.errors import ChatError, ModelError, RecipeError
@@ -32,7 +30,6 @@ from core.export import weighted_sum
 from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
-from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace, expand
 
 
@@ -69,24 +66,13 @@ def compare(
         chosen_prompts = prompts_of_file(prompts) if prompts else _prompts_of_first(space, named, count)
         comparison = PromptComparison.create(space, chosen_prompts, named, max_new_tokens)
     try:
-        generate_answers(space, comparison, as_json)
+        with counting(quiet=as_json) as count_answers:
+            generate_answers(space, comparison, count_answers)
     except ChatError:
         say(msg("compare.resume", id=comparison.id))
         raise
     result = comparison_json(comparison)
     print_json(in_words(result)) if as_json else _show(result)
-
-
-def generate_answers(space: Workspace, comparison: PromptComparison, as_json: bool) -> None:
-    """Generate the missing answers, with progress on a terminal, and unload the model. Those that arrived are kept if
-    it is ended."""
-    chat = ChatClient(space)
-    try:
-        with progress_on_terminal(quiet=as_json) as show:
-            for done, total in answer_missing(chat, space, comparison):
-                show(msg("compare.progress", done=done, wanted=total))
-    finally:
-        chat.unload()
 
 
 @app.command("sum")
@@ -104,7 +90,7 @@ def sum_of(
 ) -> None:
     """Write the weighted sum of two runs' adapters as one adapter, exactly or at a lower rank."""
     space = Workspace.open(workspace)
-    if len(adapters) != 2 or any(map(_is_base, adapters)):
+    if len(adapters) != 2 or any(map(is_base, adapters)):
         raise RecipeError("summed.two")
     first, second = (
         weighted_sum.WeightedAdapter(
@@ -147,54 +133,6 @@ def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int)
     if first is None:
         raise RecipeError("compare.no_run")
     return prompts_of(Runs(space).get(first), dataset_store(space), count)
-
-
-def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
-    """Return the contestants in words such as RUN@0.8 or base@4bit; `base` is the first run's.
-
-    Raises RecipeError for `base` without a run, RunError for an unknown run, ChatError for a strength beyond the
-    limits.
-    """
-    runs, contestants = Runs(space), list[Contestant]()
-    of_base = list(map(_is_base, words))
-    first = next(
-        (runs.find(word.partition("@")[0]) for word, is_base in zip(words, of_base, strict=True) if not is_base), None
-    )
-    if not words or first is None and any(word.partition("@")[0] == "base" for word in words):
-        raise RecipeError("compare.no_run")
-    for word, is_base in zip(words, of_base, strict=True):
-        name, *how = word.split("@")
-        run = None if is_base else runs.find(name)
-        values: dict[str, object] = (
-            {"label": word} if run is None else {"label": "@".join([run.name, *how]), "run": run.id}
-        )
-        if run is None:
-            values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
-        for part in how:
-            values |= _contestant_option(part, run)
-        contestants.append(Contestant(**values))
-    return contestants
-
-
-def _is_base(word: str) -> bool:
-    """Return whether word names a base model: base, base@4bit or base:MODEL."""
-    return word.partition("@")[0] == "base" or word.startswith("base:")
-
-
-def _contestant_option(part: str, run: RunFolder | None) -> dict[str, object]:
-    """Return the Contestant fields of the part behind an @: precision of the base; for a run also its strength or a
-    checkpoint. Raises GarageError."""
-    if part in ("4bit", "16bit"):
-        return {"precision": part.removesuffix("bit")}
-    if run is None:
-        raise RecipeError("compare.base_how", found=part[:40])
-    try:
-        strength = float(part)
-    except ValueError:
-        return {"checkpoint": run.checkpoint(part).name}
-    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
-        raise ChatError("compare.strength", found=strength, low=STRENGTHS[0], high=STRENGTHS[1])
-    return {"strength": strength}
 
 
 def comparison_json(comparison: PromptComparison) -> JsonObject:

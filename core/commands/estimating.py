@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from core.advice import run_doctor
-from core.advice.case import METHOD_NAMES, Advice, Grounds, all_holes
-from core.advice.decisions import SETTINGS, as_json, value_of
-from core.advice.goals import goal_of
-from core.advice.plan import require_decided
-from core.advice.recommend import recommend
-from core.advice.run_doctor import Planned
-from core.commands.data import dataset_id, dataset_store
+from core.advice.case import METHOD_NAMES, Advice
+from core.advice.decisions import SETTINGS, value_of
+from core.api import planning as api
 from core.commands.terminal import (
     DryRunOption,
     JsonOption,
@@ -27,27 +20,18 @@ from core.commands.terminal import (
     say,
     say_finding,
 )
-from core.data.facts import DataFacts
-from core.data.preview import Preview, Previews
-from core.errors import DataError, ModelError, RecipeError
-from core.memory import arithmetic, budget
+from core.errors import RecipeError
+from core.memory import arithmetic
 from core.memory.documented import vram_table
-from core.memory.record import Corrections, MemoryRecord, Rig
 from core.memory.setup import Setup
 from core.messages import Message, in_language, msg, terminal_language
-from core.models.library import ModelRef, Models, config_of, shape_of
+from core.models.library import Models, shape_of
 from core.models.shapes.shape import ModelShape
-from core.queue.turns import busy
-from core.recipe import Adapter, Data, clashes
-from core.runs.all import Runs
-from core.system import devices
-from core.system.machine import Machine, this_machine
-from core.trial.dry_runs import DryRuns, DryRunState, Question
+from core.recipe import Adapter, clashes
+from core.trial.dry_runs import DryRunState
 from core.workspace.folder import Workspace
 
 USUAL = Setup()  # defaults of the options
-# fields of an estimate that `--json` promises
-NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
 
 
 @app.command("plan")
@@ -68,64 +52,18 @@ def plan_command(
 ) -> None:
     """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no
     weights."""
-    space, machine = Workspace.open(workspace), this_machine()
-    models, goal_id = Models(space), goal_of(goal).id if goal else None
-    memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
-    shape = shape_of(models, model)
-    preview, counts = read_data(models, model, data) if data else (None, None)
-    corrections = memory_corrections(space, machine, model) if vram is None else None
-    advice = recommend(all_holes(goal_id), Grounds(memory, shape, counts, corrections))
-    findings = run_doctor.before(Planned.from_advice(advice.recipe, advice, preview)) if preview else []
-    counted = counted_dry_run(models, model, advice.setup) if dry_run else None
+    found = api.plan(model, data, goal=goal, vram=vram, dry_run=dry_run, workspace=workspace)
+    if found.refusal:
+        say(found.refusal.message)
     if as_json:
-        described = [finding.model_dump(mode="json") for finding in findings]
-        more = {"findings": described} | ({"dry_run": dry_run_json(counted)} if counted else {})
-        print_json(in_words(plan_json(advice) | more))
-    else:
-        for finding in findings:
-            say_finding(finding)
-        lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
-        print(
-            "\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else []))
-        )
-
-
-def memory_corrections(space: Workspace, machine: Machine, model: str) -> Corrections:
-    """Return what runs on this PC measured of the memory of model, and of others."""
-    return MemoryRecord(space).corrections(
-        Rig.from_machine(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
-    )
-
-
-def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
-    """Return a preview of data (imported if it is a file) under model's tokenizer, and its token counts.
-
-    A model without a tokenizer (a bare size, a config.json) borrows the starter's; then the counts are estimates. If
-    nothing, or only a guess, shows which column is the answer, that is printed: a run would be refused.
-    """
-    try:
-        own = ModelRef.parse(models.hub_id(model)).id
-    except ModelError:
-        own = None
-    source, store = dataset_id(models.workspace, data, Path.cwd()), dataset_store(models.workspace)
-    try:
-        require_decided(store, Data(source=source), accept_guess=False)
-    except DataError as error:
-        say(error.message)
-    preview = Previews(store, models).get(source, own or "starter")
-    facts = preview.facts()
-    return preview, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
-
-
-def plan_json(advice: Advice) -> dict[str, object]:
-    """Return the fields of an advice that `plan --json` promises (docs/design.md, section 7)."""
-    promised = {
-        "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
-        "gradient_accumulation_steps", "learning_rate", "num_train_epochs", "planned_steps", "verdict", "reasons",
-        "alternatives", "warnings", "documented", "budget",
-    }  # fmt: skip
-    value = {name: value for name, value in as_json(advice).items() if name in promised}
-    return value | {"estimate": advice.estimate.model_dump(mode="json", include=NUMBERS) if advice.estimate else None}
+        print_json(in_words(found.as_json()))
+        return
+    language = terminal_language()
+    for finding in found.findings:
+        say_finding(finding)
+    lines = [*plan_page(found.advice, language), "", source_of(found.shape).render(language)]
+    lines += dry_run_lines(found.dry_run, found.advice.arithmetic_gib, language) if found.dry_run else []
+    print("\n".join(lines))
 
 
 def plan_page(advice: Advice, language: str) -> list[str]:
@@ -236,11 +174,11 @@ def estimate(
     if problems := clashes(Adapter(use_dora=dora, lora_dropout=lora_dropout, target_parameters=target_parameters)):
         raise RecipeError("recipe.clashes", problems=problems)
     result = arithmetic.estimate(shape, setup)
-    counted = counted_dry_run(models, model, setup) if dry_run else None
+    counted = api.counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
         source = {"params": shape.params, "shape_source": shape.source, "shape": source_of(shape).model_dump()}
         numbers = result.model_dump(mode="json") | {"needed_gib": result.needed_gib}
-        more = {"dry_run": dry_run_json(counted)} if counted else {}
+        more = {"dry_run": api.dry_run_json(counted)} if counted else {}
         print_json(in_words({"model": model, **source, "setup": setup.model_dump(), **numbers, **more}))
         return
     language = terminal_language()
@@ -259,28 +197,6 @@ def estimate(
         print(doubt.render(language))
     if counted:
         print("\n".join(dry_run_lines(counted, result.on_card_gib, language)))
-
-
-def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
-    """Run the dry run of a setup for a model and wait for it; its process is ended afterwards. Returns its result, or
-    the reason why there is none."""
-    runs = DryRuns(lambda: busy(Runs(models.workspace)))
-    try:
-        return runs.wait(Question(config=config_of(models, model), setup=setup))
-    except ModelError as error:
-        return DryRunState(why=error.message)
-    finally:
-        runs.rest()
-
-
-def dry_run_json(result: DryRunState) -> dict[str, object]:
-    """Return the object `dry_run`: the fields of `estimate`, the place of the peak, and how it was counted; or why
-    there is none."""
-    if result.answer is None:
-        return {"why": result.why.model_dump() if result.why else None}
-    answer, numbers = result.answer, result.answer.estimate.model_dump(mode="json", include=NUMBERS)
-    at_peak = {"place": answer.place, "layer": answer.layer, "operation": answer.operation}
-    return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
 
 
 def dry_run_lines(result: DryRunState, arithmetic_gib: float | None, language: str) -> list[str]:

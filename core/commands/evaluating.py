@@ -6,51 +6,34 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core import files
-from core.chat.comparison import Contestant
-from core.chat.evaluation import model_judge, sets, system_prompt
-from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
-from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import (
-    OF_BASE,
-    OF_RUN,
-    ROWS,
-    ROWS_BEFORE,
-    contestants_of_run,
-    earlier_table,
-    keep_judge,
-    keep_result,
-)
-from core.chat.evaluation.table import Table, judge_for, judge_of_kind, unsent
+from core.api import evaluating as api
+from core.chat.endpoint import Endpoint
+from core.chat.evaluation import model_judge
+from core.chat.evaluation.of_run import OF_RUN
+from core.chat.evaluation.table import Share, Table
 from core.chat.questions import target_of
-from core.commands.comparing import generate_answers, named_contestants
-from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import (
     JsonOption,
     WorkspaceOption,
     app,
     columns,
+    counting,
     in_words,
-    plain,
     print_json,
-    progress_on_terminal,
     say,
 )
-from core.errors import ChatError, DataError, RecipeError
+from core.errors import ChatError
 from core.files import JsonObject
-from core.judges.specs import JudgeSpec, ModelJudge
 from core.messages import Message, msg, terminal_language
-from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.cards import benchmarked
-from core.runs.folder import RunFolder
 from core.system import programs
 from core.values import width
 from core.workspace.folder import Workspace
@@ -102,41 +85,18 @@ def evaluate(
 ) -> None:
     """Judge answers of the base model, of the base with a prompt and with examples, and of the fine-tuned model; say in
     one sentence whether fine-tuning was needed."""
-    space = Workspace.open(workspace)
-    if (run is None) == (base is None) or (base is None) != (data is None):
-        raise RecipeError("evaluation.what")
-    of_run = None if run is None else Runs(space).find(run)
-    recipe = of_run.recipe() if of_run else _recipe_of(space, base or "", data or "")
-    learned, notes = _learned(space, of_run, recipe)
-    test_set = _questions(space, (set_name, file), learned, of_run.name if of_run else recipe.data.source, recipe)
-    if save is not None:
-        named_set = sets.create(save, test_set.prompts, test_set.judge, recipe.model.id if of_run else "")
-        test_set = sets.save(space, named_set)
-    count = rows or (None if set_name or file else ROWS if of_run else ROWS_BEFORE)
-    test_set = test_set.model_copy(update={"prompts": test_set.prompts[:count]})
-    expected = [one.expected for one in test_set.prompts if one.expected]
-    spec = _judge(judge, model, expected) if judge else judge_for(test_set, learned)
-    pairs = learned.pairs if learned else ()
-    own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
-    if of_run and contestants is None:
-        named = list(contestants_of_run(of_run, own))
-    else:
-        words = contestants.split(",") if contestants else OF_BASE
-        named = [_contestant(space, word.strip(), of_run, base, own) for word in words]
-    evaluation = SetEvaluation.prepare(space, test_set, named, learned, enable_thinking=None if of_run else False)
-    keep_judge(space, evaluation, spec)
-    generate_answers(space, evaluation, as_json)
-    why = _send_to_judge(space, spec, evaluation, yes, as_json) if judge and isinstance(spec, ModelJudge) else None
-    table = Table(evaluation, spec)
-    if of_run and set_name:
-        sets.give_base(space, set_name, recipe.model.id)
-    elif of_run and not file:  # questions that the run kept out of training, as on the page
-        keep_result(of_run, table)
-    result = _result(space, table, notes)
-    print_json(in_words(result)) if as_json else _show(table, result)
-    if why:
-        raise why
-    _fail_below(table, fail_below)
+    show_request = partial(_show_request, send=yes, quiet=as_json)
+    with counting(quiet=as_json) as count_answers:
+        found = api.evaluate(
+            run, base=base, data=data, test_set=set_name, file=file, save=save, prompt=prompt, rows=rows, judge=judge,
+            contestants=contestants.split(",") if contestants else None, judge_model=model, send=yes,
+            on_request=show_request, on_progress=count_answers, workspace=workspace,
+        )  # fmt: skip
+    result = found.as_json()
+    print_json(in_words(result)) if as_json else _show(found.table, result)
+    if found.error:
+        raise found.error
+    _fail_below(found.best, fail_below)
 
 
 @app.command()
@@ -174,141 +134,12 @@ def benchmark(
         print("\n".join(one.sentence.render(terminal_language()) for one in results))
 
 
-def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
-    """Return the judge of name: KIND=OPTION, or the URL of a server, with its model. expected: the labels of a judge by
-    labels. Raises GarageError."""
-    is_server = name.startswith(("http://", "https://"))
-    kind, _, option = ("model", "", name) if is_server else name.partition("=")
-    return judge_of_kind(kind, expected, option, model)
-
-
-def _send_to_judge(
-    space: Workspace, spec: ModelJudge, evaluation: SetEvaluation, yes: bool, as_json: bool
-) -> ChatError | None:
-    """Show on stderr what the judge would receive and, if yes, send it with its progress; not questions with another
-    judge of their own. Verdicts that arrived are kept; returns the error that ended it, else None."""
-    endpoint, left = model_judge.endpoint_of(spec), unsent(evaluation, spec)
-    if left and not as_json:
+def _show_request(endpoint: Endpoint, left: model_judge.Missing, send: bool, quiet: bool) -> None:
+    """Print what a server as judge is sent, or with --yes would be: the first request, and how many; unless quiet."""
+    if left and not quiet:
+        print(file=sys.stderr)  # below the line of the progress
         print(json.dumps(model_judge.request_body(endpoint, *left[0]), ensure_ascii=False, indent=1), file=sys.stderr)
-        say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=endpoint.url))
-    try:
-        with progress_on_terminal(quiet=as_json) as show:
-            for done, total in model_judge.ask(space, endpoint, left) if yes else ():
-                show(msg("compare.progress", done=done, wanted=total))
-    except ChatError as error:
-        return error
-    return None
-
-
-def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:
-    """Return a recipe with the default split for training base on data, which is imported if it is a file."""
-    return Recipe.parse({"model": {"id": base}, "data": {"source": dataset_id(space, data, Path.cwd())}})
-
-
-def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[LearnedRows | None, list[Message]]:
-    """Return the rows that the run was trained on, or without one those that recipe trains on, and []; (None, [a note])
-    if the run's dataset cannot be read."""
-    store = dataset_store(space)
-    if run is None:
-        return LearnedRows.of_recipe(recipe, store), []
-    try:
-        return LearnedRows.of_run(run, store, Runs(space)), []
-    except DataError as error:
-        why = msg("foreign.no_data") if run.facts().brought_from else error.message
-        return None, [msg("evaluation.data_gone", why=why)]
-
-
-def _questions(
-    space: Workspace,
-    chosen: tuple[str | None, Path | None],
-    learned: LearnedRows | None,
-    name: str,
-    recipe: Recipe,
-) -> sets.TestSet:
-    """Return the chosen set or file, else the questions of a sample dataset, else the held-out rows as a set with this
-    name. Raises ChatError, also without any question."""
-    set_name, file = chosen
-    if set_name is not None:
-        return sets.open_set(space, set_name)
-    if file is not None:
-        return sets.import_file(file)
-    return sets.of_sample(recipe.data.source) or sets.create(name, learned.held_out if learned else ())
-
-
-def _contestant(space: Workspace, word: str, run: RunFolder | None, base: str | None, prompt: str) -> Contestant:
-    """Return the contestant in a word such as base+prompt, tuned or RUN@0.5+examples, of run or else of base; prompt is
-    that of +prompt. Raises ChatError for an unknown one, or without a prompt; RunError for an unknown run."""
-    name, *extras = word.split("+")
-    while extras and extras[0] not in ("prompt", "examples"):  # a run's name may have a +
-        name += "+" + extras.pop(0)
-    if not name or any(extra not in ("prompt", "examples") for extra in extras):
-        raise ChatError("evaluation.unknown_contestant", found=word[:60], known=",".join(OF_RUN))
-    who, _, how = name.partition("@")
-    if run is None:
-        if who != "base":
-            raise ChatError("evaluation.unknown_contestant", found=word[:60], known=",".join(OF_BASE))
-        who = f"base:{base}"
-    elif who == "tuned":
-        who = run.id
-    named = [f"{who}@{how}" if how else who] + ([run.id] if run else [])
-    one = named_contestants(space, named)[0]
-    if "prompt" in extras and not prompt:
-        raise ChatError("evaluation.no_prompt")
-    return one.model_copy(
-        update={
-            "label": word,
-            "system": prompt if "prompt" in extras else "",
-            "examples": EXAMPLES if "examples" in extras else 0,
-        }
-    )
-
-
-def _result(space: Workspace, table: Table, notes: Sequence[Message]) -> JsonObject:
-    """Return the object that --json prints: contestants' shares, rows with verdicts, what was lost since an earlier
-    evaluation, conclusion and notes."""
-    evaluation, lineup = table.evaluation, table.evaluation.lineup
-    lost, why_not = list[int](), list[Message]()
-    if (earlier := earlier_table(space, table)) is not None:
-        lost, other = table.lost(earlier)
-        why_not += [other] if other else []
-    shares = [table.share(place) for place in range(len(lineup.contestants))]
-    return {
-        "evaluation": evaluation.id,
-        "folder": str(evaluation.path),
-        "set": dict(zip(("title", "fingerprint"), lineup.test_set or (), strict=False)),
-        "judge": table.judge.model_dump(mode="json"),
-        "settings": {
-            "do_sample": False,
-            "max_new_tokens": lineup.max_new_tokens,
-            "enable_thinking": lineup.enable_thinking,
-        },
-        "contestants": [
-            asdict(share) | {"interval": share.interval} | one.model_dump(mode="json", exclude={"label"})
-            for share, one in zip(shares, lineup.contestants, strict=True)
-        ],
-        "rows": [_row(table, number) for number in range(len(lineup.prompts))],
-        "lost": lost,
-        "conclusion": plain(table.conclusion()),
-        "notes": [plain(note) for note in (*notes, *table.notes(), *why_not)],
-    }
-
-
-def _row(table: Table, number: int) -> JsonObject:
-    """Return one question as JSON with each contestant's answer and verdict (None without an answer)."""
-    prompt = table.evaluation.lineup.prompts[number]
-    cells = list[JsonObject | None]()
-    for place in range(len(table.contestants)):
-        answer, verdict = table.answers.get((number, place)), table.verdicts.get((number, place))
-        judged: JsonObject = {} if verdict is None else plain(verdict)  # type: ignore[assignment]
-        cells.append(None if answer is None else {"text": answer.text, "finish_reason": answer.finish_reason} | judged)
-    return {
-        "question": prompt.question,
-        "expected": prompt.expected,
-        "source": prompt.source,
-        "tags": prompt.tags,
-        "counts": number in table.counted,
-        "answers": cells,
-    }
+        say(msg("judge.leaves" if send else "judge.ask_yes", count=len(left), url=endpoint.url))
 
 
 def _show(table: Table, result: JsonObject) -> None:
@@ -341,13 +172,8 @@ def _short(text: str) -> str:
     return line
 
 
-def _fail_below(table: Table, least: float | None) -> None:
-    """Exit with status 1, saying why, if the share of right answers of the fine-tuned model, or without one of the
-    best, is below least; None: never."""
-    if least is None:
-        return
-    places = range(len(table.contestants)) if table.tuned is None else [table.tuned]
-    best = max((table.share(place) for place in places), key=lambda share: share.right)
-    if not best.count or best.right / best.count < least:
+def _fail_below(best: Share, least: float | None) -> None:
+    """Exit with status 1, saying why, if the share of right answers is below least; None: never."""
+    if least is not None and (not best.count or best.right / best.count < least):
         say(msg("evaluation.below", label=best.label, right=best.right, count=best.count, percent=round(100 * least)))
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_id, dataset_store
+from core.api.datasets import dataset_id, dataset_store
 from core.commands.models import in_foreground
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding

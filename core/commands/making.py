@@ -12,6 +12,8 @@ from typing import Annotated, get_args
 
 import typer
 
+from core.api.contestants import named_contestants
+from core.api.datasets import dataset_id, dataset_store
 from core.chat.contest import chat_target
 from core.chat.endpoint import Endpoint
 from core.chat.evaluation.model_judge import KEY
@@ -22,8 +24,6 @@ from core.chat.making.passage_rows import size_message
 from core.chat.making.passages import blocks_of, passages_of
 from core.chat.making.rows import SHOWN, MakingOrder
 from core.chat.prompts import prompts_of_file
-from core.commands.comparing import named_contestants
-from core.commands.data import dataset_id, dataset_store
 from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, progress_on_terminal, say
 from core.errors import ChatError, RecipeError
 from core.files import JsonObject

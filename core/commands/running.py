@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from filelock import Timeout
 
 from core import COMMAND
-from core.advice import curve_doctor, plan, run_doctor
-from core.advice.case import Grounds
+from core.advice import curve_doctor
 from core.advice.diagnosis import Diagnosis
-from core.advice.run_doctor import Planned
-from core.commands.data import AcceptGuessOption, AnswerOption, dataset_store, with_imported_data
-from core.commands.estimating import memory_corrections
+from core.api import training
+from core.commands.data import AcceptGuessOption, AnswerOption
 from core.commands.terminal import (
     CardsOption,
     CpuOption,
@@ -38,18 +33,11 @@ from core.commands.terminal import (
     say_finding,
     written_over,
 )
-from core.data.labels import Learning
-from core.data.preview import Preview, Previews
-from core.data.reading.choices import Choices
-from core.errors import BusyError, GarageError, RecipeError
-from core.files import LOOK_S, JsonObject
-from core.memory import budget
+from core.errors import RecipeError
+from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
-from core.models.library import ModelRef, Models
 from core.queue import queue as line_commands
 from core.queue.queue import Queue
-from core.queue.supervisor import spawn_worker
-from core.queue.turns import busy
 from core.recipe import Recipe
 from core.runs import further as further_runs
 from core.runs import sample_answers
@@ -59,14 +47,13 @@ from core.runs.folder import RunFolder, Status
 from core.runs.measure import measures
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts
-from core.runs.states import BUSY, TERMINAL, State
+from core.runs.states import BUSY, State
 from core.system import devices
 from core.system.awake import KeepAwake
-from core.system.gpu import Card, Nvidia
-from core.system.machine import this_machine
+from core.system.gpu import Card
 from core.system.nodes import Nodes
 from core.system.processes import kill_tree, own_group, worker_environment
-from core.workspace import lease, writable
+from core.workspace import lease
 from core.workspace.folder import Workspace
 
 NodesOption = Annotated[int | None, typer.Option(help="Train on this many PCs together, including this one.")]
@@ -101,14 +88,19 @@ def train(
         raise typer.Exit(join_run(space, nodes, cards, cpu))
     if recipe is None:
         raise RecipeError("nodes.no_recipe")
-    chosen, settings = parse_cards(cards, cpu, settings or [])
-    parsed = recipe_of(recipe, settings)
+    chosen = training.cards_of(cards, cpu)
+    parsed = recipe_of(recipe, [*(settings or []), *ranks_of(chosen)])
     parent_run = Runs(space).find(parent) if parent else None
     require_trainable_together(parsed, nodes)
     base = recipe.absolute().parent
-    run = prepare_run(space, parsed, base, as_json, parent_run, cpu, queue, at, chosen, answer, accept_guess)
+    prepared = training.prepare(space, parsed, base, parent_run, cpu, chosen, answer, accept_guess)
+    say_before(prepared, as_json)
     if not queue:
-        carry_out(run, space, as_json, nodes)
+        carry_out(prepared.begin(), space, as_json, nodes)
+    run, message = prepared.enqueue(at)
+    print_json(in_words(summary(run, Runs(space).status(run)))) if as_json else say(message)
+    if not Queue(space).read().app_is_open:
+        say(msg("queue.no_app"))
 
 
 @app.command("further")
@@ -127,73 +119,30 @@ def further(
     space = Workspace.open(workspace)
     parent = Runs(space).find(run)
     value = further_runs.recipe_of(parent).model_dump(mode="json")
-    chosen, settings = parse_cards(cards, cpu, settings or [])
+    chosen = training.cards_of(cards, cpu)
+    settings = [*(settings or []), *ranks_of(chosen)]
     names = {setting.partition("=")[0].strip() for setting in settings}
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # with epochs given, the parent's max_steps does not apply
     recipe = Recipe.parse(apply_settings(value, settings), where=parent.name)
     accept_guess |= recipe.data.source == parent.recipe().data.source  # the parent was trained with it
-    child = prepare_run(
-        space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen, answer=answer, accept_guess=accept_guess
-    )
-    carry_out(child, space, as_json)
+    prepared = training.prepare(space, recipe, Path.cwd(), parent, cpu, chosen, answer, accept_guess)
+    say_before(prepared, as_json)
+    carry_out(prepared.begin(), space, as_json)
 
 
-def parse_cards(option: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
-    """Return the GPUs that --cards names, and settings with as many ranks; ([], settings) without the option. Raises
-    RecipeError for unknown GPUs, or with --cpu."""
-    if option is None:
-        return [], settings
-    if cpu:
-        raise RecipeError("device.cards_or_cpu")
-    cards = devices.cards_named([word.strip() for word in option.split(",")], devices.read_cards())
-    return cards, [*settings, f"train.ranks={len(cards)}"]
+def ranks_of(cards: Sequence[Card]) -> list[str]:
+    """Return the setting with as many ranks as there are chosen GPUs; [] without any."""
+    return [f"train.ranks={len(cards)}"] if cards else []
 
 
-def prepare_run(
-    space: Workspace,
-    recipe: Recipe,
-    relative_to: Path,
-    as_json: bool,
-    parent: RunFolder | None,
-    cpu: bool = False,
-    queue: bool = False,
-    at: str | None = None,
-    cards: Sequence[Card] = (),
-    answer: str = "",
-    accept_guess: bool = False,
-) -> RunFolder:
-    """Return a new run of recipe that is about to start here, or (queue) that waits in the app's queue: its data is
-    imported, open settings are planned, warnings printed. Raises GarageError, also while another run is at work."""
-    writable.require(space)
-    if parent:
-        recipe = further_runs.child_of(recipe, parent)
-    if ModelRef.parse(recipe.model.id).kind == "library":
-        Models(space).library_folder(recipe.model.id)
-    recipe, datasets = with_imported_data(space, recipe, relative_to, answer), dataset_store(space)
-    plan.require_decided(datasets, recipe.data, accept_guess)
-    preview = preview_of(space, recipe)
-    grounds = grounds_of(space, recipe, preview, cpu, cards, continues=parent is not None)
-    made = plan.make(recipe, grounds, datasets.get(recipe.data.source).name)
-    if not as_json:
-        for warning in made.advice.warnings:
-            if warning.key not in run_doctor.COVERED_WARNINGS:
-                say(warning)
-        for finding in run_doctor.before(Planned.from_advice(made.recipe, made.advice, preview)) if preview else ():
+def say_before(prepared: training.PreparedRun, quiet: bool) -> None:
+    """Print the warnings and findings of a plan, unless quiet."""
+    if not quiet:
+        for warning in prepared.warnings:
+            say(warning)
+        for finding in prepared.findings:
             say_finding(finding)
-    runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.read_cards())
-
-    def begin(recipe: Recipe, facts: RunFacts) -> RunFolder:
-        if not queue:
-            refuse_while_busy(runs)
-            return runs.create(recipe, "command", facts)
-        run, message = line_commands.create(space, recipe, facts, at)
-        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(message)
-        if not Queue(space).read().app_is_open:
-            say(msg("queue.no_app"))
-        return run
-
-    return plan.submit(made, datasets, begin, device, parent)
 
 
 def require_trainable_together(recipe: Recipe, nodes: Nodes | None) -> None:
@@ -210,7 +159,7 @@ def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> i
     """Take part in another PC's run with this PC's GPUs (option: of --cards) and its copy of the base model. Returns
     the exit status."""
     nvidia = devices.read_cards()
-    cards, _ = parse_cards(option, cpu, [])
+    cards = training.cards_of(option, cpu)
     first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
     chosen = [card.uuid or "" for card in cards]
     environment = devices.environment_of(devices.selector_of(first, nvidia), nvidia, len(cards) or 1, chosen)
@@ -230,15 +179,33 @@ def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> i
     return 1 if code else 0
 
 
-def carry_out(run: RunFolder, space: Workspace, as_json: bool, nodes: Nodes | None = None) -> None:
+def carry_out(run: RunFolder, space: Workspace, as_json: bool, nodes: Nodes | None = None) -> NoReturn:
     """Train the run in the foreground, report its end, and raise typer.Exit with the code of its state. With nodes,
     first print the other PCs' command."""
     if nodes:
         other = f"{COMMAND} train --nnodes {nodes.count} --node-rank 1 --rdzv-endpoint {nodes.endpoint}"
         say(msg("nodes.type_there", command=other, count=nodes.count - 1))
-    status = follow(run, space, quiet=as_json, environment=nodes.environment if nodes else {})
+    status = follow(run, space, as_json, nodes.environment if nodes else {})
     report_end(run, status, as_json)
     raise typer.Exit(EXIT.get(status.state, 1))
+
+
+def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str]) -> Status:
+    """Train the run with a progress line on stderr until it ends, unless quiet, and return its status."""
+    shown, live = "", sys.stderr.isatty()
+
+    def show(status: Status) -> None:
+        nonlocal shown
+        line = progress_line(status)
+        if not quiet and line != shown:
+            print(written_over(shown, line) if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+            shown = line
+
+    pausing = partial(say, msg("command.pausing", run=run.id))
+    status = training.follow(run, space, show, pausing, environment, 0.3 if live else training.LOOKS_S)
+    if live and not quiet:
+        print(file=sys.stderr)
+    return status
 
 
 @app.command("queue")
@@ -283,7 +250,7 @@ def resume(
     space = Workspace.open(workspace)
     runs = Runs(space)
     folder = runs.find(run)
-    refuse_while_busy(runs)
+    training.refuse_while_busy(runs)
     if ranks is not None:  # checked as if the recipe had this number
         # as in core.runs.process.recipe_of
         now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
@@ -294,86 +261,6 @@ def resume(
     if ranks is not None:
         folder.add_facts(RunFacts(ranks=ranks))
     carry_out(folder, space, as_json, nodes)
-
-
-def refuse_while_busy(runs: Runs) -> None:
-    """Raise BusyError, with its name, if a run is at work, was started by a command, or is next in the queue of an open
-    app."""
-    if at_work := busy(runs):
-        raise BusyError("run.already_training", name=at_work.name)
-
-
-def preview_of(space: Workspace, recipe: Recipe) -> Preview | None:
-    """Return a preview of the data with its token counts, or None if data or model are missing: the run reports why."""
-    data = recipe.data
-    with contextlib.suppress(GarageError):
-        return Previews(dataset_store(space), Models(space)).get(
-            data.source, recipe.model.id, Learning.from_recipe(recipe), data.format, Choices.from_data(data)
-        )
-    return None
-
-
-def grounds_of(
-    space: Workspace,
-    recipe: Recipe,
-    preview: Preview | None,
-    cpu: bool = False,
-    cards: Sequence[Card] = (),
-    continues: bool = False,
-) -> Grounds:
-    """Return the grounds of a plan: this PC, the model and the data.
-
-    Missing parts are left out: the plan mentions it, and the run reports why.
-    """
-    machine, shape = this_machine(Nvidia() if cpu else None), None
-    with contextlib.suppress(GarageError):
-        shape = Models(space).shape(recipe.model.id, recipe.model.revision)
-    available = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
-    available = budget.of_ranks(available, machine.nvidia, recipe.train.ranks)
-    return Grounds.from_preview(
-        available, shape, preview, memory_corrections(space, machine, recipe.model.id), continues
-    )
-
-
-def follow(
-    run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})
-) -> Status:
-    """Start the worker of run, show a progress line on stderr until it ends, and return the run's status; Ctrl-C
-    requests a pause, a second one kills it. A run that its worker left without an end is marked as failed.
-
-    environment: variables for the worker, beside the usual ones.
-    """
-    process = spawn_worker(space, run, environment)
-    runs = Runs(space)
-    shown = ""
-    while process.poll() is None:
-        try:
-            line = progress_line(run.status())
-            if not quiet and line != shown:
-                live = sys.stderr.isatty()
-                print(
-                    written_over(shown, line) if live else line, end="" if live else "\n", file=sys.stderr, flush=True
-                )
-                shown = line
-            time.sleep(0.3 if sys.stderr.isatty() else 1.0)
-        except KeyboardInterrupt:
-            if run.requested():
-                kill_tree(process.pid)
-            else:
-                say(msg("command.pausing", run=run.id))
-                run.request("pause")
-    if sys.stderr.isatty() and not quiet:
-        print(file=sys.stderr)
-    status = runs.status(run)
-    if status.state not in TERMINAL | {State.PAUSED}:
-        changes = {"state": State.FAILED, "message": msg("run.never_started", code=str(process.returncode))}
-        status = status if status.state == State.INTERRUPTED else status.model_copy(update=changes)
-        with (
-            contextlib.suppress(Timeout),
-            run.lock().acquire(timeout=LOOK_S),
-        ):  # on Timeout another process is changing it
-            run.write_status(status)
-    return status
 
 
 def report_end(run: RunFolder, status: Status, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_store
+from core.api.datasets import dataset_store
 from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, columns, in_words, plain, print_json, say
 from core.data.reading.choices import Choices

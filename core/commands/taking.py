@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core import files
-from core.chat.questions import answer, opened, target_of
+from core.api.loading import MAX_NEW_TOKENS, load
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
 from core.commands.terminal import (
@@ -40,7 +40,7 @@ def chat(
     prompt: Annotated[str, typer.Option("--prompt", help="The prompt.")],
     base: Annotated[bool, typer.Option("--base", help="Also show the base model's answer.")] = False,
     checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = MAX_NEW_TOKENS,
     thinking: Annotated[
         bool | None,
         typer.Option("--thinking/--no-thinking", help="With or without thinking. Default: as it was trained."),
@@ -51,14 +51,12 @@ def chat(
     """Send one prompt to the model of a run (greedy decoding); with --base also to its base model."""
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
-    space = Workspace.open(workspace)
-    target = target_of(Runs(space).find(run), checkpoint)
-    with opened(space, target) as client:
-        if elsewhere := client.state().elsewhere:
+    with load(run, checkpoint=checkpoint, workspace=workspace) as model:
+        if elsewhere := model.client.state().elsewhere:
             say(elsewhere)
-        result = answer(client, prompt, base, max_new_tokens, thinking)
+        result = model.answers(prompt, base=base, max_new_tokens=max_new_tokens, thinking=thinking)
     if as_json:
-        print_json({"chat": target.label, "prompt": prompt, **result})
+        print_json({"chat": model.label, "prompt": prompt, **result})
         return
     if base:
         print(f"[base]  {result['base']}\n")

@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from core.advice.diagnosis import Diagnosis
+from core.api.training import with_changes
 from core.errors import RecipeError
 from core.files import JsonObject
 from core.messages import Message, as_text, msg, terminal_language
@@ -46,21 +47,16 @@ SettingsOption = Annotated[
 def apply_settings(value: JsonObject, settings: list[str]) -> JsonObject:
     """Change value, a parsed recipe, in place by settings SECTION.NAME=VALUE (YAML) of --set, and return it. Raises
     RecipeError for another form."""
+    parsed = {}
     for setting in settings:
         name, equals, raw = setting.partition("=")
-        keys = name.strip().split(".")
-        if not equals or not all(keys):
-            raise RecipeError("recipe.bad_setting", setting=setting[:200])
-        section = value
-        for key in keys[:-1]:
-            section = section.setdefault(key, {}) if isinstance(section, dict) else None
-        if not isinstance(section, dict):
-            raise RecipeError("recipe.bad_setting", setting=setting[:200])
         try:
-            section[keys[-1]] = yaml_scalar(raw)
+            parsed[name] = yaml_scalar(raw)
         except yaml.YAMLError:
-            raise RecipeError("recipe.bad_setting", setting=setting[:200]) from None
-    return value
+            equals = ""
+        if not equals:
+            raise RecipeError("recipe.bad_setting", setting=setting[:200])
+    return with_changes(value, parsed)
 
 
 def recipe_of(file: Path, settings: list[str]) -> Recipe:
@@ -157,3 +153,10 @@ def progress_on_terminal(quiet: bool) -> Iterator[Callable[[Message], None]]:
     finally:
         if line:
             print(file=sys.stderr)
+
+
+@contextmanager
+def counting(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Context manager: a function that shows on a terminal how many answers of all are there, unless quiet."""
+    with progress_on_terminal(quiet) as show:
+        yield lambda done, total: show(msg("compare.progress", done=done, wanted=total))

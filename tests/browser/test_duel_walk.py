@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat.comparison import PromptComparison
-from core.commands.data import dataset_store
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State

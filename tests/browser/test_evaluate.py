@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat.client import ChatClient
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.commands.data import dataset_store
 from core.workspace.folder import Workspace
 from tests.browser.test_evaluated import evaluated
 from tests.kit import browser as kit

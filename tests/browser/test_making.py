@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.commands.data import dataset_store
+from core.api.datasets import dataset_store
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.chat_server import ChatServer

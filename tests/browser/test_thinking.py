@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat.conversations import Conversations
-from core.commands.data import dataset_store
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace

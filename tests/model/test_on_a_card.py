@@ -167,7 +167,7 @@ def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit", "paged_adamw_8bit"])
 def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:
     from core.advice import plan
-    from core.commands.running import follow
+    from core.api.training import follow
     from core.memory.arithmetic import estimate
     from core.memory.setup import Setup
     from core.models.known import known_models
@@ -181,7 +181,7 @@ def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: s
         "train": {"optim": optim, "max_steps": 20, "learning_rate": 5e-3, "gradient_checkpointing": True},
     }
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "card", has_card=True), "command")
-    status = follow(run, space, quiet=True)
+    status = follow(run, space)
     assert status.state == State.COMPLETED, status.message
     losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]

@@ -297,6 +297,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "site"
 
 
+def environment_of(wheel: Path, home: Path) -> dict[str, str]:
+    """The environment of somebody who installed the wheel, with an empty home folder."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("LORA_GARAGE_HOME", "XDG_DATA_HOME")}
+    return kept | {"PYTHONPATH": os.fspath(wheel), "HOME": os.fspath(home), "LORA_GARAGE_LANG": "en"}
+
+
 def command_of(wheel: Path, home: Path, *arguments: str) -> list[str]:
     """`lora-garage ...` in an empty home folder, by env: what is started in its place keeps nothing of ours."""
     ours = {"PYTHONPATH": os.fspath(wheel), "HOME": os.fspath(home), "LORA_GARAGE_LANG": "en"}
@@ -329,6 +335,9 @@ def test_the_wheel_is_one_package_and_keeps_what_it_writes_in_the_users_folder(w
     assert said("--version") == f"LoRA Garage {__version__}\n"
     assert "lora-garage doctor" not in said("--help") and "    lora-garage COMMAND ..." in said("--help")
     assert json.loads(said("runs", "--json")) == {"runs": []}
+    asked = [sys.executable, "-c", "import lora_garage; print(lora_garage.plan('7B', vram=12).fits)"]
+    in_python = subprocess.run(asked, cwd=tmp_path, env=environment_of(wheel, tmp_path), capture_output=True, text=True)
+    assert in_python.stdout == "True\n", in_python.stderr
     (workspace,) = {path.parent for path in tmp_path.rglob("datasets")}
     assert workspace.name == "lora-garage" and workspace.parent != tmp_path
 
@@ -344,7 +353,9 @@ def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> N
     done = subprocess.run(command_of(wheel, tmp_path, "doctor", "--json"), cwd=tmp_path, capture_output=True, text=True)
     well = {finding["name"]: finding["ok"] for finding in json.loads(done.stdout)["findings"]}
     assert well["packages"] and well["torch"] and well["environment"]
-    app = start_app(tmp_path, module="lora_garage.launch", PYTHONPATH=str(wheel), HOME=str(tmp_path))
+    app = start_app(
+        tmp_path, module="lora_garage.launch", PYTHONPATH=str(wheel), PYTHONSAFEPATH="1", HOME=str(tmp_path)
+    )
     assert app.stop() == 0
 
 

@@ -28,7 +28,8 @@ FLOORS = (
     ("core.data", "core.memory"),
     ("core.engine", "core.runs"),
     ("core.advice", "core.chat", "core.export", "core.queue", "core.trial"),
-    ("core.commands", "core.training"),
+    ("core.api", "core.training"),
+    ("core.commands",),
     ("webui.state",),
     ("webui.kit",),
     ("webui.shelf", "webui.server"),
@@ -39,7 +40,7 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The web process and the commands start these as processes and import none of them.
-ONLY_IN_WORKERS = ("core.engine", "core.training", "core.commands")
+ONLY_IN_WORKERS = ("core.engine", "core.training", "core.api", "core.commands")
 # Where heavy libraries may stand at the top of a module.
 HEAVY_AT_TOP = re.compile(
     r"core\.(engine|training)\.(\w+\.)?\w+|core\.trial\.(dry_run|allocations)|core\.chat\.(duel|film)|core\.export\.(merge|safetensors_file|pairs|verification|stored|tensors|layers)|core\.export\.llamacpp\.(make|judgement)|core\.hub\.sets\.(library|transfer)"

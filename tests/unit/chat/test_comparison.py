@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from core.api import contestants
+from core.api.datasets import dataset_store
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.comparison import PromptComparison, Score, same_beginning
 from core.chat.prompts import MAX_BYTES, Prompt, prompts_of, prompts_of_file, record_of
 from core.commands import comparing
-from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
 from core.runs.all import Runs
 from core.runs.run_json import Parent, RunFacts
@@ -188,13 +189,13 @@ def test_an_id_that_is_none_leaves_the_folder_alone(space: Workspace, both: Prom
 
 def test_nothing_to_ask_too_much_and_one_contestant_twice_are_refused(space: Workspace) -> None:
     pair = pair_of(trained(space, "Pirate"), "Base", "Pirate")
-    for prompts, contestants, key in (
+    for prompts, named, key in (
         ([], pair, "no_prompts"),
         (PROMPTS * 400, pair, "too_many"),
         (PROMPTS, (pair[0],) * 2, "twice"),
     ):
         with pytest.raises(ChatError) as refused:
-            PromptComparison.create(space, prompts, contestants)
+            PromptComparison.create(space, prompts, named)
         assert refused.value.message.key == f"compare.{key}"
 
 
@@ -203,7 +204,7 @@ def test_the_command_names_contestants_and_shows_their_answers(
 ) -> None:
     trained(space, "Pirate")
     chat = Chat()
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: chat)
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: chat)
     (tmp_path / "asked.jsonl").write_text(
         "".join(json.dumps({"prompt": p.question, "expected": p.expected}) + "\n" for p in PROMPTS), "utf-8"
     )
@@ -221,7 +222,7 @@ def test_the_command_names_contestants_and_shows_their_answers(
     )
     for words in ([], ["base"], ["nobody"], ["Pirate@3"], ["Pirate@checkpoint-7"]):
         with pytest.raises(GarageError):
-            comparing.named_contestants(space, words)
+            contestants.named_contestants(space, words)
 
 
 def test_where_texts_begin_to_differ() -> None:
@@ -258,11 +259,11 @@ def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_
 def test_two_quantisations_of_a_base_are_loaded_by_turn(space: Workspace) -> None:
     run, chat = trained(space, "Pirate"), Chat()
     words = ["base@4bit", "base@16bit", "Pirate@0.5@4bit", "base:starter@16bit"]
-    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, words))
+    made = PromptComparison.create(space, PROMPTS, contestants.named_contestants(space, words))
     assert list(contest.answer_missing(chat, space, made))[-1] == (12, 12)
     assert [(load.run, load.four_bit) for load in chat.loads] == [(run.id, True), (run.id, False), (None, False)]
     assert chat.asked == [(True, True, 0.5)] * 3 + [(True, False, 1.0)] * 6  # the base in 4 bit beside the run in 4 bit
-    alone = comparing.named_contestants(space, ["base:starter@4bit", "base:starter@16bit"])
+    alone = contestants.named_contestants(space, ["base:starter@4bit", "base:starter@16bit"])
     assert [one.run for one in alone] == ["", ""] and list(contest.answer_missing(Chat(), space,
         PromptComparison.create(space, PROMPTS, alone)))[-1] == (6, 6)  # fmt: skip
     for words, key in (
@@ -279,7 +280,7 @@ def test_a_further_run_its_parent_and_the_base_under_both(space: Workspace) -> N
     parent, child, chat = trained(space, "Pirate"), trained(space, "Pirate further"), Chat()
     child.add_facts(RunFacts(parent=Parent(run=parent.id, name=parent.name, step=60)))
     made = PromptComparison.create(
-        space, PROMPTS, comparing.named_contestants(space, ["base", "Pirate", "Pirate further"])
+        space, PROMPTS, contestants.named_contestants(space, ["base", "Pirate", "Pirate further"])
     )
     assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
     assert [load.run for load in chat.loads] == [parent.id, child.id] and not any(load.four_bit for load in chat.loads)
@@ -313,7 +314,7 @@ def test_one_that_cannot_answer_is_a_sentence_and_the_others_answer(space: Works
     at_load = what == "an adapter of another base"
     why = ChatError("adapter.other_base", folder="adapter", found="a", model="b",
         first="c") if at_load else ChatError("chat.not_finite")  # fmt: skip
-    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, ["Pirate", "Spoilt", "Other"]))
+    made = PromptComparison.create(space, PROMPTS, contestants.named_contestants(space, ["Pirate", "Spoilt", "Other"]))
     for _ in range(2):
         with pytest.raises(ChatError) as refused:
             list(contest.answer_missing(Failing(spoilt.id, why, at_load), space, made))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat import corrections
 from core.chat.comparison import ComparisonAnswer, PromptComparison, Verdict
 from core.chat.prompts import Prompt
 from core.commands import comparing
-from core.commands.data import dataset_store
 from core.errors import ChatError, DataError
 from core.workspace.folder import Workspace
 from tests.kit.chat import pair_of

@@ -8,6 +8,7 @@ from threading import Thread
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat import contest
 from core.chat.comparison import Contestant, PromptComparison
 from core.chat.contest import turns_for
@@ -16,7 +17,6 @@ from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.nearest import nearest
 from core.chat.prompts import Prompt
-from core.commands.data import dataset_store
 from core.errors import ChatError
 from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, JsonJudge

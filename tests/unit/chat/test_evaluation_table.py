@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from core.api import contestants
+from core.api.datasets import dataset_store
 from core.chat import contest
 from core.chat.comparison import ComparisonAnswer, PromptComparison, votes_on_run
 from core.chat.evaluation import of_run, sets, system_prompt, votes
@@ -16,9 +18,7 @@ from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.table import Table, judge_for, judge_of_kind
 from core.chat.prompts import Prompt
-from core.commands import comparing
 from core.commands.__main__ import main
-from core.commands.data import dataset_store
 from core.judges.paired import conclusion
 from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, ExactJudge, JsonJudge, LabelJudge, NumberJudge, PersonJudge, RegexJudge
@@ -52,7 +52,7 @@ def evaluated(
     chat: Chat | None = None,
 ) -> tuple[int, Any]:
     """The command's exit status and JSON, on 80 questions whose answer is yes."""
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: chat or Chat(reply=reply))
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: chat or Chat(reply=reply))
     file = space.root / "asked.jsonl"
     file.write_text("".join(json.dumps({"prompt": one, "expected": "yes"}) + "\n" for one in QUESTIONS), "utf-8")
     arguments = ["Pirate", "--file", str(file), "--judge", "exact", "--prompt", "Say yes.", "--json"]
@@ -128,7 +128,7 @@ def test_a_set_that_evaluated_a_run_is_one_of_its_base(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sets.save(space, sets.create("mine", [prompt_of("One?")], ExactJudge()))
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=only_tuned))
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: Chat(reply=only_tuned))
     command = ["evaluate", "Pirate", "--set", "mine", "--contestants", "base,tuned", "--workspace", str(space.root)]
     assert main(command) == 0 and sets.open_set(space, "mine").base == Runs(space).find("Pirate").recipe().model.id
 
@@ -164,7 +164,7 @@ def test_before_training_it_says_what_is_left_to_gain(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the twenty questions of the sample, five have the label praise."""
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=lambda column, turns: "praise"))
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: Chat(reply=lambda column, turns: "praise"))
     arguments = ["--base", "starter", "--data", "sample:shop_messages", "--json", "--workspace", str(space.root)]
     assert main(["evaluate", *arguments]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -179,7 +179,7 @@ def test_with_everything_right_before_training_little_is_left(
 ) -> None:
     answers = {one.question: str(one.expected) for one in sets.of_sample("sample:shop_messages").prompts}
     monkeypatch.setattr(
-        comparing, "ChatClient", lambda space: Chat(reply=lambda _, turns: answers[turns[-1]["content"]])
+        contestants, "ChatClient", lambda space: Chat(reply=lambda _, turns: answers[turns[-1]["content"]])
     )
     main(["evaluate", "--base", "starter", "--data", "sample:shop_messages", "--workspace", str(space.root)])
     out = capsys.readouterr().out

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from core.api.datasets import dataset_id, dataset_store
 from core.chat.making import checks, prompts
 from core.chat.making.drafts import drafts_of
 from core.chat.making.making import Making, Mark
 from core.chat.making.passage_rows import _draws, write_passage
 from core.chat.making.passages import Passage, blocks_of, passages_of
 from core.chat.making.rows import MakingOrder
-from core.commands.data import dataset_id, dataset_store
 from core.data.store import DatasetStore
 from core.errors import ChatError, DataError
 from core.workspace.folder import Workspace

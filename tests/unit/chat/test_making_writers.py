@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat.endpoint import Endpoint
 from core.chat.making import writers
 from core.chat.making.drafts import schema
 from core.chat.making.writers import ServerWriter
 from core.commands import making as commands
-from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
 from core.workspace.folder import Workspace
 from tests.kit.chat_server import ChatServer

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from core.api import contestants
 from core.chat import contest
 from core.chat.evaluation import model_judge, sets
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.table import Table
 from core.chat.prompts import Prompt
-from core.commands import comparing
 from core.commands.__main__ import main
 from core.errors import ChatError
 from core.judges.specs import ModelJudge
@@ -115,7 +115,7 @@ def test_the_command_sends_only_after_yes(
     server: ChatServer, evaluation: SetEvaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.reply, root = understands, evaluation.path.parents[2]
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
     file = root / "three.jsonl"
     file.write_text("".join(json.dumps({"prompt": one, "expected": "yes"}) + "\n" for one in QUESTIONS), "utf-8")
     command = ["evaluate", "Pirate", "--file", str(file), "--contestants", "base,tuned", "--judge", server.url,
@@ -134,7 +134,7 @@ def test_questions_with_a_judge_of_their_own_are_not_sent(
 ) -> None:
     """Bad answers kept as tests have a judge each: all went to the server, and no verdict of it counted."""
     server.reply, root = understands, evaluation.path.parents[2]
-    monkeypatch.setattr(comparing, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
+    monkeypatch.setattr(contestants, "ChatClient", lambda space: Chat(reply=lambda column, turns: "aye"))
     rows = [{"prompt": one, "expected": "yes"} for one in QUESTIONS]
     rows[0] |= {"judge": {"kind": "exact"}}  # type: ignore[dict-item]
     (file := root / "three.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

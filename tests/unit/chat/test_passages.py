@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from core.api.datasets import dataset_id, dataset_store
 from core.chat.making.passages import MAX_BYTES, TABLE_BYTES, Block, blocks_of, passages_of
-from core.commands.data import dataset_id, dataset_store
 from core.data.sets import working
 from core.errors import ChatError
 from core.workspace.folder import Workspace

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from core.api.datasets import dataset_store
 from core.chat.evaluation import sets, votes
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.regression import MAX_TESTS, BaseTests
 from core.chat.prompts import Prompt
-from core.commands.data import dataset_store
 from core.errors import DataError
 from core.runs.all import Runs
 from core.runs.cards import tested

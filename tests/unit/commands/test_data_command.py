@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core.api.datasets import dataset_id
 from core.commands.__main__ import main
-from core.commands.data import dataset_id
 from core.errors import DataError
 from core.workspace.folder import Workspace
 from tests.kit import hub_sets as kit

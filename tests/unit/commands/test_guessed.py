@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from core.api import training
+from core.api.datasets import dataset_store
 from core.commands import away, running
-from core.commands.data import dataset_store
 from core.errors import DataError
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts
@@ -76,7 +77,7 @@ def test_a_run_continued_with_other_data_asks_again(
     monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
     monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
     monkeypatch.setattr(running, "carry_out", lambda *_: None)
-    monkeypatch.setattr(running.plan, "submit", lambda *_: prepared.append(True))
+    monkeypatch.setattr(training.plan, "submit", lambda *_: prepared.append(True))
     running.further("before", workspace=space.root, as_json=True)
     other = [f"data.source={tmp_path / 'mine.csv'}"]
     with pytest.raises(DataError, match="--accept-guess"):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from core.api import loading
 from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.commands import __main__ as commands
-from core.commands import taking
 from core.commands.terminal import columns, progress_on_terminal, written_over
 from core.messages import msg
 from core.presets import PROJECT
@@ -75,8 +75,8 @@ def test_chat_asks_with_thinking_without_or_as_trained(
             sampled.append(sampling)
             yield [Piece("tuned", "Hello.")]
 
-    monkeypatch.setattr(taking, "target_of", lambda run, checkpoint: ChatTarget("starter", label="mine"))
-    monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(Client()))
+    monkeypatch.setattr(loading, "target_of", lambda run, checkpoint: ChatTarget("starter", label="mine"))
+    monkeypatch.setattr(loading, "opened", lambda space, target: nullcontext(Client()))
     run = trained(Workspace.open(tmp_path / "ws"), "mine")
     status = commands.main(["chat", run.id, "--prompt", "Hi", *asked, "--workspace", str(tmp_path / "ws")])
     output = capsys.readouterr()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.api import loading, training
 from core.chat.client import ChatClient, ChatState, ChatTarget
 from core.commands import running, taking
 from core.errors import RecipeError, RunError
@@ -125,24 +126,22 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     """It named none, so that it trained on CUDA's first."""
     set_cards(A, B.model_copy(update={"free_bytes": 8 << 30}))
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
-    run = running.prepare_run(space, recipe, tmp_path, True, None, queue=True)
+    run, _ = training.prepare(space, recipe, tmp_path).enqueue(None)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
     assert (run.facts().data.name, run.facts().data.rows) == ("sample:pirate_answers", 68), "as a page's run has it"
-    run = running.prepare_run(
-        space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True
-    )
+    run, _ = training.prepare(space, recipe.model_copy(update={"name": "other"}), tmp_path, cpu=True).enqueue(None)
     assert (run.facts().wanted_device, run.facts().planned.budget.kind) == ("cpu", "cpu")
-    chosen, settings = running.parse_cards("0, GPU-1", False, [])
+    chosen = training.cards_of("0, GPU-1", False)
     two = recipe.model_copy(update={"name": "both", "train": recipe.train.model_copy(update={"ranks": 2})})
-    both = running.prepare_run(space, two, tmp_path, True, None, queue=True, cards=chosen)
-    assert (both.facts().wanted_device, both.facts().wanted_beside, settings) == (
+    both, _ = training.prepare(space, two, tmp_path, cards=chosen).enqueue(None)
+    assert (both.facts().wanted_device, both.facts().wanted_beside, running.ranks_of(chosen)) == (
         "GPU-1",
         {"GPU-0": "RTX 0"},
         ["train.ranks=2"],
     )
     assert both.facts().planned.budget.card_uuid == "GPU-1"
     with pytest.raises(RecipeError, match="cannot be combined"):
-        running.parse_cards("0", True, [])
+        training.cards_of("0", True)
     assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
 
 
@@ -150,12 +149,12 @@ def test_a_command_that_continues_a_run_is_planned_so(
     make_workspace: Callable[[], Workspace], set_cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It was told to train with sft first, which the run before had done."""
-    planned, make, parent = [], running.plan.make, SimpleNamespace(name="before")
-    monkeypatch.setattr(running.plan, "make", lambda recipe, on, name: planned.append(on) or make(recipe, on, name))
+    planned, make, parent = [], training.plan.make, SimpleNamespace(name="before")
+    monkeypatch.setattr(training.plan, "make", lambda recipe, on, name: planned.append(on) or make(recipe, on, name))
     monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
     monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
     recipe = Recipe.parse({"data": {"source": "sample:pirate_answers"}})
-    running.prepare_run(make_workspace(), recipe, tmp_path, True, parent, queue=True)
+    training.prepare(make_workspace(), recipe, tmp_path, parent)
     assert planned[0].continues
 
 
@@ -265,8 +264,8 @@ def test_a_chat_from_a_terminal_says_it_too(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     state = ChatState("ready", elsewhere=msg("device.instead", then="RTX 0", now="RTX 1"))
-    monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(SimpleNamespace(state=lambda: state)))
-    monkeypatch.setattr(taking, "answer", lambda *asked: {"tuned": "Arr", "base": None})
+    monkeypatch.setattr(loading, "opened", lambda space, target: nullcontext(SimpleNamespace(state=lambda: state)))
+    monkeypatch.setattr(loading, "answer", lambda *asked: {"tuned": "Arr", "base": None})
     taking.chat(trained(workspace, "A run").id, prompt="What is a horse?", workspace=workspace.root)
     output = capsys.readouterr()
     assert "using RTX 1 instead" in output.err and output.out == "Arr\n"

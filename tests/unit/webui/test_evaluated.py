@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from core.advice import plan
+from core.api.datasets import dataset_store
 from core.chat.comparison import ComparisonAnswer, Contestant
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, contestants_of_run
 from core.chat.prompts import Prompt
-from core.commands.data import dataset_store
 from core.errors import ChatError
 from core.judges.specs import JUDGE_SPEC, ExactJudge, JudgeSpec, SimilarityJudge
 from core.messages import LANGUAGES, msg
