@@ -29,10 +29,12 @@ Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_co
 ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
 MAX_RANK = 256
 USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0, "kto": 0.1}  # TRL's; SimPO's from its paper, which uses 2 to 10
-OF_PREFERENCES = (
-    "objective", "beta", "loss_type", "label_smoothing", "simpo_gamma", "sft_weight", "desirable_weight",
-    "undesirable_weight",
-)  # fmt: skip
+OBJECTIVES_OF = {  # those that a setting of train has an effect on
+    "beta": ("dpo", "orpo", "simpo", "kto"), "loss_type": ("dpo",), "label_smoothing": ("dpo", "simpo"),
+    "simpo_gamma": ("simpo",), "sft_weight": ("dpo", "simpo"), "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+}  # fmt: skip
+OF_PREFERENCES = ("objective", *OBJECTIVES_OF)
 # A learning rate and a number of steps that suit one objective ruin the other: DPO takes a tenth of the rate.
 OF_ONE_OBJECTIVE = ("learning_rate", "max_steps", "num_train_epochs")
 NO_DATA = "-"  # data.source where a recipe leaves the dataset to the form

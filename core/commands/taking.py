@@ -31,6 +31,7 @@ from core.messages import Message, msg, terminal_language
 from core.recipe import to_yaml
 from core.runs.all import Runs
 from core.runs.cards import picture, results
+from core.workspace import written_recipes
 from core.workspace.folder import Workspace, expand
 
 
@@ -142,16 +143,20 @@ def recipe(
     drawn: Annotated[
         Path | None, typer.Option("--picture", help="Instead draw its numbers, answers and curve: FILE.svg.")
     ] = None,
+    tool: Annotated[written_recipes.Tool | None, typer.Option("--as", help="Print it for this tool.")] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Print a run's recipe, which `train` and the page accept, or draw the run as a picture. Instead of a run: the file
-    of a LLaMA-Factory, axolotl or TRL recipe, printed as a recipe of this app, with what became of its keys."""
-    if drawn is None and (file := expand(run)).is_file():
-        print(to_yaml(recipe_of(file, []).model_dump(mode="json", exclude_unset=True)), end="")
-        return
-    folder = Runs(Workspace.open(workspace)).find(run)
-    if drawn is None:
-        print(results.shared_recipe(folder).dump(), end="")
+    """Print a run's recipe, which `train` and the page accept, or draw the run as a picture. Instead of a run: a recipe
+    file, also of LLaMA-Factory, axolotl or TRL, with what became of its keys. --as: as a recipe of another tool."""
+    is_file = drawn is None and expand(run).is_file()
+    folder = None if is_file else Runs(Workspace.open(workspace)).find(run)
+    if drawn is None or folder is None:
+        shown = results.shared_recipe(folder) if folder else recipe_of(expand(run), [])
+        if tool:
+            text = written_recipes.write(shown, tool).text(lambda words: words.render(terminal_language()))
+        else:
+            text = shown.dump() if folder else to_yaml(shown.model_dump(mode="json", exclude_unset=True))
+        print(text, end="")
         return
     if drawn.exists():
         raise RecipeError("recipe.picture_exists", file=drawn)

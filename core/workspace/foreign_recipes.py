@@ -25,8 +25,9 @@ from core.recipe import NO_DATA, Adapter, Data, Model, Train, read_yaml
 from core.reward_settings import Rewards
 
 _COMMAND = re.compile(r"(?:\btrl |\b)(sft|dpo|kto|orpo|grpo)(?:\.py)?[ \t]+(?=\\?\s*--)((?:\\\r?\n|[^\n])*)")
+_CONFIG = re.compile(r"\btrl (sft|dpo|kto|grpo) --config\b")  # in a comment, as no key names the trainer
 _SHOWN = 80  # characters of a value
-_SECTIONS: dict[str, tuple[type[BaseModel], JsonObject]] = {
+SECTIONS: dict[str, tuple[type[BaseModel], JsonObject]] = {
     "model": (Model, {}), "data": (Data, {"source": NO_DATA}), "adapter": (Adapter, {}), "train": (Train, {}),
     "rewards": (Rewards, {"judges": [{}]}),
 }  # fmt: skip
@@ -65,6 +66,8 @@ def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
     tool = recognised(value)
     if tool is None:
         return value, None
+    if tool == "trl" and (started := _CONFIG.search(path.read_text("utf-8-sig"))):
+        value = {"trainer": started[1]} | value
     taken = _Taking(tool, value).recipe()
     return taken.value, taken
 
@@ -72,6 +75,14 @@ def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
 @lru_cache(maxsize=1)
 def table() -> JsonObject:
     return dict(presets.load("foreign_recipes"))
+
+
+def keys_of(tool: str, objective: str = "") -> JsonObject:
+    """Return the keys of a tool, its own before those that all have, each with its rule."""
+    entry = table()[tool]
+    keys = entry["keys"] | {key: rule for key, rule in table()["all"].items() if key not in entry["keys"]}
+    keys |= entry.get(objective, {})
+    return {key: rule if isinstance(rule, dict) else {"to": rule} for key, rule in keys.items()}
 
 
 def recognised(value: object) -> str | None:
@@ -98,8 +109,8 @@ class _Taking:
     """One recipe while it is translated."""
 
     def __init__(self, tool: str, value: Mapping[Any, Any]):
-        self.entry = table()[tool]
-        self.keys: JsonObject = self.entry["keys"] | table()["all"]
+        self.tool, self.entry = tool, table()[tool]
+        self.keys: JsonObject = keys_of(tool)
         nested = {
             f"{key}.{name}": inner
             for key, group in value.items()
@@ -117,7 +128,11 @@ class _Taking:
             if key not in self.given:
                 told = next((of for sign, of in self.entry.get("tells", {}).items() if sign in self.given), None)
                 self._take(key, told if told and key == "trainer" else default, is_default=True)
-        self.keys |= self.entry.get("grpo", {}) if self.fields.get("train.objective") == "grpo" else {}
+        for key in {"trainer", "rl"} & self.given.keys() & self.keys.keys():  # which decide what other keys mean
+            self._take(key, self.given.pop(key))
+        self.keys = keys_of(self.tool, self.fields.get("train.objective", ""))
+        if self.fields.get("train.objective") == "grpo":
+            self._take_batch()
         for key in self.keys:
             if key in self.given:
                 self._take(key, self.given.pop(key))
@@ -135,9 +150,10 @@ class _Taking:
     def _take(self, key: str, value: object, is_default: bool = False) -> None:
         """Set the fields that a key's value means, and note it; leave out a value that they do not accept. is_default:
         the file lacks the key."""
-        rule = self.keys[key] if isinstance(self.keys[key], dict) else {"to": self.keys[key]}
+        rule = self.keys[key]
         word = str(value).lower() if isinstance(value, str | int | float) else ""
-        meant = rule.get("values", {}).get(word)
+        meanings = {str(name).lower(): meant for name, meant in (rule.get("values", {}) | rule.get("also", {})).items()}
+        meant = meanings.get(word)
         if meant is None:
             is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
             now = ",".join(value) if isinstance(value, list) and is_names else value
@@ -151,8 +167,25 @@ class _Taking:
             self._note("taken", key, value)
             return
         why = msg(f"foreign_recipe.why_{rule['why']}") if "why" in rule else ""
-        now_is = [f"{field} = {_text(now)}" for field, now in meant.items()]
+        now_is = [f"{field} = {shortened(now)}" for field, now in meant.items()]
         self._note("changed", key, value, now=now_is, why=why)
+
+    def _take_batch(self) -> None:
+        """Set how many questions a batch and a step have; TRL counts drawn answers."""
+        key = next((key for key in ("micro_batch_size", "per_device_train_batch_size") if key in self.given), "")
+        given = (self.given.get(key), self.given.get("num_generations", self.given.get("trl.num_generations", 8)))
+        steps = self.given.get("gradient_accumulation_steps", 1)
+        if not all(str(number).isdigit() and int(str(number)) for number in (*given, steps)):
+            return
+        answers, each = (int(str(number)) for number in given)
+        batches = {key: answers // each}
+        if answers % each:
+            batches = {key: 1, "gradient_accumulation_steps": max(1, answers * int(str(steps)) // each)}
+        for name, questions in batches.items():
+            field = self.keys[name]["to"]
+            self.fields[field] = questions
+            why = msg("foreign_recipe.why_questions")
+            self._note("changed", name, self.given.pop(name, steps), now=f"{field} = {questions}", why=why)
 
     def _take_rewards(self) -> None:
         """Set the judges of training by rewards. Raises RecipeError if all of its reward functions are code."""
@@ -160,7 +193,7 @@ class _Taking:
             return
         key = next((key for key in ("reward_funcs", "trl.reward_funcs") if key in self.given), "reward_funcs")
         given = self.given.pop(key, None) or []
-        names = [_text(name) for name in (given if isinstance(given, list) else str(given).split(","))]
+        names = [shortened(name) for name in (given if isinstance(given, list) else str(given).split(","))]
         judges = {name: table()["judges"].get(name.rpartition(".")[2]) for name in names}
         if not any(judges.values()):
             raise RecipeError("foreign_recipe.rewards_are_code", title=self.entry["title"], names=names or "-")
@@ -181,14 +214,14 @@ class _Taking:
         local = [self.given.pop(key) for key in ("dataset", "train_dataset") if key in self.given]
         paths = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries] or local
         if len(entries) == 1 and isinstance(entries[0], dict):
-            named = [_text(entries[0][part]) for part in ("path", "name", "split") if entries[0].get(part)]
-            source = ":".join(named).partition("[")[0]
+            named = [shortened(entries[0][part]) for part in ("path", "name", "split") if entries[0].get(part)]
+            source = shortened(entries[0].get("data_files") or ":".join(named).partition("[")[0])
             if _accepts("data.source", source):
                 self.fields["data.source"] = source
                 why = msg("foreign_recipe.why_columns")
                 self._note("changed", "dataset", paths[0], now=f"data.source = {source}", why=why)
                 return
-        shown = [_text(path) for path in paths[:8]]
+        shown = [shortened(path) for path in paths[:8]]
         why = msg("foreign_recipe.open_data", names=shown) if shown else msg("foreign_recipe.no_data")
         self.notes.append(KeyNote("open", why))
 
@@ -196,13 +229,15 @@ class _Taking:
         self._note("left_out", key, value, why=msg(f"foreign_recipe.why_{why}"))
 
     def _note(self, kind: Literal["changed", "left_out", "taken"], key: str, value: object, **more: object) -> None:
-        self.notes.append(KeyNote(kind, msg(f"foreign_recipe.{kind}", name=key[:_SHOWN], value=_text(value), **more)))
+        self.notes.append(
+            KeyNote(kind, msg(f"foreign_recipe.{kind}", name=key[:_SHOWN], value=shortened(value), **more))
+        )
 
 
 def _accepts(field: str, value: object) -> bool:
     """Return whether a field of the recipe, "section.name", accepts a value."""
     section, _, name = field.partition(".")
-    model, needed = _SECTIONS[section]
+    model, needed = SECTIONS[section]
     try:
         model.model_validate(needed | {name: value})
     except ValidationError:
@@ -210,7 +245,7 @@ def _accepts(field: str, value: object) -> bool:
     return True
 
 
-def _text(value: object) -> str:
+def shortened(value: object) -> str:
     """Return a value as short text; repr alone would expand a YAML bomb of aliases."""
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -284,6 +285,27 @@ def test_of_several_files_that_are_read_the_newest_that_can_be_is_chosen(opened:
         return [...first, answered(quick, "quick"), answered(slow, "slow")];
     }""")
     assert chosen == [None, "good", "quick", None]
+
+
+def test_a_dropped_recipe_of_another_tool_fills_the_form_and_says_what_became_of_each_key(
+    opened: Page, tmp_path: Path
+) -> None:
+    kit.expect(plan(opened)).to_contain_text("rank 8")
+    kit.open_step(opened, "data")
+    theirs = "base_model: starter\nadapter: lora\nlora_r: 32\nlora_target_linear: true\ntf32: true\n"
+    file = tmp_path / "theirs.yaml"
+    file.write_text(theirs + '"<img src=x onerror=alert(1)>": 1\ndatasets: [{path: mine, type: alpaca}, b]\n', "utf-8")
+    opened.locator("#file input[type=file]").set_input_files(file)
+    notice = opened.locator("#file-notice")
+    kit.expect(notice).to_contain_text("A recipe of axolotl: 3 keys taken as they are, 1 changed, 2 left out.")
+    kit.expect(notice).to_contain_text("The dataset mine, b is known only to the other tool")
+    kit.expect(notice.locator("details[open]")).to_contain_text(
+        "target_linear: true → adapter.target_modules = all-linear"
+    )
+    kit.expect(notice.locator("details:not([open]) summary")).to_have_text(["Left out (2)", "Taken as they are (3)"])
+    left = notice.locator("details").nth(1).locator("li")
+    kit.expect(left).to_have_text([re.compile("tf32: true is left out. The app decides"), re.compile(r"^<img src=x")])
+    kit.expect(plan(opened)).to_contain_text("rank 32")
 
 
 def test_a_model_may_be_typed(opened: Page) -> None:

@@ -522,6 +522,10 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
     with page.expect_download() as drawn:
         page.locator("#details-card-picture").click()
     assert drawn.value.suggested_filename == "child.png" and drawn.value.path().read_bytes().startswith(b"\x89PNG")
+    with page.expect_download() as theirs:
+        page.locator("#details-card-axolotl").click()
+    assert theirs.value.suggested_filename == "child.axolotl.yaml"
+    assert "# For axolotl: `axolotl train" in theirs.value.path().read_text("utf-8")
     kit.go_to_tab(page, "Train")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "child.recipe.yaml")
     kit.expect(kit.part(page, "train")).to_contain_text(re.compile(r"child$"))

@@ -11,7 +11,7 @@ from gradio.components import Component
 from core.advice.wish import cards_of
 from core.errors import GarageError
 from core.files import JsonObject
-from core.recipe import OF_PREFERENCES
+from core.recipe import OBJECTIVES_OF, OF_PREFERENCES
 from core.system import devices
 from core.system.machine import Machine
 from webui.form import settings_view
@@ -94,16 +94,9 @@ class PlanStep:
         form."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
-        applies = {
-            "objective": bool(result.preview and result.preview.has_pairs) or self._has_bad(data),
-            "beta": objective not in (None, "sft", "grpo"),
-            "loss_type": objective == "dpo",
-            "label_smoothing": objective == "simpo" or (objective == "dpo" and train["loss_type"] == "robust"),
-            "simpo_gamma": objective == "simpo",
-            "desirable_weight": objective == "kto",
-            "undesirable_weight": objective == "kto",
-            "sft_weight": objective in ("dpo", "simpo"),
-        }
+        applies = {name: objective in objectives for name, objectives in OBJECTIVES_OF.items()}
+        applies["objective"] = bool(result.preview and result.preview.has_pairs) or self._has_bad(data)
+        applies["label_smoothing"] &= objective == "simpo" or train["loss_type"] == "robust"
         names = {f"train.{name}": applies[name] for name in OF_PREFERENCES}
         names[name_of(settings_view.EXPERTS)] = bool(result.shape and result.shape.num_experts)
         hidden = [name for name, is_shown in names.items() if not is_shown and explicit.get(name) is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import gradio as gr
 
@@ -12,6 +13,7 @@ from core.files import JsonObject
 from core.runs.cards import picture, results
 from core.runs.folder import RunFolder
 from core.runs.states import may_resume
+from core.workspace import foreign_recipes, written_recipes
 from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import Html, notice, placeholder, tag
@@ -62,6 +64,9 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
         around.wizard.further.wire_button(around.wizard, button, around.opened, around.tabs, page.run_notice, anew=anew)
     page.finding.wire(around.wizard, around.opened, around.tabs, page.run_notice)
     poller.wire_tab(around.page, tab)
+
+
+FileOf = Callable[[RunFolder, Wording], JsonObject]
 
 
 class RunsPage:
@@ -116,6 +121,14 @@ class RunsPage:
                         self.save_picture = gr.Button(
                             w.t("recipe_card.picture"), size="sm", elem_id="details-card-picture"
                         )
+                        self.save_as = {
+                            tool: gr.Button(
+                                w.t("foreign_recipe.save_as", title=foreign_recipes.table()[tool]["title"]),
+                                size="sm",
+                                elem_id=f"details-card-{tool}",
+                            )
+                            for tool in get_args(written_recipes.Tool)
+                        }
                     self.card_file = gr.JSON(None, visible=False)
                 with gr.Accordion(w.t("train_page.story"), open=False):
                     self.story = gr.HTML("", elem_id="details-story")
@@ -176,7 +189,9 @@ class RunsPage:
         talked.then(None, js=SHOW_CHAT)
         go_on = partial(resumed, self.services, self.w, self.run_notice, tabs)
         poller.after(self.resume.click(go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        for button, made in ((self.save_card, recipe_file), (self.save_picture, picture_of)):
+        files: dict[gr.Button, FileOf] = {self.save_card: recipe_file, self.save_picture: picture_of}
+        files |= {button: partial(recipe_for, tool) for tool, button in self.save_as.items()}
+        for button, made in files.items():
             file = partial(file_of, self.services, self.w, made, self.card_file, self.run_notice)
             saved = button.click(file, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
@@ -232,6 +247,12 @@ def recipe_file(run: RunFolder, w: Wording) -> JsonObject:
     return {"name": f"{slug(run.name)}.recipe.yaml", "text": results.shared_recipe(run).dump()}
 
 
+def recipe_for(tool: written_recipes.Tool, run: RunFolder, w: Wording) -> JsonObject:
+    """Return a run's recipe as another tool's, as {name, text}. Raises RecipeError."""
+    written = written_recipes.write(results.shared_recipe(run), tool)
+    return {"name": written.file, "text": written.text(w.render)}
+
+
 def picture_of(run: RunFolder, w: Wording) -> JsonObject:
     """Return a run's picture as {name, text}, an SVG that the browser converts to PNG for messengers."""
     return {"name": f"{slug(run.name)}.png", "text": picture.of_run(run, w.render)}
@@ -240,7 +261,7 @@ def picture_of(run: RunFolder, w: Wording) -> JsonObject:
 def file_of(
     services: Services,
     w: Wording,
-    made: Callable[[RunFolder, Wording], JsonObject],
+    made: FileOf,
     file: gr.JSON,
     message: gr.HTML,
     run_id: str | None,

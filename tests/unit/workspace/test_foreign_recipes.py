@@ -83,6 +83,23 @@ def test_arguments_of_trl_are_taken_from_a_command(tmp_path):
     assert kinds(foreign)["eos_token"] == "left_out"
 
 
+def test_a_trainer_that_is_named_decides_what_the_keys_mean(tmp_path):
+    """The beta of `trl grpo` was read as that of preferences, and left out; its batch of answers as one of
+    questions."""
+    command = "trl grpo --model_name_or_path a/b --dataset_name a/b --reward_funcs accuracy_reward --beta 0.04"
+    recipe, _ = read(tmp_path, command, "train.sh")
+    assert recipe.rewards and (recipe.rewards.beta, recipe.train.beta) == (0.04, None)
+    for answers, steps, questions in ((16, 3, (2, 3)), (4, 6, (1, 3)), (2, 2, (1, 1))):
+        batch = f" --per_device_train_batch_size {answers} --gradient_accumulation_steps {steps}\n"
+        train = read(tmp_path, command + batch, "train.sh")[0].train
+        assert (train.per_device_train_batch_size, train.gradient_accumulation_steps) == questions, "of 8 answers each"
+    config = (
+        "# trl kto --config theirs.yaml\nmodel_name_or_path: a/b\ndatasets: [{path: json, data_files: mine.jsonl}]\n"
+    )
+    recipe, _ = read(tmp_path, config)
+    assert (recipe.train.objective, recipe.data.source) == ("kto", "mine.jsonl")
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
