@@ -26,6 +26,7 @@ from pathlib import Path
 from unittest import mock
 
 import deflate
+import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOP = "LoRA Garage"
@@ -87,9 +88,15 @@ def build(folder: Path) -> Path:
 
 def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
     """Return the files with the sentences of all languages in one, packed, and PACKED_TOO packed: together they take
-    two thirds of what they do in the archive's own way. Sentences that are read before the start stay as they are."""
+    half of what they do in the archive's own way, the languages of a sentence side by side, within bzip2's one block of
+    900 kB. Sentences that are read before the start stay as they are."""
     kept: dict[str, bytes] = {}
-    languages: dict[str, bytes] = {}
+    sentences: dict[str, dict[str, dict[str, str]]] = {}
+
+    def add(language: str, section: str, entries: dict[str, str]) -> None:
+        for key, sentence in entries.items():
+            sentences.setdefault(section, {}).setdefault(key, {})[language] = sentence
+
     for name, content in sorted(files.items()):
         folder, _, file = name.rpartition("/")
         if name in PACKED_TOO:
@@ -100,23 +107,18 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
             sections = re.split(rb"^(?=\w+:\s*$)", content, flags=re.MULTILINE)
             early = [each for each in sections if f"{each.split(b':')[0].decode()}.yaml" in LAUNCHERS]
             kept[name] = b"".join(early)
-            languages[file.removesuffix(".yaml")] = b"".join(each for each in sections if each not in early)
+            for section, entries in yaml.safe_load(b"".join(each for each in sections if each not in early)).items():
+                add(file.removesuffix(".yaml"), section, entries)
         else:
-            language = folder.rpartition("/")[2]
-            languages[language] = languages.get(language, b"") + under(file.removesuffix(".yaml"), content)
-    together = b"".join(under(language, sections) for language, sections in languages.items())
-    return kept | {f"core/locales/{TOGETHER}": packed(together)}
+            add(folder.rpartition("/")[2], file.removesuffix(".yaml"), yaml.safe_load(content))
+    together = yaml.safe_dump(sentences, allow_unicode=True, width=10**6).encode()
+    return kept | {f"core/locales/{TOGETHER}": bz2.compress(together)}
 
 
 def packed(text: bytes) -> bytes:
     """Return YAML compressed, without its lines of comment. No text of several lines may have a line that begins so."""
     lines = (line for line in text.splitlines(keepends=True) if not line.lstrip().startswith(b"#"))
     return bz2.compress(b"".join(lines))
-
-
-def under(key: str, section: bytes) -> bytes:
-    """Return YAML as the value of a key, one blank further in."""
-    return f"{key}:\n".encode() + b"".join(b" " + line for line in section.splitlines(keepends=True)) + b"\n"
 
 
 def description(archive: Path) -> dict[str, str | int]:
