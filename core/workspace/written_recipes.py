@@ -35,16 +35,12 @@ TARGETS = "adapter.target_modules"  # a list in other tools
 
 @dataclass(frozen=True)
 class WrittenRecipe:
-    """A recipe as another tool's. keys: in its order; notes: how to run it, and what was changed or left out."""
+    """A recipe as another tool's. file: its name; keys: in the tool's order; notes: how to run it, and what was changed
+    or left out."""
 
-    tool: Tool
-    name: str
+    file: str
     keys: JsonObject
     notes: tuple[Message, ...]
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.{self.tool}.yaml"
 
     def text(self, render: Callable[[Message], str]) -> str:
         """Return it as YAML with the notes as comments."""
@@ -111,7 +107,7 @@ class _Writing:
         command = self.entry["run"].format(objective=self.objective, file=file)
         counts = {"written": counted - changed, "changed": changed, "left": len(left)}
         head = msg("foreign_recipe.written", title=title, command=command, **counts)
-        return WrittenRecipe(self.tool, self.name, _nested(self.keys), (head, *self.notes))
+        return WrittenRecipe(file, _nested(self.keys), (head, *self.notes))
 
     def _matters(self, field: str) -> bool:
         """Return whether a setting that is not written has an effect: how rows are used, or another value than the

@@ -17,9 +17,18 @@ from core.chat.client import ChatClient
 from core.chat.comparison import Contestant
 from core.chat.contest import answer_missing
 from core.chat.evaluation import model_judge, sets, system_prompt
-from core.chat.evaluation.evaluation import EXAMPLES, SetEvaluation
+from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
-from core.chat.evaluation.of_run import OF_BASE, OF_RUN, ROWS, ROWS_BEFORE, keep_judge, keep_result, table_of
+from core.chat.evaluation.of_run import (
+    OF_BASE,
+    OF_RUN,
+    ROWS,
+    ROWS_BEFORE,
+    contestants_of,
+    keep_judge,
+    keep_result,
+    table_of,
+)
 from core.chat.evaluation.sets import TestSet
 from core.chat.evaluation.table import judge_for, judge_of_kind, option_of, unsent
 from core.data.store import DatasetStore
@@ -283,15 +292,5 @@ def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
     """Yield the contestants of a choice; those with a prompt only if there is one (system). Raises ModelError for an
     invalid base."""
     ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
-    for word in choice.offered:
-        column, _, extra = word.partition("+")
-        if (choice.who and word not in choice.who) or (extra == "prompt" and not system):
-            continue
-        yield Contestant(
-            label=word,
-            run=choice.run_id,
-            other="" if choice.run_id else choice.model,
-            column="tuned" if column == "tuned" else "base",
-            system=system if extra == "prompt" else "",
-            examples=EXAMPLES if extra == "examples" else 0,
-        )
+    words = [word for word in choice.offered if not choice.who or word in choice.who]
+    return contestants_of(words, system, choice.run_id, "" if choice.run_id else choice.model)

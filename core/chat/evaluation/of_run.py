@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic import ValidationError
 
@@ -63,13 +63,23 @@ def keep_result(run: RunFolder, table: Table) -> None:
 
 def contestants_of_run(run: RunFolder, system: str) -> Iterator[Contestant]:
     """Yield the base and the run, each also with the system prompt if there is one, and the base with examples."""
-    yield Contestant(label="base", run=run.id, column="base")
-    if system:
-        yield Contestant(label="base+prompt", run=run.id, column="base", system=system)
-    yield Contestant(label="base+examples", run=run.id, column="base", examples=EXAMPLES)
-    yield Contestant(label="tuned", run=run.id)
-    if system:
-        yield Contestant(label="tuned+prompt", run=run.id, system=system)
+    return contestants_of(OF_RUN, system, run.id)
+
+
+def contestants_of(words: Iterable[str], system: str, run: str = "", other: str = "") -> Iterator[Contestant]:
+    """Yield the contestants in words of OF_RUN, of a run or of a base model (other); those with a prompt only if there
+    is one (system)."""
+    for word in words:
+        column, _, extra = word.partition("+")
+        if extra != "prompt" or system:
+            yield Contestant(
+                label=word,
+                run=run,
+                other=other,
+                column="tuned" if column == "tuned" else "base",
+                system=system if extra == "prompt" else "",
+                examples=EXAMPLES if extra == "examples" else 0,
+            )
 
 
 def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
