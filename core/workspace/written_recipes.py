@@ -63,7 +63,9 @@ class _Writing:
         given = recipe.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         sections = {section: part for section, part in given.items() if isinstance(part, dict)}
         fields = {f"{section}.{name}": value for section, part in sections.items() for name, value in part.items()}
-        needed = {"model.id": recipe.model.id, "adapter.method": recipe.adapter.method}
+        # what is trained, which other tools have other defaults for
+        needed = {TARGETS: recipe.adapter.target_modules, "adapter.method": recipe.adapter.method}
+        needed |= {"model.id": recipe.model.id, "data.train_on": recipe.data.train_on}
         self.fields: JsonObject = needed | fields | {"train.objective": self.objective}
         if "adapter.r" in fields:
             self.fields["adapter.lora_alpha"] = recipe.lora_alpha
@@ -73,6 +75,7 @@ class _Writing:
             now = self.fields[BATCH]
             self.notes.append(msg("foreign_recipe.changed", name=BATCH, value=shortened(questions), now=now, why=why))
         idle = {f"train.{name}" for name, objectives in OBJECTIVES_OF.items() if self.objective not in objectives}
+        idle |= set() if self.objective == "sft" else {"data.train_on"}
         idle |= {"train.warmup_ratio" if recipe.train.warmup_steps else "train.warmup_steps"}
         self.fields = {name: value for name, value in self.fields.items() if name not in idle}
         self.keys: JsonObject = {}

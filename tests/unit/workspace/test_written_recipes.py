@@ -124,7 +124,8 @@ def applies(rule: dict[str, Any], objective: str) -> bool:
     names = {field.partition(".")[2] for field in fields if field.startswith("train.")}
     of_this = any(objective in OBJECTIVES_OF.get(name, (objective,)) for name in names) or not names
     rewards = objective == "grpo" or not any(field.startswith("rewards.") for field in fields)
-    return of_this and rewards and not (fields == {"train.objective"} and objective == "sft")
+    only = {"train.objective": objective != "sft", "data.train_on": objective == "sft"}
+    return of_this and rewards and all(only.get(field, True) for field in fields)
 
 
 def test_the_head_says_how_it_is_run_and_names_what_is_changed_or_left_out() -> None:
@@ -134,8 +135,13 @@ def test_the_head_says_how_it_is_run_and_names_what_is_changed_or_left_out() -> 
     text = written_recipes.write(recipe, "trl").text(text_of)
     head, body = text[: text.index("\nmodel_name")], yaml.safe_load(text)
     assert all(line.startswith("# ") for line in head.splitlines()) and "trl dpo --config mine-rm-rf.trl.yaml" in head
-    assert "data.long_examples: split is left out" in head and "data export mine mine-rm-rf.jsonl" in head
+    assert (
+        "data.long_examples: split is left out" in head
+        and "train_on" not in head
+        and "data export mine mine-rm-rf.jsonl" in head
+    )
     assert "chosen and rejected" in head and "starter → model_name_or_path" in head
+    assert body["lora_target_modules"] == ["all-linear"], "not the tool's own default where the recipe has none"
     assert body["datasets"] == [{"path": "json", "data_files": "mine-rm-rf.jsonl", "split": "train"}]
 
 
