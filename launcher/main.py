@@ -68,7 +68,7 @@ COMMANDS = (
     "compare",
     "evaluate",
     "benchmark",
-    "sum",
+    "merge",
     "export",
     "serve",
     "mcp",

@@ -25,12 +25,13 @@ from core.commands.terminal import (
     print_json,
     say,
 )
-from core.errors import ChatError, ModelError, RecipeError
-from core.export import weighted_sum
+from core.errors import ChatError, RecipeError
+from core.export import combination
 from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
-from core.workspace.folder import Workspace, expand
+from core.runs.run_json import Combination, WeightedAdapter
+from core.workspace.folder import Workspace
 
 
 @app.command()
@@ -75,37 +76,41 @@ def compare(
     print_json(in_words(result)) if as_json else _show(result)
 
 
-@app.command("sum")
-def sum_of(
+@app.command("merge")
+def merge(
     adapters: Annotated[
-        list[str], typer.Argument(help="Two runs with the same base, each weighted: RUN@0.7 OTHER@0.5.")
+        list[str],
+        typer.Argument(help="Two or more runs of one base model, weighted: RUN@0.7 OTHER@0.5 THIRD@checkpoint-40."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to create, with one adapter in PEFT's format.")],
-    rank: Annotated[
-        int | None,
-        typer.Option(help="Approximate at this rank (svd). Default: exact, with the sum of both ranks (cat)."),
-    ] = None,
+    combination_type: Annotated[
+        str, typer.Option(help=f"PEFT's: {', '.join(combination.METHODS)}. cat is exact, with the sum of all ranks.")
+    ] = "cat",
+    density: Annotated[float, typer.Option(help="The share of values that ties and dare keep.")] = 0.5,
+    majority_sign_method: Annotated[str, typer.Option(help="Of ties: total or frequency.")] = "total",
+    svd_rank: Annotated[int | None, typer.Option(help="The rank of svd. Default: the largest of the ranks.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of dare, which drops values at random.")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the weighted sum of two runs' adapters as one adapter, exactly or at a lower rank."""
+    """Combine several runs' adapters into one by PEFT's add_weighted_adapter, as a finished run."""
     space = Workspace.open(workspace)
-    if len(adapters) != 2 or any(map(is_base, adapters)):
-        raise RecipeError("summed.two")
-    first, second = (
-        weighted_sum.WeightedAdapter(
-            target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength
-        )
-        for one in named_contestants(space, adapters)
-    )
-    folder = expand(str(out))
-    try:
-        made = weighted_sum.write((first, second), folder, rank)
-    except OSError as error:
-        raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
-    print_json({"folder": str(folder), "rank": made}) if as_json else say(
-        msg("summed.done", folder=str(folder), rank=made)
-    )
+    if any(map(is_base, adapters)):
+        raise RecipeError("merge.two")
+    named = named_contestants(space, adapters)
+    targets = [target_of(Runs(space).get(one.run), one.checkpoint) for one in named]
+    parts = [
+        WeightedAdapter(folder=str(target.adapter), name=target.label.replace(", ", "@"), weight=one.strength)
+        for one, target in zip(named, targets, strict=True)
+    ]
+    how = Combination(
+        adapters=parts, combination_type=combination_type, density=density, svd_rank=svd_rank, seed=seed,
+        majority_sign_method=majority_sign_method,
+    )  # fmt: skip
+    run = combination.as_run(space, how, targets[0].model_id)
+    if as_json:
+        print_json(in_words({"run": run.id, "name": run.name, "folder": str(run.path)}))
+    else:
+        say(msg("foreign.is_here", name=run.name))
 
 
 @data.command()

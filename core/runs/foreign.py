@@ -29,7 +29,7 @@ from core.models.library import Models
 from core.recipe import NO_DATA, Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
-from core.runs.run_json import RunFacts
+from core.runs.run_json import Combination, RunFacts
 from core.runs.states import State
 from core.workspace import names
 from core.workspace.folder import Workspace
@@ -54,9 +54,12 @@ SETTLED = {
 MAX_NAMED = 5  # settings, or models, in a sentence
 
 
-def from_folder(workspace: Workspace, folder: Path, base: str = "", source: str = "") -> RunFolder:
+def from_folder(
+    workspace: Workspace, folder: Path, base: str = "", source: str = "", combined: Combination | None = None
+) -> RunFolder:
     """Make a finished run of an adapter folder and return it; its notes are events of the run. base: the base model,
     "" for the one that the adapter names. source: what the run says that it comes from, "" for the folder's name.
+    combined: how it was made of other runs' adapters.
 
     Raises ModelError for anything but a LoRA adapter in safetensors whose base is on this PC and has layers of its
     shapes, or one that was brought in before; RecipeError, RunError, TemplateError.
@@ -72,7 +75,7 @@ def from_folder(workspace: Workspace, folder: Path, base: str = "", source: str 
     of_base = headers.of_folder(base_folder)
     if wrong := _misfits(tensors, of_base):
         raise ModelError("foreign.misfit", base=model_id, count=len(wrong), first=wrong[0])
-    name = source.rpartition("/")[2] or folder.name
+    name = folder.name if combined else source.rpartition("/")[2] or folder.name
     recipe = _recipe(config, layers, model_id, names.display_name(name, 60) or "adapter")
     runs, source = Runs(workspace), source or folder.name
     _refuse_twice(runs, folder / WEIGHTS)
@@ -103,12 +106,14 @@ def from_folder(workspace: Workspace, folder: Path, base: str = "", source: str 
         for note in notes:
             run.log_event("warning", message=note)
         shown = base_folder.name if model_id == "starter" else model_id
-        said = msg("foreign.ended", source=source, base=shown, layers=len(layers))
+        key = "merge.ended" if combined else "foreign.ended"
+        said = msg(key, source=source, base=shown, layers=len(layers))
         return Status(state=State.COMPLETED, since=time.time(), stage="done", message=said, has_adapter=True)
 
     facts = RunFacts(
-        brought_from=source, not_further=untrained, model_folder=str(base_folder), template=template.fingerprint
-    )
+        brought_from=source, combined=combined, not_further=untrained, model_folder=str(base_folder),
+        template=template.fingerprint,
+    )  # fmt: skip
     return runs.create(recipe, "command", facts, fill)
 
 

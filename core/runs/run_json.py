@@ -161,18 +161,37 @@ class AdviceFacts(_Part):
     budget: BudgetFacts = BudgetFacts()
 
 
+class WeightedAdapter(_Part):
+    """An adapter of a combination: its folder, its name (a run's, with @checkpoint), its weight."""
+
+    folder: str = ""
+    name: str = ""
+    weight: float = Field(1.0, allow_inf_nan=True)
+
+
+class Combination(_Part):
+    """Adapters that are combined into one, with the arguments of PEFT's `add_weighted_adapter`. seed: of dare."""
+
+    adapters: list[WeightedAdapter] = []
+    combination_type: str = "cat"
+    density: float = Field(0.5, allow_inf_nan=True)
+    majority_sign_method: str = "total"
+    svd_rank: int | None = None
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
 class RunFacts(_Part):
     """All facts of a run, in the order in which they become known.
 
     launcher: "app", or "command" with its process; brought_from: where an adapter that was trained elsewhere comes from
-    (core/runs/foreign), not_further: its settings that training here does not have; advice: as of the plan
-    (core/advice); wanted_device: a GPU's uuid or "cpu"; wanted_beside: the others of several GPUs, uuid to name;
-    offered_device: a GPU in place of a missing one, accepted by resuming the run; ranks: if the run continues with
-    others than its recipe's; memory_limit_gib: if the run may use less than there is; probe_rows: rows to check an
-    export with; device, dtype: computed on and in, and dtype_reason; device_uuid and device_name of the GPU;
-    base_weights, template: fingerprints; enable_thinking: whether prompts ask the model to think, as most of the
-    trained rows do; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of
-    the adapter that was kept, adapter_is_best: whether that is the best measured one.
+    (core/runs/foreign), or combined: how it was made of others (core/export/combination); not_further: its settings
+    that training here does not have; advice: as of the plan (core/advice); wanted_device: a GPU's uuid or "cpu";
+    wanted_beside: the others of several GPUs, uuid to name; offered_device: a GPU in place of a missing one, accepted
+    by resuming the run; ranks: if the run continues with others than its recipe's; memory_limit_gib: if the run may use
+    less than there is; probe_rows: rows to check an export with; device, dtype: computed on and in, and dtype_reason;
+    device_uuid and device_name of the GPU; base_weights, template: fingerprints; enable_thinking: whether prompts ask
+    the model to think, as most of the trained rows do; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or
+    the process's; adapter_step: of the adapter that was kept, adapter_is_best: whether that is the best measured one.
     """
 
     v: int = 1
@@ -183,6 +202,7 @@ class RunFacts(_Part):
     launcher_started: float | None = None
     data: TrainedOn | None = None
     brought_from: str = ""
+    combined: Combination | None = None
     not_further: list[str] = []
     advice: JsonObject | None = None
     wanted_device: str | None = None

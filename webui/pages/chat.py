@@ -18,7 +18,7 @@ from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.following import FollowingDropdown
 from webui.kit.format import grouped
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, notice, success, tag
 from webui.kit.live import AT_ONCE, QUIET, LivePart, Options, Updates, shown
 from webui.kit.tab import TabPoller
 from webui.kit.wording import Wording
@@ -212,7 +212,7 @@ class ChatPage:
         opened = self.shelf.opened
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking,
-            self.strength, self.second.run, self.second.strength]  # fmt: skip
+            self.strength, *self.second.chosen]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.sent, self.send, self.stop]
         self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
@@ -247,6 +247,8 @@ class ChatPage:
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: {**self.start_over(), opened: ""}, None, [*view, opened], **ends)
+        kept = [*target, self.strength, *self.second.chosen]
+        self.second.kept.click(self.keep_both, kept, [self.second.said], **AT_ONCE)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
         restored, opens = self.shelf.wire(page, self.target, self.base, self.tuned, self.notice, view, ends)
@@ -300,10 +302,12 @@ class ChatPage:
         target, sampling = rest[:3], rest[3:]
         try:
             loaded, both = self.target_of(*target)
-            settings, (strength, second, beside) = sampling_of(*sampling[1:-3]), sampling[-3:]
+            settings, (strength, *second) = sampling_of(*sampling[1:-5]), sampling[-5:]
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
-            loaded, strength = self.second.combine(loaded, strength_of(strength), second, strength_of(beside))
+            loaded, strength = self.second.combine(
+                loaded, strength_of(strength), second[0], strength_of(second[1]), *second[2:]
+            )
             yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), sent="", writing=True)
             yield from self._load(loaded, base, tuned, both)
             question = {"role": "user", "content": message}
@@ -496,6 +500,16 @@ class ChatPage:
         return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------
+    def keep_both(self, *given: Any) -> str:
+        """Make a run of both adapters; return the notice. Inputs: target (model, checkpoint, precision), strength, the
+        second adapter's."""
+        try:
+            loaded, _ = self.target_of(*given[:3])
+            run, beside, *how = given[4:]
+            return success(self.second.keep(loaded, strength_of(given[3]), run, strength_of(beside), *how))
+        except GarageError as error:
+            return notice(self.w.render(error.message))
+
     def target_of(self, target: Any, checkpoint: object, precision: object) -> tuple[ChatTarget, bool]:
         """Return the target to load, and whether it has a tuned column. Raises GarageError for an unknown id."""
         if not is_there(self.services, self.w, target):

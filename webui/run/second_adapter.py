@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatTarget
 from core.chat.questions import target_of
-from core.errors import ChatError, ModelError
-from core.export import weighted_sum
-from core.export.weighted_sum import WeightedAdapter
+from core.errors import ChatError
+from core.export import combination
+from core.runs.run_json import Combination, WeightedAdapter
 from webui.kit.following import FollowingDropdown
-from webui.kit.live import LivePart
+from webui.kit.live import QUIET, LivePart
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
 NONE = ""
+SHOWN = ("cat", "svd", "linear", "ties_svd", "dare_linear_svd", "dare_ties_svd")  # svd: for any ranks
 
 
 class SecondAdapter(Panel):
-    """The choice of a second adapter and of its strength, in percent."""
+    """The choice of a second adapter, its strength in percent, and how both are combined; the result can be kept."""
 
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
         self.run = FollowingDropdown(self._choices(rows), value=NONE, **run)
         self.strength = gr.Slider(low, high, value=100, step=5, **strength)
+        method, density = (
+            self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("method", "density")
+        )
+        self.method = gr.Radio(list(SHOWN), value=SHOWN[0], **method)
+        self.density = gr.Slider(5, 100, value=50, step=5, visible=False, **density)
+        self.method.input(
+            lambda chosen: gr.update(visible=combination.thins(str(chosen))), self.method, self.density, **QUIET
+        )
+        self.kept = gr.Button(self.w.t("second_adapter.keep"), size="sm", elem_id="chat-second-keep")
+        self.said = gr.HTML("", elem_id="chat-second-said")
+
+    @property
+    def chosen(self) -> list[Component]:
+        """The inputs of `combine` and `keep`, after target and strength."""
+        return [self.run, self.strength, self.method, self.density]
 
     def part(self) -> LivePart:
         return LivePart(self.run, lambda context: gr.update(choices=self._choices(context.snapshot.rows)))
@@ -38,30 +58,49 @@ class SecondAdapter(Panel):
         """Return (name, id) of the runs that can chat; first an entry for none."""
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
 
-    def combine(
-        self, target: ChatTarget, strength: float, second: object, second_strength: float
-    ) -> tuple[ChatTarget, float]:
-        """Return (target to load, its strength): the target itself without a second adapter, else the weighted sum of
-        both, written to the cache (which holds one sum) with strength 1. second: the id of its run, or NONE. Strengths:
-        1 is as trained. Raises GarageError if the two cannot be added."""
-        if not isinstance(second, str) or second == NONE:
+    def combine(self, target: ChatTarget, strength: float, *chosen: Any) -> tuple[ChatTarget, float]:
+        """Return (target to load, its strength): the target itself without a second adapter, else both combined,
+        written to the cache (which holds one) with strength 1. chosen: the id of the second run or NONE, its strength,
+        PEFT's combination type, the density in percent. Strengths: 1 is as trained. Raises GarageError if the two
+        cannot be combined."""
+        how = self._how(target, strength, *chosen)
+        if how is None:
             return target, strength
+        first, second = how.adapters
+        label = self.w.t("second_adapter.both", first=first.name, second=second.name, a=round(100 * strength),
+            b=round(100 * second.weight))  # fmt: skip
+        root = self.services.workspace.cache / "combined"
+        stamps = [(Path(one.folder) / "adapter_model.safetensors").stat().st_mtime_ns for one in how.adapters]
+        folder = root / hashlib.sha256(f"{how}{stamps}".encode()).hexdigest()[:20]
+        if not folder.exists():
+            # the previous one, which is loaded already or no longer needed
+            shutil.rmtree(root, ignore_errors=True)
+            combination.write(how, folder)
+        return replace(target, adapter=folder, label=label), 1.0
+
+    def keep(self, target: ChatTarget, strength: float, *chosen: Any) -> str:
+        """Make a run of both adapters, and return the notice. Raises GarageError."""
+        how = self._how(target, strength, *chosen)
+        if how is None:
+            raise ChatError("second_adapter.no_first")
+        return self.w.t("models_page.brought_in", name=combination.as_run(
+            self.services.workspace, how, target.model_id).name)  # fmt: skip
+
+    def _how(
+        self, target: ChatTarget, strength: float, second: object, beside: float, method: object, density: object
+    ) -> Combination | None:
+        """Return the combination of target with a second run's adapter; None without a second one. Raises
+        GarageError."""
+        if not isinstance(second, str) or second == NONE:
+            return None
         if second not in (row.id for row in self.services.snapshots.now().rows):
             raise ChatError("second_adapter.gone")
         other = target_of(self.services.runs.get(second))
         if target.adapter is None or other.adapter is None:
             raise ChatError("second_adapter.no_first")
-        parts = WeightedAdapter(target.adapter, strength), WeightedAdapter(other.adapter, second_strength)
-        label = self.w.t("second_adapter.both", first=target.label, second=other.label, a=round(100 * strength),
-            b=round(100 * second_strength))  # fmt: skip
-        root = self.services.workspace.cache / "summed"
-        stamps = [(part.folder / "adapter_model.safetensors").stat().st_mtime_ns for part in parts]
-        folder = root / hashlib.sha256(f"{parts}{stamps}".encode()).hexdigest()[:20]
-        try:
-            if not folder.exists():
-                # the previous sum, which is loaded already or no longer needed
-                shutil.rmtree(root, ignore_errors=True)
-                weighted_sum.write(parts, folder)
-        except OSError as error:
-            raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
-        return replace(target, adapter=folder, label=label), 1.0
+        parts = [
+            WeightedAdapter(folder=str(one.adapter), name=one.label.replace(", ", "@"), weight=float(weight))
+            for one, weight in ((target, strength), (other, beside))
+        ]
+        share = float(density) / 100 if isinstance(density, int | float) else math.nan
+        return Combination(adapters=parts, combination_type=str(method), density=share)

@@ -83,7 +83,8 @@ def write(
     figures += [] if facts.brought_from else _figures(facts, metrics, form)
     parts = [
         f"# {' '.join(recipe.name.replace('#', '').split())}",
-        f"{_what(form)} trained elsewhere and brought in from `{_plain(facts.brought_from)}`."
+        f"{_what(form)} {'combined by PEFT from' if facts.combined else 'trained elsewhere and brought in from'} "
+        f"`{_plain(facts.brought_from)}`."
         if facts.brought_from
         else f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",
         f"**Base:** {_base(recipe, base_folder)}",

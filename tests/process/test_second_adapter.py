@@ -36,13 +36,17 @@ def test_both_are_loaded_as_one_each_at_its_strength(tmp_path: Path) -> None:
     space = Workspace.open(tmp_path)
     first, second = with_adapter(space, "Pirate", 1.0), with_adapter(space, "Facts", 10.0)
     page, target = SecondAdapter(Services.open(space), Wording("en")), target_of(first)
-    assert page.combine(target, 0.7, "", 1.0) == (target, 0.7) == page.combine(target, 0.7, None, 1.0)
-    both, strength = page.combine(target, 0.5, second.id, -0.25)
+    assert (
+        page.combine(target, 0.7, "", 1.0, "cat", 50)
+        == (target, 0.7)
+        == page.combine(target, 0.7, None, 1.0, "cat", 50)
+    )
+    both, strength = page.combine(target, 0.5, second.id, -0.25, "cat", 50)
     assert strength == 1.0 and both.adapter and both.label == "Pirate at 50 % + Facts at −25 %" and both.run == first.id
     rows = load_file(both.adapter / "adapter_model.safetensors")[NAME.format("A")][:, 0].tolist()
     assert rows == [0.5 * 2, 0.5 * 2, -0.25 * 2 * 10, -0.25 * 2 * 10]
-    assert page.combine(target, 0.5, second.id, -0.25)[0] == both, "and is not written again"
-    other, _ = page.combine(target, 0.5, second.id, 1.0)
+    assert page.combine(target, 0.5, second.id, -0.25, "cat", 50)[0] == both, "and is not written again"
+    other, _ = page.combine(target, 0.5, second.id, 1.0, "cat", 50)
     assert other.adapter != both.adapter and not both.adapter.exists()
 
 
@@ -59,4 +63,4 @@ def test_what_is_no_sum_is_a_sentence(tmp_path: Path, changes: dict[str, object]
         (ChatTarget("starter"), first.id, "no_first"),
     ):
         with pytest.raises(GarageError, match=why):
-            page.combine(target, 1.0, wanted, 1.0)
+            page.combine(target, 1.0, wanted, 1.0, "cat", 50)
