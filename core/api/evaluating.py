@@ -118,6 +118,8 @@ def evaluate(
     of_run = Runs(space).find(run) if isinstance(run, str) else run
     recipe = of_run.recipe() if of_run else _recipe_of(space, base or "", str(data or ""))
     learned, notes = _learned(space, of_run, recipe)
+    if of_run and of_run.facts().brought_from and not (test_set or file or (learned and learned.held_out)):
+        raise ChatError("merge.no_rows", name=of_run.name)
     asked = _questions(space, (test_set, file), learned, of_run.name if of_run else recipe.data.source, recipe)
     if save is not None:
         asked = sets.save(space, sets.create(save, asked.prompts, asked.judge, recipe.model.id if of_run else ""))
@@ -128,7 +130,7 @@ def evaluate(
     pairs = learned.pairs if learned else ()
     own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
     if of_run and contestants is None:
-        named = list(contestants_of_run(of_run, own))
+        named = [*contestants_of_run(of_run, own), *_parents(space, of_run)]
     else:
         named = [_contestant(space, word.strip(), of_run, base, own) for word in contestants or OF_BASE]
     evaluation = SetEvaluation.prepare(space, asked, named, learned, enable_thinking=None if of_run else False)
@@ -185,10 +187,20 @@ def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[L
     if run is None:
         return LearnedRows.of_recipe(recipe, store), []
     try:
+        if parents := [Runs(space).get(one.run) for one in _parents(space, run)]:
+            return LearnedRows.joined([LearnedRows.of_run(one, store, Runs(space)) for one in parents]), []
         return LearnedRows.of_run(run, store, Runs(space)), []
     except DataError as error:
         why = msg("foreign.no_data") if run.facts().brought_from else error.message
         return None, [msg("evaluation.data_gone", why=why)]
+
+
+def _parents(space: Workspace, run: RunFolder) -> list[Contestant]:
+    """Return the runs that a combined one was made of as contestants, those that are still here."""
+    combined, known = run.facts().combined, {one.name for one in Runs(space).folders()}
+    names = [one.name for one in combined.adapters] if combined else []
+    there = [name for name in names if name.partition("@")[0] in known]
+    return named_contestants(space, there) if there else []
 
 
 def _questions(

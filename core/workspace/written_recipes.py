@@ -11,10 +11,9 @@ from core import COMMAND
 from core.errors import RecipeError
 from core.files import JsonObject
 from core.messages import Message, msg
-from core.recipe import OBJECTIVES_OF, Recipe, to_yaml
+from core.recipe import NO_DATA, OBJECTIVES_OF, Recipe, to_yaml
 from core.workspace import names
 from core.workspace.foreign_recipes import SECTIONS, keys_of, shortened, table
-from core.workspace.saved_recipes import NO_DATA
 
 Tool = Literal["axolotl", "trl"]
 HUB_SET = re.compile(r"([\w.-]+/[\w.-]+)(?::([^:]+?))??(?::([^:]+))?")

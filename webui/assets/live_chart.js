@@ -305,7 +305,7 @@ function take(reply) {
   run = reply.run;
   cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MAX_HELD ? null : reply.cursor;
   const some = held.x.length + held.ex.length + held.bx.length > 0;
-  note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : reply.run && !reply.at_work ? words.none : words.empty;
+  note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : reply.elsewhere ? words.elsewhere : reply.run && !reply.at_work ? words.none : words.empty;
   note.classList.toggle('lc-bad', held.bx.length > 0);
   body.hidden = !some;
   if (!some) charts.forEach(drop);

@@ -19,7 +19,7 @@ from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
-    "empty", "none", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
+    "empty", "none", "elsewhere", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
     "reward", "held_out", "help_reward", "help_held_out", "summary_reward", "accuracy", "margin",
     "logps", "chosen", "rejected", "more", "reset", "newest", "help", "help_loss", "help_eval",
     "nonfinite", "summary",
@@ -58,8 +58,10 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
         snapshot = services.snapshots.now()
         run_id, at_work = snapshot.followed(request.get("run"))
         steps = (row.status.total_steps for row in snapshot.rows if at_work and row.id == run_id)
+        ends = [row.status.message.key for row in snapshot.rows if row.id == run_id and row.status.message]
         return services.curves.since(run_id, request.get("cursor")) | {
             "at_work": at_work,
+            "elsewhere": bool({"foreign.ended", "merge.ended"} & set(ends)),  # an adapter that was not trained here
             "steps": next(steps, 0),  # the length of the axis while it trains
             "wait_ms": POLL_MS if at_work else IDLE_POLL_MS,
         }

@@ -82,7 +82,7 @@ class SecondAdapter(Panel):
         """Make a run of both adapters, and return the notice. Raises GarageError."""
         how = self._how(target, strength, *chosen)
         if how is None:
-            raise ChatError("second_adapter.no_first")
+            raise ChatError("second_adapter.choose" if target.adapter else "second_adapter.no_first")
         return self.w.t("models_page.brought_in", name=combination.as_run(
             self.services.workspace, how, target.model_id).name)  # fmt: skip
 

@@ -66,6 +66,13 @@ class LearnedRows:
             parent = ancestor.facts().parent
         return cls(rows.pairs, keys, tuple(_new(rows.held_out, keys)))
 
+    @classmethod
+    def joined(cls, parts: Sequence[LearnedRows]) -> LearnedRows:
+        """Return the rows of several runs as one: held out is what none of them was trained on."""
+        keys = frozenset[int]().union(*(one.keys for one in parts))
+        held_out = [prompt for one in parts for prompt in one.held_out]
+        return cls(tuple(pair for one in parts for pair in one.pairs), keys, tuple(_new(held_out, keys)))
+
     def has(self, prompt: Prompt) -> bool:
         """Return whether a training row has the prompt's question; whatever the row's system prompt if the prompt has
         none."""
