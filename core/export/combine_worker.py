@@ -27,7 +27,7 @@ def combine(how: Combination, target: Path) -> None:
     folders = [Path(one.folder) for one in how.adapters]
     weights = [load_file(folder / "adapter_model.safetensors") for folder in folders]
     configs = [files.read_object(folder / "adapter_config.json") for folder in folders]
-    model, names = _layers(weights), [str(number) for number in range(len(folders))]
+    model, names = _layers(weights), [f"part{number}" for number in range(len(folders))]
     tuned: PeftModel | None = None
     for name, config, tensors in zip(names, configs, weights, strict=True):
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
@@ -52,6 +52,9 @@ def combine(how: Combination, target: Path) -> None:
     # The scales are in the factors now, so alpha / r has to be 1.
     values = {"r": rank, "lora_alpha": rank, "use_rslora": False, "init_lora_weights": True}
     layers = sorted({layer_of(key) for key in made})
+    if lost := {layer_of(key) for tensors in weights for key in tensors} - set(layers):
+        # Adapters called 0 and 1 once lost the layers of these numbers.
+        raise RuntimeError(f"{len(lost)} layers are missing, such as {min(lost)}")
     files.replace_json(target / "adapter_config.json", configs[0] | values | {"target_modules": layers})
 
 
