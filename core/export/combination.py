@@ -74,8 +74,8 @@ def as_run(workspace: Workspace, how: Combination, base: str) -> RunFolder:
 
 def in_words(how: Combination) -> str:
     """Return a combination as one line, in PEFT's terms."""
-    parts = " + ".join(f"{one.name}@{one.weight:g}" for one in how.adapters)
-    thinned = [f"density {how.density:g}"] if thins(how.combination_type) else []
+    parts = " + ".join(f"{one.name}@{one.weight}" for one in how.adapters)
+    thinned = [f"density {how.density}"] if thins(how.combination_type) else []
     seeded = [f"seed {how.seed}"] if how.combination_type.startswith("dare") else []
     return f"{parts} ({', '.join([how.combination_type, *thinned, *seeded])})"
 

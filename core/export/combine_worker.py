@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from core import files
 from core.models.adapters import layer_of
+from core.models.weights import backend
 from core.runs.run_json import Combination
 
 COMBINED = "combined"
@@ -25,7 +26,7 @@ COMBINED = "combined"
 def combine(how: Combination, target: Path) -> None:
     """Write the combined adapter's weights and config to the folder target."""
     folders = [Path(one.folder) for one in how.adapters]
-    weights = [load_file(folder / "adapter_model.safetensors") for folder in folders]
+    weights = [load_file(folder / "adapter_model.safetensors", backend=backend()) for folder in folders]
     configs = [files.read_object(folder / "adapter_config.json") for folder in folders]
     model, names = _layers(weights), [f"part{number}" for number in range(len(folders))]
     tuned: PeftModel | None = None

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from core.api.planning import counted_dry_run
 from core.commands import __main__ as commands
-from core.commands.estimating import counted_dry_run
 from core.errors import ModelError
 from core.hub import peek
 from core.memory.arithmetic import Estimate, estimate

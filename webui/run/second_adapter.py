@@ -19,7 +19,7 @@ from core.errors import ChatError
 from core.export import combination
 from core.runs.run_json import Combination, WeightedAdapter
 from webui.kit.following import FollowingDropdown
-from webui.kit.live import QUIET, LivePart
+from webui.kit.live import LAST, QUIET, LivePart
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
@@ -41,7 +41,10 @@ class SecondAdapter(Panel):
         self.method = gr.Radio(list(SHOWN), value=SHOWN[0], **method)
         self.density = gr.Slider(5, 100, value=50, step=5, visible=False, **density)
         self.method.input(
-            lambda chosen: gr.update(visible=combination.thins(str(chosen))), self.method, self.density, **QUIET
+            lambda chosen: gr.update(visible=combination.thins(str(chosen))),
+            self.method,
+            self.density,
+            **(QUIET | LAST),
         )
         self.kept = gr.Button(self.w.t("second_adapter.keep"), size="sm", elem_id="chat-second-keep")
         self.said = gr.HTML("", elem_id="chat-second-said")
