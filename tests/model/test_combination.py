@@ -68,7 +68,7 @@ def test_three_become_a_finished_run_that_names_them(tiny_model: Path, tmp_path:
     three = how(tmp_path, "first", "second", "third", weights=(1.0, 0.5, 0.25), combination_type="dare_linear")
     run = combination.as_run(space, three, "library:tiny")
     assert run.facts().combined == three and run.status().state.value == "completed"
-    said = "first@1 + second@0.5 + third@0.25 (dare_linear, density 0.5, seed 0)"
+    said = "first@1.0 + second@0.5 + third@0.25 (dare_linear, density 0.5, seed 0)"
     assert run.facts().brought_from == said and run.name == "first + second + third"
     assert load_file(run.adapter / "adapter_model.safetensors")
 
