@@ -23,6 +23,7 @@ from core.chat.evaluation.of_run import (
     earlier_table,
     keep_judge,
     keep_result,
+    parents_of,
 )
 from core.chat.evaluation.table import Share, Table, judge_for, judge_of_kind, unsent
 from core.errors import ChatError, DataError, RecipeError
@@ -130,7 +131,7 @@ def evaluate(
     pairs = learned.pairs if learned else ()
     own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
     if of_run and contestants is None:
-        named = [*contestants_of_run(of_run, own), *_parents(space, of_run)]
+        named = [*contestants_of_run(of_run, own), *parents_of(of_run, Runs(space))]
     else:
         named = [_contestant(space, word.strip(), of_run, base, own) for word in contestants or OF_BASE]
     evaluation = SetEvaluation.prepare(space, asked, named, learned, enable_thinking=None if of_run else False)
@@ -187,20 +188,10 @@ def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[L
     if run is None:
         return LearnedRows.of_recipe(recipe, store), []
     try:
-        if parents := [Runs(space).get(one.run) for one in _parents(space, run)]:
-            return LearnedRows.joined([LearnedRows.of_run(one, store, Runs(space)) for one in parents]), []
         return LearnedRows.of_run(run, store, Runs(space)), []
     except DataError as error:
         why = msg("foreign.no_data") if run.facts().brought_from else error.message
         return None, [msg("evaluation.data_gone", why=why)]
-
-
-def _parents(space: Workspace, run: RunFolder) -> list[Contestant]:
-    """Return the runs that a combined one was made of as contestants, those that are still here."""
-    combined, known = run.facts().combined, {one.name for one in Runs(space).folders()}
-    names = [one.name for one in combined.adapters] if combined else []
-    there = [name for name in names if name.partition("@")[0] in known]
-    return named_contestants(space, there) if there else []
 
 
 def _questions(

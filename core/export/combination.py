@@ -37,8 +37,8 @@ def thins(method: str) -> bool:
 
 def write(how: Combination, target: Path) -> None:
     """Write the combined adapter to the new folder target, with tokenizer and template of the first one, completely or
-    not at all. Raises ModelError for adapters or settings that cannot be combined, and for a
-    target that exists or cannot be written."""
+    not at all. Raises ModelError for adapters or settings that cannot be combined, and for a target that exists or
+    cannot be written."""
     check(how)
     if target.exists():
         raise ModelError("merge.is_there", folder=str(target))

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from filelock import Timeout
@@ -115,6 +116,16 @@ class Runs:
         for path in self.workspace.runs.iterdir():
             if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file():
                 yield RunFolder(path)
+
+    def combined_in(self, run: RunFolder) -> Iterator[tuple[RunFolder, str | None]]:
+        """Yield the runs whose adapters a run was combined of, each with the checkpoint that was taken (None: its end);
+        those that are still here. They are known by their ids, as names change and repeat."""
+        combined = run.facts().combined
+        for folder in (Path(one.folder) for one in combined.adapters) if combined else ():
+            id = next((part for part in folder.parts if RUN_ID.fullmatch(part)), "")
+            if (self.workspace.runs / id / "state.json").is_file():
+                checkpoint = folder.parent.name if folder.parent.parent.name == "checkpoints" else None
+                yield RunFolder(self.workspace.runs / id), checkpoint
 
     def list(self) -> Sequence[RunFolder]:
         """Return all runs, newest first."""

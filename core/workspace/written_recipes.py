@@ -17,17 +17,8 @@ from core.workspace.foreign_recipes import SECTIONS, keys_of, shortened, table
 
 Tool = Literal["axolotl", "trl"]
 HUB_SET = re.compile(r"([\w.-]+/[\w.-]+)(?::([^:]+?))??(?::([^:]+))?")
-OFF: tuple[object, ...] = (
-    None,
-    False,
-    0,
-    -1,
-    "",
-    "none",
-    "true",
-    [],
-    {},
-)  # a setting that has no effect, and PEFT's own initialization
+# A setting that has no effect, and PEFT's own initialization.
+OFF: tuple[object, ...] = (None, False, 0, -1, "", "none", "true", [], {})
 BATCH = "train.per_device_train_batch_size"  # of questions; elsewhere of answers
 TARGETS = "adapter.target_modules"  # a list in other tools
 

@@ -248,7 +248,7 @@ class ChatPage:
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: {**self.start_over(), opened: ""}, None, [*view, opened], **ends)
         kept = [*target, self.strength, *self.second.chosen]
-        self.second.kept.click(self.keep_both, kept, [self.second.said], **AT_ONCE)
+        self.second.kept.click(self.keep_both, kept, [self.second.notice], **AT_ONCE)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
         restored, opens = self.shelf.wire(page, self.target, self.base, self.tuned, self.notice, view, ends)

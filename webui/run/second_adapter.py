@@ -47,7 +47,7 @@ class SecondAdapter(Panel):
             **(QUIET | LAST),
         )
         self.kept = gr.Button(self.w.t("second_adapter.keep"), size="sm", elem_id="chat-second-keep")
-        self.said = gr.HTML("", elem_id="chat-second-said")
+        self.notice = gr.HTML("", elem_id="chat-second-notice")
 
     @property
     def chosen(self) -> list[Component]:

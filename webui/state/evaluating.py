@@ -27,6 +27,7 @@ from core.chat.evaluation.of_run import (
     contestants_of,
     keep_judge,
     keep_result,
+    parents_of,
     table_of,
 )
 from core.chat.evaluation.sets import TestSet
@@ -202,6 +203,8 @@ class Evaluating:
         lineup = [*_contestants(choice, system), *self._further(choice)]
         if not lineup:
             raise ChatError("evaluate_page.nobody")
+        if choice.run_id:
+            lineup += parents_of(self._run(choice), Runs(self._workspace))
         thinking = None if choice.run_id else False
         evaluation = SetEvaluation.prepare(self._workspace, ground.test_set, lineup, ground.learned, thinking)
         keep_judge(self._workspace, evaluation, self.judge(choice, ground))

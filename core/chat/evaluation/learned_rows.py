@@ -54,7 +54,12 @@ class LearnedRows:
 
     @classmethod
     def of_run(cls, run: RunFolder, store: DatasetStore, runs: Runs) -> LearnedRows:
-        """Return the rows of a run; keys are also those of the runs that it continues. Raises DataError."""
+        """Return the rows of a run, and of the runs that it was combined of; keys are also those of the runs that it
+        continues. Raises DataError, also if one of those it was combined of is gone, since its rows are unknown."""
+        combined = run.facts().combined
+        parents = [parent for parent, _ in runs.combined_in(run)]
+        if combined and len(parents) == len(combined.adapters):
+            return cls.joined([cls.of_run(parent, store, runs) for parent in parents])
         rows = cls.of_recipe(run.recipe(), store, bool(run.facts().rows_measured))
         keys, parent = rows.keys, run.facts().parent
         while parent is not None:

@@ -13,6 +13,7 @@ from core.chat.evaluation.table import Table
 from core.judges.specs import JUDGE_SPEC, JudgeSpec
 from core.judges.texts import quoted
 from core.messages import Message, msg
+from core.runs.all import Runs
 from core.runs.cards import evaluated
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
@@ -64,6 +65,13 @@ def keep_result(run: RunFolder, table: Table) -> None:
 def contestants_of_run(run: RunFolder, system: str) -> Iterator[Contestant]:
     """Yield the base and the run, each also with the system prompt if there is one, and the base with examples."""
     return contestants_of(OF_RUN, system, run.id)
+
+
+def parents_of(run: RunFolder, runs: Runs) -> Iterator[Contestant]:
+    """Yield the runs whose adapters a run was combined of, as contestants; those that are still here."""
+    for parent, checkpoint in runs.combined_in(run):
+        label = f"{parent.name}@{checkpoint}" if checkpoint else parent.name
+        yield Contestant(label=label, run=parent.id, checkpoint=checkpoint)
 
 
 def contestants_of(words: Iterable[str], system: str, run: str = "", other: str = "") -> Iterator[Contestant]:

@@ -225,10 +225,10 @@ def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
     table = _Table(rows)
     answers = {name for roles in readings for name, role in roles.items() if role == "answer"}
     silent = {*filter(table.says_nothing, answers)}
-    told = [roles for roles in readings if not any(roles.get(name) == "answer" for name in silent)]
-    if not told and len(table.values) > 2:
+    rest = [roles for roles in readings if not any(roles.get(name) == "answer" for name in silent)]
+    if not rest and len(table.values) > 2:
         raise DataError("data.no_answer_column", columns=[*table.values][:20])
-    return told or readings
+    return rest or readings
 
 
 class _Table:

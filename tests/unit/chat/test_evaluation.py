@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from threading import Thread
 
@@ -16,12 +17,14 @@ from core.chat.evaluation import evaluation, sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.learned_rows import LearnedRows
 from core.chat.evaluation.nearest import nearest
+from core.chat.evaluation.of_run import parents_of
 from core.chat.prompts import Prompt
-from core.errors import ChatError
+from core.errors import ChatError, DataError
 from core.judges.propose import propose
 from core.judges.specs import ContainsJudge, JsonJudge
 from core.recipe import Recipe
 from core.runs.all import Runs
+from core.runs.run_json import Combination, RunFacts, WeightedAdapter
 from core.workspace.folder import Workspace
 from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
@@ -203,6 +206,21 @@ def test_a_runs_held_out_rows_are_no_trained_ones_and_trained_ones_are_marked(sp
     assert [one.source for one in marked[:2]] == ["trained", "file"]
     assert {one.source for one in marked[2:]} == {"kept_apart"}
     assert len(learned.held_out) + len(learned.pairs) == len(store.rows("sample:pirate_answers"))
+
+
+def test_a_combined_run_is_judged_beside_its_parents_on_rows_that_none_of_them_learned(space: Workspace) -> None:
+    """Parents were looked for by name, of which two runs may have the same; and rows of a deleted one are unknown."""
+    parents, run, store = [trained(space, "Pirate") for _ in range(2)], trained(space, "Both"), dataset_store(space)
+    taken = [WeightedAdapter(folder=str(parent.adapter), name=parent.name) for parent in parents]
+    run.add_facts(RunFacts(combined=Combination(adapters=taken)))
+    runs = Runs(space)
+    assert [(one.run, one.checkpoint) for one in parents_of(run, runs)] == [(one.id, None) for one in parents]
+    assert LearnedRows.of_run(run, store, runs).held_out == LearnedRows.of_run(parents[0], store, runs).held_out
+    shutil.rmtree(parents[1].path)
+    (run.path / "recipe.yaml").write_text("model: {id: starter}\ndata: {source: '-'}\n", "utf-8")
+    assert [one.run for one in parents_of(run, runs)] == [parents[0].id]
+    with pytest.raises(DataError):
+        LearnedRows.of_run(run, store, runs)
 
 
 def write_rows(tmp_path: Path, rows: list[dict[str, object]]) -> str:
