@@ -24,8 +24,9 @@ from core.workspace.folder import Workspace
 # Settings with which an adapter is more than B A on the base's own weights.
 _REFUSED = (*NOT_SCALABLE, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
 _ENDS = ("lora_A.weight", "lora_B.weight")
+# The svd ones, for any ranks, decompose each layer: minutes for the starter.
 METHODS = (
-    "cat", "svd", "linear", "ties", "dare_linear", "dare_ties", "ties_svd", "dare_linear_svd", "dare_ties_svd",
+    "cat", "linear", "ties", "dare_linear", "dare_ties", "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd",
 )  # fmt: skip
 SIGNS = ("total", "frequency")  # PEFT's majority_sign_method
 

@@ -248,7 +248,7 @@ class ChatPage:
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: {**self.start_over(), opened: ""}, None, [*view, opened], **ends)
         kept = [*target, self.strength, *self.second.chosen]
-        self.second.kept.click(self.keep_both, kept, [self.second.notice], **AT_ONCE)
+        self.second.kept.click(self.keep_both, kept, [self.second.notice], **QUIET)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
         restored, opens = self.shelf.wire(page, self.target, self.base, self.tuned, self.notice, view, ends)
@@ -500,15 +500,16 @@ class ChatPage:
         return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------
-    def keep_both(self, *given: Any) -> str:
-        """Make a run of both adapters; return the notice. Inputs: target (model, checkpoint, precision), strength, the
-        second adapter's."""
+    def keep_both(self, *given: Any) -> Iterator[str]:
+        """Make a run of both adapters; yield a notice that it is at work, then the result's. Inputs: target (model,
+        checkpoint, precision), strength, the second adapter's."""
+        yield notice(self.w.t("second_adapter.keeping"))
         try:
             loaded, _ = self.target_of(*given[:3])
             run, beside, *how = given[4:]
-            return success(self.second.keep(loaded, strength_of(given[3]), run, strength_of(beside), *how))
+            yield success(self.second.keep(loaded, strength_of(given[3]), run, strength_of(beside), *how))
         except GarageError as error:
-            return notice(self.w.render(error.message))
+            yield notice(self.w.render(error.message))
 
     def target_of(self, target: Any, checkpoint: object, precision: object) -> tuple[ChatTarget, bool]:
         """Return the target to load, and whether it has a tuned column. Raises GarageError for an unknown id."""

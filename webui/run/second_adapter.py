@@ -24,7 +24,6 @@ from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
 NONE = ""
-SHOWN = ("cat", "svd", "linear", "ties_svd", "dare_linear_svd", "dare_ties_svd")  # svd: for any ranks
 
 
 class SecondAdapter(Panel):
@@ -32,22 +31,27 @@ class SecondAdapter(Panel):
 
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
-        run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
-        self.run = FollowingDropdown(self._choices(rows), value=NONE, **run)
-        self.strength = gr.Slider(low, high, value=100, step=5, **strength)
-        method, density = (
-            self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("method", "density")
+        run, strength, method, density = (
+            self.w.named(f"second_adapter.{name}", f"chat-second-{name}")
+            for name in ("run", "strength", "method", "density")
         )
-        self.method = gr.Radio(list(SHOWN), value=SHOWN[0], **method)
-        self.density = gr.Slider(5, 100, value=50, step=5, visible=False, **density)
-        self.method.input(
-            lambda chosen: gr.update(visible=combination.thins(str(chosen))),
-            self.method,
-            self.density,
+        self.run = FollowingDropdown(self._choices(rows), value=NONE, **run)
+        with gr.Column(visible=False) as how:
+            self.strength = gr.Slider(low, high, value=100, step=5, **strength)
+            self.method = gr.Radio(list(combination.METHODS), value=combination.METHODS[0], **method)
+            self.density = gr.Slider(5, 100, value=50, step=5, visible=False, **density)
+            self.kept = gr.Button(self.w.t("second_adapter.keep"), size="sm", elem_id="chat-second-keep")
+            self.notice = gr.HTML("", elem_id="chat-second-notice")
+        gr.on(
+            [self.run.change, self.method.input],
+            lambda second, chosen: (
+                gr.update(visible=bool(second)),
+                gr.update(visible=combination.thins(str(chosen))),
+            ),
+            [self.run, self.method],
+            [how, self.density],
             **(QUIET | LAST),
         )
-        self.kept = gr.Button(self.w.t("second_adapter.keep"), size="sm", elem_id="chat-second-keep")
-        self.notice = gr.HTML("", elem_id="chat-second-notice")
 
     @property
     def chosen(self) -> list[Component]:
@@ -85,7 +89,7 @@ class SecondAdapter(Panel):
         """Make a run of both adapters, and return the notice. Raises GarageError."""
         how = self._how(target, strength, *chosen)
         if how is None:
-            raise ChatError("second_adapter.choose" if target.adapter else "second_adapter.no_first")
+            raise ChatError("second_adapter.gone" if target.adapter else "second_adapter.no_first")
         return self.w.t("models_page.brought_in", name=combination.as_run(
             self.services.workspace, how, target.model_id).name)  # fmt: skip
 
