@@ -31,8 +31,8 @@ MAX_TOKENS = 4096  # of an answer in a chat
 
 class Trial(Frozen):
     """The result. wrong, right, mixed: questions whose answers all got no reward, all the largest, and different ones.
-    reward: the mean, as a share of the largest. question, best: the best answer with its question. step_seconds: about
-    how long a step takes, whose answers are written as fast as these."""
+    reward: the mean, as a share of the largest. question, best: the best answer with its question. seconds: that the
+    answers to one question took."""
 
     questions: int
     answers: int
@@ -42,7 +42,7 @@ class Trial(Frozen):
     reward: float
     question: str
     best: str
-    step_seconds: float = 0.0
+    seconds: float
 
     @property
     def can_learn(self) -> bool:
@@ -93,7 +93,7 @@ def try_model(
             )  # fmt: skip
             texts = writer.sampled([turns] * min(AT_ONCE, copies - seed), sampling)
             pairs += [(expected, text) for text in texts]
-    seconds = (time.monotonic() - began) / total
+    seconds = (time.monotonic() - began) / len(questions)
     judges = weighted.read(rewards.judges)
     judging = Judging(judges)
     try:
@@ -116,8 +116,5 @@ def try_model(
         reward=statistics.fmean(reward for reward, _ in known) / largest,
         question=str(questions[best // copies][0][-1]["content"]),
         best=pairs[best][1],
-        step_seconds=seconds
-        * copies
-        * recipe.train.per_device_train_batch_size
-        * recipe.train.gradient_accumulation_steps,
+        seconds=seconds,
     )

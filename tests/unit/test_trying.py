@@ -86,7 +86,7 @@ def test_shares_of_questions_and_the_verdict_follow_from_the_rewards(answer: Any
     assert trial.question.startswith("What is ") and trial.best
     assert {(one.temperature, one.top_p, one.max_new_tokens) for one in writer.asked} == {(0.5, 1.0, 9)}
     assert [one.seed for one in writer.asked] == [0] * QUESTIONS and all(one.do_sample for one in writer.asked)
-    assert trial.step_seconds > 0
+    assert trial.seconds > 0
 
 
 def test_more_answers_than_a_batch_holds_are_drawn_with_other_seeds() -> None:

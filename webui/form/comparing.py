@@ -115,8 +115,7 @@ class Comparing(Panel):
             if (why := result.problem or result.missing) or result.plan is None:
                 return trying.refuse(key, why or msg("comparing.try_no_plan"))
             self.services.snapshots.refuse_while_in_use()
-            planned = result.plan
-            trying.start(key, planned.recipe, form.answers.parent, planned.advice.planned_steps or 0)
+            trying.start(key, result.plan.recipe, form.answers.parent)
         except GarageError as error:
             trying.refuse(key, error.message)
 
@@ -258,13 +257,11 @@ def trial_view(progress: TryingProgress, w: Wording) -> Html:
         return Html("")
     tone = "ok" if trial.can_learn else "warn"
     facts = trial.model_dump(include={"questions", "answers", "wrong", "right", "mixed"})
-    took = format.duration(w, progress.steps * trial.step_seconds) if progress.steps else ""
     return tag(
         "div",
         notice(w.render(trial.verdict()), tone),
         muted(w.t("comparing.tried", percent=100 * trial.reward, **facts)),
         tag("p", trial.question[:MAX_SHOWN], class_="jd-question", dir="auto"),
         tag("p", trial.best[:MAX_SHOWN], class_="jd-answer", dir="auto"),
-        muted(w.t("comparing.tried_time", steps=progress.steps, time=took)) if took else None,
         id="comparing-tried",
     )

@@ -161,7 +161,7 @@ class Planner:
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=budgeted.sold_gb)
-        known_pace = self._pace(planned, shape) if preview else None
+        known_pace = self._pace(planned, shape, preview) if preview else None
         return FormResult(
             planned, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
                 form),
@@ -292,13 +292,13 @@ class Planner:
         except GarageError:
             return ""
 
-    def _pace(self, planned: Plan, shape: ModelShape | None) -> Pace | None:
+    def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
         """Return the pace of a run of the same kind on this PC, else one computed from the size of the model; None for
-        several ranks without such a run, and for training by rewards, whose time is that of the drawn answers."""
+        several ranks without such a run. For training by rewards, which mostly draws answers: the pace of a try."""
         recipe = planned.recipe
-        if recipe.rewards:
-            return None
         budgeted = planned.advice.budget
+        if recipe.rewards:
+            return None if budgeted.planned else self._tried_pace(recipe, preview)
         recomputes = bool(recipe.train.gradient_checkpointing)
         computed = computed_pace.compute(budgeted, shape, recomputes, cores.usable()) if shape else None
         if budgeted.planned:
@@ -306,6 +306,16 @@ class Planner:
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
         measured = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
         return measured or (computed if recipe.train.ranks == 1 else None)
+
+    def _tried_pace(self, recipe: Recipe, preview: Preview) -> Pace | None:
+        """Return the pace at which the newest try of this model, data and rewards wrote its answers; None without."""
+        progress = self.services.trying.progress()
+        tried, trial = progress.recipe, progress.trial
+        if not (tried and trial and trial.seconds) or _what_is_drawn(tried) != _what_is_drawn(recipe):
+            return None
+        counts = preview.counts_of(recipe.data)
+        tokens = counts.tokens / max(1, counts.pieces)
+        return Pace(tokens_per_second=tokens / trial.seconds, source=msg("pace.from_try"))
 
     def _dry_run(self, planned: Plan, shape: ModelShape | None) -> DryRunState | None:
         """Return the state of the dry run of the plan's step: its result, why there is none, or still counting.
@@ -329,6 +339,11 @@ class Planner:
         if key not in self._configs:
             self._configs[key] = self.services.models.config(model_id, revision)
         return self._configs[key]
+
+
+def _what_is_drawn(recipe: Recipe) -> tuple[object, ...]:
+    """Return what the time of drawn answers depends on."""
+    return recipe.model.id, recipe.adapter.method, recipe.data.source, recipe.rewards
 
 
 def parent_of(services: Services, answers: FormAnswers) -> RunFolder | None:

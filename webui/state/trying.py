@@ -20,11 +20,11 @@ from core.runs.all import Runs
 
 @dataclass(frozen=True)
 class TryingProgress:
-    """The newest try of this app. key: of what is tried; steps: of the planned training, 0 if unknown; total: 0 while
-    the model is loaded; error: why there is no trial."""
+    """The newest try of this app. key: of what is tried; recipe: that is tried; total: 0 while the model is loaded;
+    error: why there is no trial."""
 
     key: str = ""
-    steps: int = 0
+    recipe: Recipe | None = None
     at_work: bool = False
     done: int = 0
     total: int = 0
@@ -41,14 +41,14 @@ class Trying:
     def progress(self) -> TryingProgress:
         return self._progress
 
-    def start(self, key: str, recipe: Recipe, parent: str | None, steps: int) -> None:
-        """Try the model of a planned recipe, or that of the run `parent`, in a thread. steps: of the recipe, 0 if
-        unknown. Raises ChatError while another try is at work."""
+    def start(self, key: str, recipe: Recipe, parent: str | None) -> None:
+        """Try the model of a planned recipe, or that of the run `parent`, in a thread. Raises ChatError while another
+        try is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("comparing.try_other")
             self._stopped.clear()
-            self._progress = TryingProgress(key, steps, at_work=True)
+            self._progress = TryingProgress(key, recipe, at_work=True)
         threading.Thread(target=self._work, args=(recipe, parent), name="trying", daemon=True).start()
 
     def refuse(self, key: str, why: Message) -> None:

@@ -153,15 +153,14 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
         goal="style", model="starter", data="sample:shop_messages", memory="here", name="", answers=FormAnswers()
     )
     part._try(form, lambda form: Planner(services).look(form, Wording("en")))
-    [(key, recipe, parent, steps)] = begun
-    assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None and steps > 10
+    [(key, recipe, parent)] = begun
+    assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None
     chosen = replace(form, answers=FormAnswers(explicit=part.switched(form)))
     trial = Trial(questions=16, answers=8, wrong=16, right=0, mixed=0, reward=0.0, question="<b>?", best="no",
-                  step_seconds=30)  # fmt: skip
+                  seconds=7.5)  # fmt: skip
     for progress, said, button in (
         (TryingProgress(key, at_work=True, done=16, total=128), "16 of 128", "Stop"),
         (TryingProgress(key, trial=trial), "never gets this right", "Try the model"),
-        (TryingProgress(key, 60, trial=trial), "about 30 min for 60 steps", "Try the model"),
         (TryingProgress(key, error=msg("comparing.try_other")), "Another model", "Try the model"),
     ):
         monkeypatch.setattr(services.trying, "_progress", progress)
@@ -171,6 +170,14 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
         assert "<b>" not in drawn[part.text]
         assert said not in part.draw(replace(form, model="other"))[part.text]
         assert part.draw(replace(form, data="sample:pirate_answers"))[part.column]["visible"] is False
+    planner = Planner(services)
+    for tried, has_time in ((recipe, True), (recipe.model_copy(update={"rewards": None}), False)):
+        monkeypatch.setattr(services.trying, "_progress", TryingProgress(key, tried, trial=trial))
+        result = planner.look(chosen, Wording("en"))
+        assert result.plan and (steps := result.plan.advice.planned_steps)
+        train = result.plan.recipe.train
+        rows = steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+        assert result.seconds == (pytest.approx(7.5 * rows) if has_time else None)
     for junk in (replace(form, model="no/such/model"), replace(chosen, data=7), replace(chosen, data="gone")):
         monkeypatch.setattr(services.trying, "_progress", TryingProgress())
         part._try(junk, lambda form: Planner(services).look(form, Wording("en")))
