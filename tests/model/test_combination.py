@@ -17,6 +17,7 @@ from core.engine import base_model
 from core.errors import ModelError
 from core.export import combination, combine_worker
 from core.runs.run_json import Combination, WeightedAdapter
+from tests.kit import tiny
 from tests.kit.adapters import logits
 from tests.kit.trainer import FP32
 from tests.process.test_further import open_space
@@ -59,6 +60,15 @@ def test_it_answers_as_pefts_own(tiny_model: Path, tmp_path: Path, method: str) 
     ours = PeftModel.from_pretrained(base_model.load(tiny_model, FP32, four_bit=False), tmp_path / "ours")
     assert ours.peft_config["default"].r == (7 if method == "cat" else 4)
     torch.testing.assert_close(logits(ours, IDS), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_layers_0_and_1_are_kept(tmp_path: Path) -> None:
+    """PEFT once left them out: two adapters named by number were taken for these layers. With no others it does not."""
+    saved(tiny.of_layers(3, tmp_path / "base"), tmp_path)
+    (tmp_path / "ours").mkdir()
+    combine_worker.combine(how(tmp_path), tmp_path / "ours")
+    made, first = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("ours", "first"))
+    assert made.keys() == first.keys() and len(made) == 3 * 2 * 2
 
 
 def test_three_become_a_finished_run_that_names_them(tiny_model: Path, tmp_path: Path) -> None:
