@@ -105,7 +105,7 @@ def download(
 
 @models.command("bring-in")
 def bring_in(
-    source: Annotated[str, typer.Argument(help="A folder with an adapter in PEFT's format, or owner/name on the Hub.")],
+    source: Annotated[str, typer.Argument(help="A PEFT folder, a LoRA in GGUF format, or owner/name on the Hub.")],
     base: Annotated[str, typer.Option(help="Its base model, on this PC. Default: the one that it names.")] = "",
     revision: RevisionOption = None,
     workspace: WorkspaceOption = None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import filecmp
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -57,13 +58,15 @@ MAX_NAMED = 5  # settings, or models, in a sentence
 def from_folder(
     workspace: Workspace, folder: Path, base: str = "", source: str = "", combined: Combination | None = None
 ) -> RunFolder:
-    """Make a finished run of an adapter folder and return it; its notes are events of the run. base: the base model,
-    "" for the one that the adapter names. source: what the run says that it comes from, "" for the folder's name.
-    combined: how it was made of other runs' adapters.
+    """Make a finished run of an adapter folder, or of a GGUF file, and return it; its notes are events of the run.
+    base: the base model, "" for the one that the adapter names. source: what the run says that it comes from, "" for
+    the folder's name. combined: how it was made of other runs' adapters.
 
     Raises ModelError for anything but a LoRA adapter in safetensors whose base is on this PC and has layers of its
     shapes, or one that was brought in before; RecipeError, RunError, TemplateError.
     """
+    if file := _gguf_in(folder):
+        return _from_gguf(workspace, file, base)
     _check_files(folder)
     config, models = _config_in(folder), Models(workspace)
     adapters.check_complete(folder)
@@ -117,6 +120,20 @@ def from_folder(
     return runs.create(recipe, "command", facts, fill)
 
 
+def _from_gguf(workspace: Workspace, file: Path, base: str) -> RunFolder:
+    """Make a finished run of an adapter in GGUF format. Raises as `from_folder`."""
+    from core.models import gguf_adapter
+
+    adapter, models = gguf_adapter.read(file), Models(workspace)
+    if not (base := base or adapter.base):
+        raise ModelError("foreign.gguf_base", file=file.name)
+    model_id, base_folder = _base(models, file, base, ())
+    with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
+        folder = Path(work) / file.stem
+        gguf_adapter.write(adapter, model_id, base_folder, folder)
+        return from_folder(workspace, folder, model_id)
+
+
 def from_hub(
     workspace: Workspace, repo: str, revision: str | None, base: str, report: Report, check: Check
 ) -> RunFolder:
@@ -142,18 +159,32 @@ def notes_of(run: RunFolder) -> list[Message]:
 
 
 # ---- the folder ----------------------------------------------------------------------------------------
+def _gguf_in(source: Path) -> Path | None:
+    """Return source if it is a GGUF file, or the only one in a folder without PEFT's config. Raises ModelError for
+    several, for a link, and for one that is too large."""
+    found = [source] if source.is_file() else [] if (source / CONFIG).exists() else sorted(source.glob("*.gguf"))
+    if len(found) > 1:
+        raise ModelError("foreign.gguf_several", folder=source.name, found=[file.name for file in found[:MAX_NAMED]])
+    for file in found:
+        _check_file(file, ADAPTER_FILES[WEIGHTS])
+    return found[0] if found else None
+
+
 def _check_files(folder: Path) -> None:
     """Raise ModelError unless folder holds an adapter's files, none a link or too large."""
     if not folder.is_dir():
         raise ModelError("foreign.no_folder", found=str(folder)[:200])
-    if not (folder / CONFIG).exists() and any(folder.glob("*.gguf")):
-        raise ModelError("foreign.gguf", folder=folder.name)
     for name, most in ADAPTER_FILES.items():
-        if (folder / name).is_symlink():
-            raise ModelError("foreign.link", file=name)
-        if (folder / name).is_file() and (size := (folder / name).stat().st_size) > most:
-            raise ModelError("foreign.too_large", file=name, megabytes=size / 1e6, most=most / 1e6)
+        _check_file(folder / name, most)
     adapters.describe(folder)
+
+
+def _check_file(file: Path, most: int) -> None:
+    """Raise ModelError for a link, and for a file of more than most bytes."""
+    if file.is_symlink():
+        raise ModelError("foreign.link", file=file.name)
+    if file.is_file() and (size := file.stat().st_size) > most:
+        raise ModelError("foreign.too_large", file=file.name, megabytes=size / 1e6, most=most / 1e6)
 
 
 def _config_in(folder: Path) -> JsonObject:
@@ -236,6 +267,8 @@ def _misfits(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Messa
     ends, found, wrong = {name.rpartition(".")[2] for name in plain}, 0, list[Message]()
     for key, a in shapes.items():
         layer = adapters.layer_of(key)
+        if key.endswith(".lora_B.weight") and key.replace(".lora_B.", ".lora_A.") not in shapes:
+            wrong.append(msg("foreign.half", layer=layer, a="-", b=str(a)))
         if not key.endswith(".lora_A.weight") or layer.endswith(".experts"):
             continue
         b, matrix = shapes.get(key.replace(".lora_A.", ".lora_B.")), plain.get(adapters.name_in(plain, layer))

@@ -7,7 +7,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gguf
 import pytest
 import torch
 from huggingface_hub import constants
@@ -86,6 +88,12 @@ def widen(folder: Path) -> None:
     save_file(tensors | {key: torch.zeros(4, 77)}, folder / WEIGHTS)
 
 
+def halve(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    tensors.pop(next(key for key in tensors if key.endswith("lora_A.weight")))
+    save_file(tensors, folder / WEIGHTS)
+
+
 def as_link(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "else")
     (folder / WEIGHTS).symlink_to(folder / "else")
@@ -107,6 +115,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "other base": (lambda folder: config(folder, base_model_name_or_path="owner/absent"), "foreign.base_missing"),
     "unknown base": (lambda folder: config(folder, base_model_name_or_path="/there/x"), "foreign.base_unknown"),
     "shape": (widen, "foreign.misfit"),
+    "half": (halve, "foreign.misfit"),
 }
 
 
@@ -151,3 +160,100 @@ def test_one_on_the_hub_comes_without_its_other_files(
             foreign.from_hub(space, "owner/none", None, "", lambda progress: None, lambda: None)
     assert run.facts().brought_from == "owner/pirate" and (run.adapter / WEIGHTS).stat().st_size
     assert not list((space.root / "downloads").glob("*"))
+
+
+def in_gguf(folder: Path, file: Path, **other: Any) -> Path:
+    """Write what llama.cpp's convert_lora_to_gguf.py (b10605) writes of an adapter of the tiny model: its names, and of
+    q's and k's rows, heads of 8, the two halves in turn. other: values of the metadata in place of its own, and
+    tensors beside them."""
+    config, tensors = json.loads((folder / "adapter_config.json").read_text("utf-8")), load_file(folder / WEIGHTS)
+    values = {
+        "architecture": "llama", "general.type": "adapter", "adapter.type": "lora",
+        "adapter.lora.alpha": float(config["lora_alpha"]),
+    } | {key: value for key, value in other.items() if not isinstance(value, torch.Tensor)}  # fmt: skip
+    writer = gguf.GGUFWriter(file, values.pop("architecture"))
+    for key, value in values.items():
+        kind = gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(key, value, kind, gguf.GGUFValueType.INT32 if isinstance(value, list) else None)
+    named = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "down_proj": "ffn_down"}
+    for key, tensor in tensors.items():
+        _, _, _, _, layer, _, module, factor, _ = key.split(".")
+        if factor == "lora_B" and module in ("q_proj", "k_proj"):
+            tensor = tensor.reshape(-1, 8, tensor.shape[1])[:, [0, 4, 1, 5, 2, 6, 3, 7]].reshape(tensor.shape)
+        writer.add_tensor(f"blk.{layer}.{named[module]}.weight.{factor.lower()}", tensor.numpy())
+    for key, value in other.items():
+        if isinstance(value, torch.Tensor):
+            writer.add_tensor(key, value.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+OF_LLAMA = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"]}
+
+
+@pytest.mark.parametrize("ranks", [{}, {"down_proj": 2}])
+def test_one_in_gguf_format_computes_what_its_peft_folder_computes(
+    space: Workspace, tiny_model: Path, tmp_path: Path, ranks: dict[str, int]
+) -> None:
+    folder = by_peft(tiny_model, tmp_path / "theirs", OF_LLAMA | {"rank_pattern": ranks})
+    run = foreign.from_folder(space, in_gguf(folder, tmp_path / "pirate.gguf"), "library:tiny")
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        theirs = PeftModel.from_pretrained(base_model.load(tiny_model, FP32, four_bit=False), folder)(ids).logits
+        ours = adapter.attach(base_model.load(tiny_model, FP32, four_bit=False), run.adapter)(ids).logits
+    torch.testing.assert_close(ours, theirs)
+    assert (run.name, run.recipe().adapter.r, run.recipe().adapter.lora_alpha) == ("pirate", 4, 6)
+    assert run.facts().not_further == (["rank_pattern"] if ranks else [])
+
+
+BASE_URL = {"general.base_model.0.repo_url": "https://huggingface.co/owner/absent"}
+BAD_GGUF: dict[str, tuple[dict[str, Any], str]] = {
+    "no base": ({"base": ""}, "gguf_base"),
+    "base on the hub": ({"base": ""} | BASE_URL, "base_missing"),
+    "a folder as its base": (
+        {"base": "", "general.base_model.0.repo_url": "https://huggingface.co/a/b/c"},
+        "gguf_base",
+    ),
+    "a model": ({"general.type": "model"}, "gguf_kind"),
+    "control vector": ({"adapter.type": "control_vector"}, "gguf_kind"),
+    "activated": ({"adapter.alora.invocation_tokens": [1, 2]}, "gguf_kind"),
+    "other family": ({"architecture": "qwen2"}, "gguf_other"),
+    "other layer": ({"blk.7.attn_q.weight.lora_a": torch.zeros(4, 32)}, "misfit"),
+    "embedding": ({"token_embd.weight.lora_a": torch.zeros(4, 32)}, "misfit"),
+    "shape": ({"blk.0.attn_output.weight.lora_a": torch.zeros(4, 7)}, "misfit"),
+    "long": ({"adapter.list": list(range(300_000))}, "gguf_damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_GGUF)
+def test_one_in_gguf_format_that_fits_nothing_is_refused(
+    space: Workspace, tiny_model: Path, tmp_path: Path, name: str
+) -> None:
+    values, key = BAD_GGUF[name]
+    base = values.get("base", "library:tiny")
+    folder = by_peft(tiny_model, tmp_path / "theirs", OF_LLAMA)
+    file = in_gguf(folder, tmp_path / "pirate.gguf", **{key: one for key, one in values.items() if key != "base"})
+    with pytest.raises(ModelError) as refusal:
+        foreign.from_folder(space, file, base)
+    assert refusal.value.message.key == f"foreign.{key}" and refusal.value.message.render("en")
+    assert not list(space.runs.iterdir())
+
+
+def test_a_cut_gguf_file_is_refused_and_a_folder_with_one_is_that_file(
+    space: Workspace, tiny_model: Path, tmp_path: Path
+) -> None:
+    file = in_gguf(by_peft(tiny_model, tmp_path / "theirs", OF_LLAMA), tmp_path / "gguf.gguf")
+    (tmp_path / "kept").mkdir()
+    whole = file.read_bytes()
+    for size in (0, 3, 20, 90, 400, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "kept" / "pirate.gguf").write_bytes(whole[:size])
+        with pytest.raises(ModelError, match="is damaged"):
+            foreign.from_folder(space, tmp_path / "kept", "library:tiny")
+    file.rename(tmp_path / "kept" / "pirate.gguf")
+    assert foreign.from_folder(space, tmp_path / "kept", "library:tiny").name == "pirate"
+    shutil.copyfile(tmp_path / "kept" / "pirate.gguf", tmp_path / "kept" / "second.gguf")
+    with pytest.raises(ModelError, match=r"several GGUF files: pirate\.gguf"):
+        foreign.from_folder(space, tmp_path / "kept", "library:tiny")

@@ -216,7 +216,7 @@ class ModelsPage:
         the browser is on another PC."""
         fields = fields_sent(request)
         source, base = _text(fields, "adapter", MAX_PATH), _text(fields, "base")
-        if REPO_ID.fullmatch(source) and not expand(source).is_dir():
+        if REPO_ID.fullmatch(source) and not expand(source).exists():
             self.services.downloads.start(source, adapter=base)
             return {"said": "", "empty": ["adapter", "base"]}
         if request.get(IS_LOCAL) is not True:
