@@ -3,6 +3,7 @@
 It exchanges lines (core.system.lines). In:
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
   ask {id, questions: a list of {base, tuned: turns or null}, sampling: of all, or a list of one for each, strength}
+  join {id, questions, sampling: one for each}: more questions for that answer; of no effect once it has ended
   stop {id, column: "base", "tuned", or null for both, question: its number, or null for all}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, context_limit, mixed, thinks, adapter, elsewhere}
@@ -23,12 +24,13 @@ import queue
 import sys
 import threading
 import traceback
+from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core import files
-from core.chat.answer import COLUMNS, ApiSampling, Column, Piece, Sampling
+from core.chat.answer import ApiSampling, Column, Piece, Sampling
 from core.chat.memory_check import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
@@ -75,15 +77,18 @@ class Commands:
     def __init__(self, parent: ToParent):
         """Listen to parent from now on."""
         self._queue: queue.Queue[JsonObject] = queue.Queue()
+        self._joining = deque[JsonObject]()
         self._stopped: set[tuple[int, Column | None, int | None]] = set()
         self._newest_load = -1
         self._quit = threading.Event()
         parent.listen(self._on_line, self._on_parent_gone)
 
     def _on_line(self, command: JsonObject) -> None:
-        """Note a stop or the newest load at once; queue every command but a stop."""
+        """Note a stop, a join or the newest load at once; queue all others, and loads."""
         if command["command"] == "stop":
             self._stopped.add((command["id"], command["column"], command["question"]))
+        elif command["command"] == "join":
+            self._joining.append(command)
         else:
             self._newest_load = command.get("load", self._newest_load)
             self._queue.put(command)
@@ -108,6 +113,11 @@ class Commands:
         superseded."""
         stops = {(answer, None, None), (answer, column, None), (answer, None, question)}
         return not self._stopped.isdisjoint(stops) or self.load_superseded(load)
+
+    def joining(self, answer: int) -> list[JsonObject]:
+        """Return the joins of an answer that have come since the last call."""
+        new = [self._joining.popleft() for _ in range(len(self._joining))]
+        return [command for command in new if command["id"] == answer]
 
     def load_superseded(self, load: int) -> bool:
         """Return whether another load than this one is the newest, or the app has ended."""
@@ -273,17 +283,20 @@ class ChatWorker:
         if self._duel is None:
             raise ChatError("chat.not_ready")
         pieces = self._duel.answer_all(
-            [{column: one[column] for column in COLUMNS} for one in command["questions"]],
-            [ApiSampling.model_validate(one) for one in sampling]
-            if isinstance(sampling, list)
-            else Sampling.model_validate(sampling),
+            command["questions"],
+            _of_each(sampling) if isinstance(sampling, list) else Sampling.model_validate(sampling),
             lambda column=None, question=None: self._commands.answer_stopped(answer, load, column, question),
             command["strength"],
+            lambda: [(join["questions"], _of_each(join["sampling"])) for join in self._commands.joining(answer)],
         )
         with contextlib.closing(pieces):
             for piece in pieces:
                 self._emit("piece" if isinstance(piece, Piece) else "done", id=answer, **asdict(piece))
         self._emit("answered", id=answer)
+
+
+def _of_each(sampling: list[JsonObject]) -> list[ApiSampling]:
+    return list(map(ApiSampling.model_validate, sampling))
 
 
 class LoadedBase:

@@ -232,19 +232,22 @@ class ChatClient:
         worker.send(
             command="ask",
             id=answer.number,
-            questions=[
-                {
-                    column: turns and [dict(turn) for turn in turns]
-                    for column, turns in zip(COLUMNS, question, strict=True)
-                }
-                for question in questions
-            ],
+            questions=_as_json(questions),
             sampling=sampling.model_dump()
             if isinstance(sampling, Sampling)
             else [one.model_dump() for one in sampling],
             strength=strength,
         )
         return answer
+
+    def join(self, answer: Answer, questions: Sequence[Question], sampling: Sequence[ApiSampling]) -> None:
+        """Send further questions that an answer in progress goes on with, numbered on. It may end without an item of
+        them, if it was about to end or one of them cannot be answered: then ask them by themselves."""
+        with self._changed:
+            worker = self._worker if self._answer is answer else None
+        if worker is not None:
+            how = [one.model_dump() for one in sampling]
+            worker.send(command="join", id=answer.number, questions=_as_json(questions), sampling=how)
 
     def stop(self, column: Column | None = None) -> None:
         """Request the end of the answer, or one column of it; its text so far stays. Its iterator gets a Done with the
@@ -354,6 +357,13 @@ def ends_with_question(turns: Sequence[Turn]) -> bool:
     """Return whether the last turn is a question that is not empty, or the result of a tool."""
     last = turns[-1]
     return last["role"] == "tool" or (last["role"] == "user" and bool(last["content"].strip()))
+
+
+def _as_json(questions: Sequence[Question]) -> list[JsonObject]:
+    return [
+        {column: turns and [dict(turn) for turn in turns] for column, turns in zip(COLUMNS, question, strict=True)}
+        for question in questions
+    ]
 
 
 def _message(event: JsonObject) -> tuple[Message, Message | None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -34,7 +34,7 @@ from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
 from core.engine.decoding.decoder import DecodedRows, Decoder
-from core.errors import ChatError, TemplateError
+from core.errors import ChatError, GarageError, TemplateError
 from core.files import JsonObject
 
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -42,6 +42,9 @@ MAX_CONTEXT = 8192  # longer conversations need more cache memory than was estim
 
 FREE_SHARE = 0.8  # of a GPU's free memory for conversations; the rest is for logits and a growing desktop
 MIN_CONTEXT = 512  # tokens; less would be useless, and a full GPU raises its own error
+
+
+Questions = Sequence[Mapping[Column, Sequence[Turn] | None]]
 
 
 class StopSignal(Protocol):
@@ -137,54 +140,67 @@ class Duel:
 
     def answer_all(
         self,
-        questions: Sequence[Mapping[Column, Sequence[Turn] | None]],
+        questions: Questions,
         sampling: Sampling | Sequence[Sampling],
         stopped: StopSignal = never,
         strength: float = 1.0,
+        arriving: Callable[[], Sequence[tuple[Questions, Sequence[Sampling]]]] = tuple,
     ) -> Generator[Piece | Done]:
         """Yield pieces of each column of each question as they are generated, in batches that fit, then its Done.
         sampling: of all questions, where a question that is repeated draws with the next seed each time, or one for
         each. strength: factor of the adapter's output.
 
         stopped is called before every layer, so that it also ends a long prefill, and for each column of each question
-        after every token. Raises ChatError (no question, no space in the context, no adapter, an adapter without a
+        after every token. arriving, called before every token, returns further questions with their sampling, which are
+        numbered on and join the batch once they fit. Of those in which one cannot be answered none is, nor of later
+        ones. Raises ChatError (no question, no space in the context, no adapter, an adapter without a
         strength, another answer running, logits that are not finite), TemplateError.
         """
-        requested = [
-            (number, column, turns)
-            for number, question in enumerate(questions)
-            for column in COLUMNS
-            if (turns := question.get(column))
-        ]
-        if not requested:
-            raise ChatError("chat.no_question")
-        if any(column == "tuned" for _, column, _ in requested) and self._tuned is None:
-            raise ChatError("chat.no_adapter")
         if strength != 1 and self._tuned is not None and self._tuned.peft_config[ADAPTER].use_dora:
             raise ChatError("chat.no_strength")  # its trained magnitudes would not be scaled
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
-            rows = list[_Reply]()
-            for number, column, turns in requested:
-                if isinstance(sampling, Sampling):
-                    rows.append(self._new_reply(number, column, turns, sampling, rows))
-                else:
-                    rows.append(self._new_reply(number, column, turns, sampling[number], ()))
-            in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
+            rows = self._new_replies(questions, sampling)
+            newcomers = _Newcomers(len(questions), self._new_replies, arriving)
             with at_strength(self._model, strength):
-                for batch_rows in (batch for rows in in_turn for batch in self._batches(rows)):
-                    yield from self._decode(batch_rows, stopped)
+                while rows:
+                    by_column = [[row for row in rows if row.column == column] for column in COLUMNS]
+                    for batch in (
+                        batch for rows in ([rows] if self.mixed else by_column) for batch in self._batches(rows)
+                    ):
+                        yield from self._decode(batch, stopped, newcomers)
+                    rows, newcomers.rows = newcomers.look(), []
         finally:
             self._one_at_a_time.release()
+
+    def _new_replies(
+        self, questions: Questions, sampling: Sampling | Sequence[Sampling], first: int = 0
+    ) -> list[_Reply]:
+        """Return a reply for each column of each question, as `answer_all` has them. first: number of the first."""
+        rows = list[_Reply]()
+        for number, question in enumerate(questions):
+            for column in COLUMNS:
+                if turns := question.get(column):
+                    if column == "tuned" and self._tuned is None:
+                        raise ChatError("chat.no_adapter")
+                    how, earlier = (sampling, rows) if isinstance(sampling, Sampling) else (sampling[number], ())
+                    rows.append(self._new_reply(first + number, column, turns, how, earlier))
+        if not rows:
+            raise ChatError("chat.no_question")
+        return rows
+
+    def _fit(self, rows: Sequence[_Reply], width: int = 0) -> bool:
+        """Return whether these rows can be one batch. width: tokens that a row of it has already."""
+        longest = max(width, *(len(row.prompt) for row in rows)) + max(row.max_new_tokens for row in rows)
+        return len(rows) <= MAX_ROWS and len(rows) * longest <= len(COLUMNS) * self.context_limit
 
     def _batches(self, rows: list[_Reply]) -> Iterator[list[_Reply]]:
         """Yield batches of at most MAX_ROWS successive rows that fit into the memory of two full contexts; each row is
         padded to its batch's longest."""
         batch = list[_Reply]()
         for row in rows:
-            longest = max(len(one.prompt) for one in [*batch, row]) + max(one.max_new_tokens for one in [*batch, row])
-            if batch and (len(batch) == MAX_ROWS or (len(batch) + 1) * longest > len(COLUMNS) * self.context_limit):
+            if batch and not self._fit([*batch, row]):
                 yield batch
                 batch = []
             batch = [*batch, row]
@@ -211,10 +227,43 @@ class Duel:
         room = self.context_limit - len(prompt)
         return _Reply(number, column, prompt, self._stop_ids[column], sampling, room, generator, stream)
 
-    def _decode(self, rows: list[_Reply], stopped: StopSignal) -> Iterator[Piece | Done]:
+    def _decode(self, rows: list[_Reply], stopped: StopSignal, newcomers: _Newcomers) -> Iterator[Piece | Done]:
         """Generate the rows' answers as one batch; yield their text as it comes, and their Done when they end. Ended
-        rows leave the batch."""
-        rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # the order that `_adapter_rows` needs
+        rows leave the batch, and newcomers join it."""
+        rows, decoding = yield from self._begin(rows, stopped)
+        while rows:
+            new = list[_Reply]()
+            with self._as_rows([row.column for row in rows], stopped):
+                while not any(row.finish_reason for row in rows) and not (
+                    new := self._joining(rows, decoding, newcomers)
+                ):
+                    yield from self._step(decoding, rows, stopped)
+            if new:
+                new, read = yield from self._begin(new, stopped)
+                with self._as_rows([row.column for row in new], stopped):
+                    is_read = yield from self._step(read, new, stopped)
+                if is_read:
+                    decoding.join(read)
+                    order = sorted(range(len(rows) + len(new)), key=lambda i: COLUMNS.index([*rows, *new][i].column))
+                    rows = [[*rows, *new][i] for i in order]
+                    decoding.keep(torch.tensor(order))
+                else:
+                    for row in new:
+                        yield from row.finish()
+            alive = [i for i, row in enumerate(rows) if not row.finish_reason]
+            for row in rows:
+                if row.finish_reason:
+                    yield from row.finish()
+            rows = [rows[i] for i in alive]
+            if rows:  # continue with a smaller batch
+                decoding.keep(alive)
+
+    def _begin(
+        self, rows: list[_Reply], stopped: StopSignal
+    ) -> Generator[Piece | Done, None, tuple[list[_Reply], DecodedRows]]:
+        """Return rows that begin together, in the order that `_adapter_rows` needs, and their decoding; yield what
+        their prompts have begun of their answers."""
+        rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))
         decoding = DecodedRows(self.decoder, [row.prompt for row in rows])
         if rows[0].column == rows[-1].column:  # with and without the adapter a prompt has two caches
             with self._as_rows([rows[0].column], stopped), suppress(_StopNow):
@@ -223,34 +272,38 @@ class Duel:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):
                 yield row.piece(opening)
-        while rows:
-            with self._as_rows([row.column for row in rows], stopped):
-                while not any(row.finish_reason for row in rows):
-                    try:
-                        logits = decoding.next_logits()
-                    except _StopNow:
-                        for row in rows:
-                            row.finish_reason = "stopped"
-                        break
-                    chosen = [
-                        choose(row_logits, row.sampling, row.generator)
-                        for row_logits, row in zip(logits, rows, strict=True)
-                    ]
-                    for row, token, row_logits in zip(rows, chosen, logits, strict=True):
-                        if row.top_logprobs is not None and token not in row.stop_ids:
-                            row.logprobs.append(token_logprobs(self.tokenizer, row_logits, token, row.top_logprobs))
-                        if text := row.take(token):
-                            yield row.piece(text)
-                        if not row.finish_reason and stopped(row.column, row.number):
-                            row.finish_reason = "stopped"
-                    decoding.append(torch.tensor(chosen))
+        return rows, decoding
+
+    def _joining(self, rows: Sequence[_Reply], decoding: DecodedRows, newcomers: _Newcomers) -> list[_Reply]:
+        """Remove and return the first newcomers that fit into the batch."""
+        new, waiting = list[_Reply](), newcomers.look()
+        while (
+            waiting
+            and decoding.can_join()
+            and (self.mixed or waiting[0].column == rows[0].column)
+            and self._fit([*rows, *new, waiting[0]], decoding.width)
+        ):
+            new.append(waiting.pop(0))
+        return new
+
+    def _step(self, decoding: DecodedRows, rows: Sequence[_Reply], stopped: StopSignal) -> Generator[Piece, None, bool]:
+        """Generate one token of each row, and yield its text. Return False if all were stopped before it."""
+        try:
+            logits = decoding.next_logits()
+        except _StopNow:
             for row in rows:
-                if row.finish_reason:
-                    yield from row.finish()
-            alive = [i for i, row in enumerate(rows) if not row.finish_reason]
-            rows = [rows[i] for i in alive]
-            if rows:  # continue with a smaller batch
-                decoding.keep(alive)
+                row.finish_reason = "stopped"
+            return False
+        chosen = [choose(row_logits, row.sampling, row.generator) for row_logits, row in zip(logits, rows, strict=True)]
+        for row, token, row_logits in zip(rows, chosen, logits, strict=True):
+            if row.top_logprobs is not None and token not in row.stop_ids:
+                row.logprobs.append(token_logprobs(self.tokenizer, row_logits, token, row.top_logprobs))
+            if text := row.take(token):
+                yield row.piece(text)
+            if not row.finish_reason and stopped(row.column, row.number):
+                row.finish_reason = "stopped"
+        decoding.append(torch.tensor(chosen))
+        return True
 
     @contextmanager
     def _as_rows(self, columns: Sequence[Column], stopped: StopSignal) -> Iterator[None]:
@@ -472,3 +525,28 @@ class _Reply:
         assert self.finish_reason, "an answer is over for a reason"
         seconds = time.perf_counter() - self.since
         yield Done(self.column, self._tokens, seconds, self.finish_reason, self.number, len(self.prompt))
+
+
+class _Newcomers:
+    """The rows of questions that arrive while others are answered, in their order."""
+
+    def __init__(
+        self,
+        first: int,
+        replies: Callable[[Questions, Sequence[Sampling], int], list[_Reply]],
+        arriving: Callable[[], Sequence[tuple[Questions, Sequence[Sampling]]]],
+    ):
+        """Begin without rows. first: number of the first question; replies: returns the rows of questions."""
+        self._next, self._replies, self._arriving, self._is_open = first, replies, arriving, True
+        self.rows = list[_Reply]()
+
+    def look(self) -> list[_Reply]:
+        """Return those that wait, with those that have arrived since."""
+        for questions, sampling in self._arriving():
+            if self._is_open:
+                try:
+                    self.rows += self._replies(questions, sampling, self._next)
+                except GarageError:
+                    self._is_open = False
+                self._next += len(questions)
+        return self.rows

@@ -237,6 +237,41 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
         assert len(rows) <= SHORT.max_new_tokens * batches, "a forward for all of a batch"
 
 
+@pytest.mark.parametrize("kind", ["mixed", "dora"])
+def test_a_question_that_joins_is_answered_as_alone_and_those_that_run_are_too(
+    kind: str, duel: Duel, folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the end of the batch. One that joins is longer, later ones shorter than those that run, which leave
+    in between; one that cannot be answered lets none after it join."""
+    if kind == "dora":
+        duel = Duel(tuned(plain(folder), folder, use_dora=True), tokenizer)
+    how = [Sampling(max_new_tokens=length) for length in (4, 12, 9, 7, 6, 5)]
+    long = [{"role": "user", "content": "Tell me more of it. " * 12 + "Why?"}]
+    questions = [
+        {"tuned": QUESTION}, {"base": OTHER, "tuned": OTHER}, {"tuned": long}, {"base": QUESTION}, {"tuned": OTHER},
+        {"base": long},
+    ]  # fmt: skip
+    comes = iter([[], [2, 3], [], [], [4], [], [5, "too long"], [3]])
+
+    def arriving():
+        come = [[{"tuned": [{"role": "user", "content": "x " * 9999}]}, how[0]] if n == "too long" else
+                [questions[n], how[n]] for n in next(comes, [])]  # fmt: skip
+        return [([question], [sampling]) for question, sampling in come]
+
+    sizes, join = list[int](), DecodedRows.join
+    monkeypatch.setattr(DecodedRows, "join", lambda rows, new: join(rows, new) or sizes.append(len(rows._ids)))
+    together = list(duel.answer_all(questions[:2], how[:2], arriving=arriving))
+    assert {item.question for item in together} == set(range(6)) and (max(sizes) >= 5 or kind == "dora"), sizes
+    for number, (question, sampling) in enumerate(zip(questions, how, strict=True)):
+        alone = list(answer(duel, question, sampling))
+        for column in question:
+            text, done = text_and_end([each for each in together if each.question == number], column)
+            known_text, known = text_and_end(alone, column)
+            assert (text, done.tokens, done.finish_reason) == (known_text, known.tokens, known.finish_reason)
+            assert done.prompt_tokens == known.prompt_tokens
+    assert hooks(duel) == 0
+
+
 def test_dora_is_answered_in_turn_and_says_so(folder, tokenizer, never_saw_an_adapter):
     dora = Duel(tuned(plain(folder), folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
     assert not dora.mixed
@@ -565,5 +600,6 @@ def test_what_prompts_begin_with_is_read_once_and_the_logits_stay(name: str, len
     for token in (7, 8, 9):
         torch.testing.assert_close(sharing.next_logits(), plain.next_logits(), rtol=1e-3, atol=1e-4)
         for rows in (sharing, plain):
+            assert rows.can_join() == (name in ("llama", "mistral"))
             rows.append(torch.tensor([token] * len(rows._ids)))
             rows.keep([0, 2] if token == 7 else range(len(rows._ids)))

@@ -1,7 +1,7 @@
 """Requests of other programs, answered in batches by the chat's worker, with one copy of the weights.
 
-Requests that arrive while a batch is answered wait for its end. What may share a batch: the base and one adapter at one
-strength.
+What may share a batch: the base and one adapter at one strength. Requests that arrive while one is answered join it at
+its next token, unless one before them has to wait for its end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.chat.answer import MAX_ROWS, STRENGTHS, Answer, ApiSampling, Column, Done, Piece
-from core.chat.client import MAX_CHARACTERS, ChatClient, ChatTarget, ends_with_question
+from core.chat.client import MAX_CHARACTERS, ChatClient, ChatTarget, Question, ends_with_question
 from core.chat.contest import ensure_loaded
 from core.chat.questions import target_of
 from core.chat.serving.requests import ApiError
@@ -134,74 +134,87 @@ class Batcher:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._is_over)
                 if self._is_over:
-                    return
+                    return self.end()  # for those that joined in vain meanwhile
             time.sleep(GATHER_S)
-            batch = self._next_batch()
+            batch = self._take([])
             try:
                 self._answer(batch)
             except Exception as error:  # noqa: BLE001 - whatever happens, these get an error and the next are served
                 for request in batch:
                     request.put(error)
 
-    def _next_batch(self) -> list[Request]:
-        """Remove and return the first requests that can share a batch, without those that were abandoned."""
-        batch, rows, tuned = list[Request](), 0, None
+    def _take(self, running: Sequence[Request], rows: int = 0) -> list[Request]:
+        """Remove and return the first requests that can share a batch, without those that were abandoned. running: the
+        batch that they join, of which so many rows go on: then none overtakes one that cannot join."""
+        taken, tuned = list[Request](), next((one.model for one in running if one.model.column == "tuned"), None)
         with self._changed:
             self._waiting = [request for request in self._waiting if not request.abandoned.is_set()]
             for request in self._waiting:
-                model = request.model
-                if batch and (rows + len(request.questions) > MAX_ROWS or model.base() != batch[0].model.base()):
-                    continue
-                if model.column == "tuned":
-                    if tuned not in (None, model):
-                        continue
-                    tuned = model
-                batch.append(request)
-                rows += len(request.questions)
-            self._waiting = [request for request in self._waiting if request not in batch]
-        return batch
+                model, first = request.model, next(iter([*running, *taken]), request)
+                fits = rows + len(request.questions) <= MAX_ROWS and model.base() == first.model.base()
+                if fits and (model.column == "base" or model == tuned or not (running or tuned)):
+                    taken.append(request)
+                    rows += len(request.questions)
+                    tuned = model if model.column == "tuned" else tuned
+                elif running:
+                    break
+            self._waiting = [request for request in self._waiting if request not in taken]
+        return taken
 
     def _answer(self, batch: list[Request]) -> None:
         """Pass each request its answers, or the error. If one of several cannot be answered, such as one that is too
-        long, each is answered alone."""
+        long, each is answered alone. Those that joined in vain wait again."""
         owners = [(request, index) for request in batch for index in range(len(request.questions))]
-        begun, stopped = False, set[int]()
+        asked, heard, ended, stopped = len(batch), set[Request](), 0, set[int]()
         try:
             with self._ask(batch) as answer:
                 for item in answer:
                     request, index = owners[item.question]
-                    begun = True
+                    heard.add(request)
+                    ended += isinstance(item, Done)
                     if request.abandoned.is_set() and item.question not in stopped:
                         stopped.add(item.question)
                         answer.stop_question(item.question)
                     request.put(replace(item, question=index))
+                    for new in self._take(batch, len(owners) - ended) if self._waiting else ():
+                        batch.append(new)
+                        owners += [(new, index) for index in range(len(new.questions))]
+                        self._chat.join(answer, *_rows([new]))
         except GarageError as error:
             for request in batch:
-                if begun or len(batch) == 1:
+                if heard or len(batch) == 1:
                     request.put(error)
                 else:
                     self._answer([request])
+        else:
+            with self._changed:
+                self._waiting = [each for each in batch[asked:] if each not in heard] + self._waiting
 
     def _ask(self, batch: list[Request]) -> Answer:
         """Load the model if it is not, wait while the page's chat answers, and ask. Raises ChatError."""
         model = next((request.model for request in batch if request.model.column == "tuned"), batch[0].model)
-        questions: list[tuple[Sequence[Turn] | None, Sequence[Turn] | None]] = [
-            (turns, None) if request.model.column == "base" else (None, turns)
-            for request in batch
-            for turns in request.questions
-        ]
-        sampling = [
-            request.sampling.model_copy(update={"seed": (request.sampling.seed + n) % 2**32})
-            for request in batch
-            for n in range(len(request.questions))
-        ]
         while True:
             loaded = self._chat.state().target
             any_adapter = model.column == "base" and loaded is not None and _base_of(loaded) == model.base()
             ensure_loaded(self._chat, loaded if any_adapter and loaded else model.target)
             try:
-                return self._chat.ask_together(questions, sampling, model.strength)
+                return self._chat.ask_together(*_rows(batch), model.strength)
             except ChatError as error:
                 if error.message.key != "chat.already_answering":
                     raise
                 time.sleep(POLL_S)
+
+
+def _rows(batch: list[Request]) -> tuple[list[Question], list[ApiSampling]]:
+    """Return the requests' questions for the worker, and the sampling of each."""
+    questions: list[Question] = [
+        (turns, None) if request.model.column == "base" else (None, turns)
+        for request in batch
+        for turns in request.questions
+    ]
+    sampling = [
+        request.sampling.model_copy(update={"seed": (request.sampling.seed + n) % 2**32})
+        for request in batch
+        for n in range(len(request.questions))
+    ]
+    return questions, sampling

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import inf
 
 import torch
+from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -115,6 +116,35 @@ class DecodedRows:
             chosen = torch.as_tensor(rows, device=self._mask.device)
             self._ids, self._mask = self._ids[chosen], self._mask[chosen]
             keep_rows(self._cache, chosen)
+
+    @property
+    def width(self) -> int:
+        """The tokens of the longest row, with its padding."""
+        return self._mask.shape[1]
+
+    def can_join(self) -> bool:
+        """Return whether other rows can be added: the cache, of rows that have been read, has no windows and no states
+        of linear attention."""
+        layers = getattr(self._cache, "layers", ())
+        return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+
+    def join(self, others: DecodedRows) -> None:
+        """Add rows that have been read, and got their first token, by themselves; they come last."""
+        both = (self, others)
+        # What is padding in every row left behind by longer ones would else stay for as long as somebody joins.
+        begins = [int(rows._mask.any(dim=0).int().argmax()) for rows in both]
+        width = max(rows.width - begin for rows, begin in zip(both, begins, strict=True))
+        padding = [width - rows.width for rows in both]  # on the left; negative where columns go
+
+        def joined(parts: Sequence[torch.Tensor], *after: int) -> torch.Tensor:
+            return torch.cat([functional.pad(part, (*after, pad, 0)) for part, pad in zip(parts, padding, strict=True)])
+
+        self._ids = torch.cat([rows._ids for rows in both])
+        self._mask = joined([rows._mask for rows in both])
+        assert self._cache is not None and others._cache is not None, "can_join comes first"
+        for mine, new in zip(self._cache.layers, others._cache.layers, strict=True):
+            mine.keys = joined([mine.keys, new.keys], 0, 0)
+            mine.values = joined([mine.values, new.values], 0, 0)
 
 
 def keep_rows(cache: Cache, rows: torch.Tensor) -> None:

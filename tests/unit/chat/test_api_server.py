@@ -180,6 +180,32 @@ def test_a_question_that_is_too_long_does_not_fail_the_others(client: TestClient
     assert [type(item).__name__ for item in arrived["short"]] == ["Piece", "Piece", "Piece", "Done"]
 
 
+def test_what_arrives_joins_the_batch_unless_one_before_it_cannot(chat: Talker, run: RunFolder) -> None:
+    """They waited for the batch to end. One that joined in vain, as the batch was about to end, is asked anew."""
+    models, joined, arrived = ServedModels([run]), list[str](), dict[str, list[object]]()
+
+    def request(name: str, model: str = "pirates") -> Request:
+        items = arrived.setdefault(name, [])
+        return Request(models.find(model), [[{"role": "user", "content": name}]], ApiSampling(), items.append)
+
+    def talk(questions: Any, strength: float) -> Iterator[Piece | Done]:
+        gone = request("gone")
+        gone.abandoned.set()
+        for new in (gone, request("second"), request("base", "base"), request("weak", "pirates@0.5"), request("third")):
+            batcher.add(new)
+        yield Piece("tuned", "A", 0)
+        assert joined == ["second", "base"]
+        yield from (Done("tuned", 1, 0.5, "stop", number, 7) for number in (0, 2))
+
+    batcher = Batcher(chat)  # type: ignore[arg-type]
+    batcher.end()
+    chat.join = lambda answer, questions, how: joined.extend((one[0] or one[1])[0]["content"] for one in questions)  # type: ignore[attr-defined]
+    chat._answers = talk  # type: ignore[method-assign]
+    batcher._answer([request("first")])
+    assert {name: len(items) for name, items in arrived.items() if items} == {"first": 2, "base": 1}
+    assert [each.questions[0][0]["content"] for each in batcher._waiting] == ["second", "weak", "third"]
+
+
 def test_tool_calls_are_read_from_the_answer(client: TestClient, chat: Talker) -> None:
     chat.text = 'Sure.<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
     expected = {"name": "weather", "arguments": '{"city": "Ulm"}'}
