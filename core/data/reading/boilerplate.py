@@ -1,5 +1,5 @@
-"""Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, the front matter of
-Markdown."""
+"""Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, and of Markdown the
+front matter, comments, tags of templates and lists of its own headings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ _END = re.compile(
 )
 _CREDITS = re.compile(r"(?:Produced|Transcribed|Prepared) by\b|E-?text prepared by\b", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
+_FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+# A comment, or a tag of a template; nothing but links to places of the same page.
+_UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}", re.DOTALL)
+_CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#[^()\s]*\)\s*(?:\n|$))+")
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
     """Yield the paragraphs of a text that are prose, numbered anew, and an Omission for each that is a licence before
-    or after, or (in Markdown) the front matter. Only the first _HELD paragraphs are searched for a beginning."""
+    or after, or what a page of Markdown does not say. Only the first _HELD paragraphs are searched for a beginning."""
     held = list(islice(items, _HELD))
     texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
     # Project Gutenberg's marks stand in the first paragraphs of a book or not at all.
@@ -38,7 +42,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
         if isinstance(item := held[begins], RawRow):
             held[begins] = replace(item, value={"text": text})
         yield Omission("around", "front")
-    row, is_over = 0, False
+    row, is_over, is_code = 0, False, False
     for item in chain(held[begins:], items):
         if not isinstance(item, RawRow):
             yield item
@@ -48,6 +52,13 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             yield Omission("around", "licence")
             text = "" if is_over or end is None else text[: end.start()].rstrip()
             is_over = True
+        fences = len(_FENCE.findall(text)) if is_markdown else 0
+        if is_markdown and not (is_code or fences):
+            said = "" if _CONTENTS.fullmatch(text) else _UNSEEN.sub("", text)
+            if said != text:
+                yield Omission("around", "unseen")
+                text = said.strip()
+        is_code ^= fences % 2 == 1
         if text.strip():
             row += 1
             # The first paragraph that is left begins a text, whatever stood before it.
