@@ -20,7 +20,7 @@ from typing import NamedTuple
 from core.data.chats import dates
 from core.data.chats.exported_message import ExportedMessage, omission_of_text
 from core.data.reading.file_rows import Limits, Source
-from core.data.shapes.left_out import Omission
+from core.data.shapes.left_out import NEARLY_ALL, Omission
 from core.data.shapes.roles import QUESTION_MARKS, means_something
 from core.data.shapes.speakers import role_of
 
@@ -130,9 +130,14 @@ def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) ->
 
 def _are_speakers(names: Sequence[str]) -> bool:
     """Return True for the names of people: each with several lines, in no fixed order, no roles, no names of fields,
-    few words that begin with a capital."""
-    count = len({*names})
-    if count * _LINES_OF_ONE > len(names) or any(role_of(name) or means_something(name) for name in {*names}):
+    few words that begin with a capital; one who
+    speaks nearly every line talks to nobody."""
+    count, most = len({*names}), max(map(names.count, {*names}), default=0)
+    if (
+        count * _LINES_OF_ONE > len(names)
+        or most > NEARLY_ALL * len(names)
+        or any(role_of(name) or means_something(name) for name in {*names})
+    ):
         return False
     are_names = all(len(name.split()) <= _WORDS_OF_A_NAME and not name[0].islower() for name in names)
     # Fields of a record come in the same order again and again, people do not.

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[\W_]{0,3}([^\W\d_][^:：\n.!?,;]{0,30})[:：](?!//)")
 # of a list, a quotation, a heading
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
+_ALONE = frozenset({"?", "??"})  # a line between the sides of a card in Obsidian
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
 _BETWEEN = re.compile(r"\s#\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
 # of a document format that is not read: Org, reStructuredText, LaTeX, a wiki; a heading in a frame
@@ -62,6 +63,8 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     """
     texts = [*texts]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()][:_LOOKED_AT]
+    if not _ALONE.isdisjoint(lines):
+        return msg("data.lines_divided", sign="?")
     items = [line[0] for line in lines if _LIST_MARK.match(line)]
     if is_document and len(items) >= max(_MIN_LINES, _LISTED * sum(line[0] != "#" for line in lines)):
         return msg("data.lines_begin", signs=[*{*items}][:_SHOWN])

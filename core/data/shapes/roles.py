@@ -49,6 +49,7 @@ _ABOUT = frozenset(
         "zeitstempel nummer assignee assignees age gender sex phone telefon geschlecht 年龄 性别 电话",
     )
 )
+_OF_COLUMN = frozenset({"col", "column", "field", "spalte", "feld"})  # input_col names a column elsewhere
 # Words in names of columns with worse answers.
 _WORSE_WORDS = frozenset(
     re.findall(
@@ -120,7 +121,7 @@ def _last_meaning(name: str) -> Role | None:
     """Return the role of the last word with a meaning in a column's name, `text` only if no other has one; None without
     one, or if the name is about something else."""
     parts = _WORDS.findall(_split_camel_case(name))
-    if parts and parts[-1] in _ABOUT:
+    if parts and parts[-1] in _ABOUT | _OF_COLUMN:
         return None
     if "system" in parts:  # a system prompt is no question
         return "system"

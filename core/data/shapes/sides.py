@@ -298,7 +298,7 @@ class _Table:
                 if not (self.is_label(name) or self.holds_kinds(name) or has_text and self.holds_markers(name))
             ]
             meant = [name for name in meant if not self.holds_code(name)] or meant
-            meant = [name for name in meant if not self.is_origin(name)]
+            meant = [name for name in meant if not (self.is_origin(name) or self.is_numeric(name))]
             # Beside a prompt, without an answer by name, what a human wrote is one of several answers.
             others = [name for name in meant if _last_word(name) != _HUMAN]
             meant = others if others and not self.named("answer") else meant
@@ -387,7 +387,9 @@ class _Table:
 
     def is_numeric(self, name: str) -> bool:
         """Return True for a column of numbers, whose meaning the file does not tell."""
-        return all(_NUMBER.fullmatch(str(value)) for value in self.values[name])
+        return (
+            self.share(name, (_NUMBER.fullmatch(str(value)) is not None for value in self.values[name])) >= NEARLY_ALL
+        )
 
     def is_label(self, name: str) -> bool:
         """Return True for a column that is named as one of labels."""

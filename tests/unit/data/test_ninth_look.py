@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from core.data.sets.inspection import DataReport, inspect_file
 from tests.kit.read_examples import examples_of
 
@@ -26,3 +28,28 @@ def test_what_a_page_of_markdown_does_not_show_is_left_out(tmp_path: Path) -> No
     texts = [example.text for _, example in examples_of(tmp_path / "a.md")]
     assert texts == ["# The ferry", "The river is wide.", "- [Map](map.md)", *code.split("\n\n")]
     assert {left.what.key: left.count for left in report.left_out}["left_out.around_unseen"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        # Seen: the marks of a card's two sides learned as text.
+        ("a.md", "How wide is the river?\n?\nA hundred oars wide, and more in spring.\n"),
+        # Seen: all lines of a character learned as a handful of long answers to the few who spoke beside him.
+        ("a.txt", "".join(f"{'Ada' if n % 15 == 9 else 'Mill'}: The wheel turned {n} times.\n" for n in range(150))),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_and_no_conversation_is_asked(tmp_path: Path, name: str, text: str) -> None:
+    report = report_of(tmp_path, name, text)
+    assert (report.format, report.undecided) == ("text", True)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["input_col,output_col,set", "source,output,set"])
+def test_names_of_columns_and_sizes_are_no_questions(tmp_path: Path, header: str) -> None:
+    """Seen: of a list of other tables, which column holds what was learned as a question and its answer."""
+    rows = "".join(f"{17 * n + 4},{'target' if n % 2 else 'summary'},part {n}\n" for n in range(30))
+    report = report_of(tmp_path, "a.csv", f"{header}\n{rows}")
+    assert report.undecided or report.guessed
