@@ -147,7 +147,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
-        lines, head, row = _CsvLines(file, limits.row_bytes), _CsvHead(source, limits), 0
+        lines, head, row, is_joined = _CsvLines(file, limits.row_bytes), _CsvHead(source, limits), 0, False
         for line, record in lines.records(source.delimiter, source.quoted):
             if isinstance(record, Exception):
                 if head.names is None:
@@ -161,6 +161,11 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                     yield Omission("header")
                     continue
                 row += 1
+                is_wide = len(record) > len(names) and (source.delimiter or ",") == ","
+                if is_wide and len(whole := _with_commas(record)) == len(names):
+                    if not is_joined:
+                        yield Problem(row=0, line=line, severity="warning", text=msg("data.csv_joined", line=line))
+                    record, is_joined = whole, True
                 if len(record) == len(names):
                     record = _without_fronts(record) if head.is_anki else record
                     yield RawRow(row, dict(zip(names, record, strict=True)), line)
@@ -169,6 +174,12 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                     yield Problem(row=row, line=line, text=msg("data.csv_ragged", **counts, columns=names[:20]))
     if head.names is None:
         raise DataError("data.only_whitespace", file=source.path.name)
+
+
+def _with_commas(cells: Sequence[str]) -> list[str]:
+    """Return the cells of a record, those that begin with a blank joined to the ones before: in a text without quotes a
+    blank follows the comma."""
+    return [part.replace("\0", ",") for part in re.split(r"\0(?! )", "\0".join(cells))]
 
 
 def _without_fronts(cells: list[str]) -> list[str]:

@@ -126,6 +126,7 @@ def _of_table(
     if twice := doubled([str(name) for name in rows[0].values]):
         name, first, second = next(iter(twice.values()))
         error = DataError("data.csv_duplicate_header", file=source.path.name, column=name, first=first, second=second)
+        every = rows
         rows = [replace(row, values={n: v for n, v in row.values.items() if n not in twice}) for row in rows]
         if not rows[0].values or not twice.keys().isdisjoint(chosen):
             raise error
@@ -136,6 +137,9 @@ def _of_table(
             raise error from None
         if meaning.format == "text" or meaning.decision.evidence == "content":
             raise error
+        if meaning.decision.evidence == "none":  # a person chooses from all of them
+            whole = decide(source, every)
+            return whole if whole.decision.evidence == "none" else meaning
         return meaning
     column = split_column(rows)
     if not column or column in chosen:

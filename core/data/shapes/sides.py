@@ -590,6 +590,9 @@ def _labelled(table: _Table) -> Decision | None:
         and not _is_never_answer(name)
         and table.has_few_values(name)
     ]
+    codes = [name for name in named if table.holds_code(name)]
+    if codes and len(sentences) > 2:  # wordings of one query
+        return _question_to_person(_pair(text, code) for code in codes for text in sentences)
     if not labels or not 1 <= len(sentences) <= 2:
         return None
     labels = sorted(labels, key=lambda name: isinstance(table.values[name][0], list))  # those of each annotator last

@@ -53,3 +53,35 @@ def test_names_of_columns_and_sizes_are_no_questions(tmp_path: Path, header: str
     rows = "".join(f"{17 * n + 4},{'target' if n % 2 else 'summary'},part {n}\n" for n in range(30))
     report = report_of(tmp_path, "a.csv", f"{header}\n{rows}")
     assert report.undecided or report.guessed
+
+
+_HEADS = ["oar", "rope", "tar", "sail", "lamp", "keel", "mast", "hull", "net", "bell"]
+
+
+def test_a_comma_before_a_blank_belongs_to_the_text_where_quotes_are_missing(tmp_path: Path) -> None:
+    """Seen: 284 of 395 riddles with a comma in them were left out."""
+    rows = "".join(f"I am long, I am thin, and I am number {n}.,{head}\n" for n, head in enumerate(_HEADS))
+    report = report_of(tmp_path, "a.csv", f"riddles,answers\nWhat goes up?,smoke\n{rows}One, two,three,four\n")
+    assert (report.rows, report.good_rows) == (12, 11)
+    assert [each.text.key for each in report.problems] == ["data.csv_joined", "data.csv_ragged"]
+    turns = [[turn.content for turn in example.messages] for _, example in examples_of(tmp_path / "a.csv")]
+    assert turns[1] == ["I am long, I am thin, and I am number 0.", "oar"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "wanted"),
+    [
+        # Seen: the translations were not offered, as another column has the same name.
+        ("Spanish,Reading,English,Sentence,English", "{0} a,{0} b,the {0},{0} c d,a {0} here", ("Spanish", "English")),
+        # Seen: of four wordings each was offered as the answer to another, and the query was not.
+        ("german,light,mixed,sql", "Zeig mir {0} {1},show mir {0} {1},show me {0} {1},SELECT {0} FROM t",
+            ("german", "sql")),
+    ],
+)  # fmt: skip
+def test_the_answer_that_a_person_wants_is_offered(
+    tmp_path: Path, columns: str, row: str, wanted: tuple[str, str]
+) -> None:
+    rows = [row.format(head, n) for n, head in enumerate(_HEADS * 2)]
+    report = report_of(tmp_path, "a.csv", "\n".join([columns, *rows, ""]))
+    assert report.undecided
+    assert {wanted[0]: "question", wanted[1]: "answer"} in report.possible
