@@ -167,6 +167,8 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
 
 def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
     """Return the error of a folder without data, with the endings that it has and those that are read."""
+    if any(part.name.startswith("collection.anki2") for part in parts):
+        return DataError("data.is_deck", file=path.name)
     endings = _endings(part.name for part in parts) or [msg("data.none")]
     suffixes = sorted(SUFFIXES.keys() - CODE.keys())
     return DataError("data.no_data_inside", file=path.name, found=endings, suffixes=suffixes)

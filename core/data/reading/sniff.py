@@ -65,6 +65,8 @@ _QUIZ = {
 }
 _QUIZ_HEAD = 16 << 10
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_XML, _ELEMENT = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s"), re.compile(rb"<([A-Za-z][\w:.-]{0,40})[\s/>]")
+_ELEMENTS_SHOWN = 6
 _JSON = re.compile(r"\{|(?:\[\s*)+(?:$|[\]{\"'\d-]|(?:true|false|null|NaN)\b)")  # not [section] of another format
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
@@ -342,6 +344,9 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
         _refuse_quiz(path, head)
     if key := next((key for key, begins_so in _UNREAD.items() if begins_so.match(head)), ""):
         raise DataError(f"data.{key}", file=path.name)
+    if _XML.match(head) and SUFFIXES.get(path.suffix.lower()) not in (*DOCUMENTS, "txt", "code"):
+        names = Counter(name.decode() for name in _ELEMENT.findall(head)).most_common(_ELEMENTS_SHOWN)
+        raise DataError("data.is_xml", file=path.name, elements=[name for name, _ in names])
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
 

@@ -229,6 +229,8 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
     values.take("answers")
+    if answers and isinstance(answers, list) and all(isinstance(one, int) for one in answers):
+        raise Flaw("data.only_numbers", column="answers", example=answers[0])
     answer_texts = (
         answers.get("text")
         if isinstance(answers, dict)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from core.data.sets.inspection import DataReport, inspect_file
+from core.errors import DataError
 from tests.kit.read_examples import examples_of
 
 
@@ -85,3 +89,29 @@ def test_the_answer_that_a_person_wants_is_offered(
     report = report_of(tmp_path, "a.csv", "\n".join([columns, *rows, ""]))
     assert report.undecided
     assert {wanted[0]: "question", wanted[1]: "answer"} in report.possible
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        # Seen: “many are divided by =”, of a translation memory.
+        ("a.tmx", '<?xml version="1.0"?>\n<tmx><body><tu><tuv xml:lang="fi"><seg>airo</seg></tuv></tu></body></tmx>',
+            "elements are tmx, body, tu, tuv, seg"),
+        # Seen: “the answer is empty” of answers that are numbers of lines.
+        ("a.json", json.dumps([{"question": f"Where is {head}?", "context": "In the boat.", "answers": [n, n + 1]}
+            for n, head in enumerate(_HEADS)]), "holds numbers such as 0"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_was_found(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=re.escape(words)):
+        report_of(tmp_path, name, text)
+
+
+def test_a_deck_of_anki_says_how_to_export_its_cards(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.apkg", "w") as deck:
+        deck.writestr("collection.anki21", b"SQLite format 3\0")
+    with pytest.raises(DataError, match="Notes in Plain Text"):
+        inspect_file(tmp_path / "a.apkg")
