@@ -52,13 +52,13 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             yield Omission("around", "licence")
             text = "" if is_over or end is None else text[: end.start()].rstrip()
             is_over = True
-        fences = len(_FENCE.findall(text)) if is_markdown else 0
-        if is_markdown and not (is_code or fences):
+        if is_markdown and ("```" in text or "~~~" in text):
+            is_code ^= len(_FENCE.findall(text)) % 2 == 1
+        elif is_markdown and not is_code and ("<!--" in text or "{%" in text or "](#" in text):
             said = "" if _CONTENTS.fullmatch(text) else _UNSEEN.sub("", text)
             if said != text:
                 yield Omission("around", "unseen")
                 text = said.strip()
-        is_code ^= fences % 2 == 1
         if text.strip():
             row += 1
             # The first paragraph that is left begins a text, whatever stood before it.

@@ -161,7 +161,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                     yield Omission("header")
                     continue
                 row += 1
-                is_wide = len(record) > len(names) and (source.delimiter or ",") == ","
+                is_wide = len(record) > len(names) and source.delimiter in (None, ",")
                 if is_wide and len(whole := _with_commas(record)) == len(names):
                     if not is_joined:
                         yield Problem(row=0, line=line, severity="warning", text=msg("data.csv_joined", line=line))
