@@ -24,7 +24,7 @@ _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 # A comment, or a tag of a template; nothing but links to places of the same page.
 _UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}", re.DOTALL)
-_CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#[^()\s]*\)\s*(?:\n|$))+")
+_CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#\S*\)\s*(?:\n|$))+")
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
@@ -55,7 +55,8 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
         if is_markdown and ("```" in text or "~~~" in text):
             is_code ^= len(_FENCE.findall(text)) % 2 == 1
         elif is_markdown and not is_code and ("<!--" in text or "{%" in text or "](#" in text):
-            said = "" if _CONTENTS.fullmatch(text) else _UNSEEN.sub("", text)
+            said = _UNSEEN.sub("", text)
+            said = "" if _CONTENTS.fullmatch(said) else said
             if said != text:
                 yield Omission("around", "unseen")
                 text = said.strip()

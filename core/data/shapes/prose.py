@@ -138,7 +138,11 @@ def _regular(texts: Sequence[str]) -> Message | None:
     uneven = sum(
         2 * first < min(rest, default=0) or [2 * n < first for n in rest] == [True] for first, *rest in lengths
     )
-    are_pairs = uneven >= max(_MIN_LINES, _UNEVEN * len(lengths))
+    alphabets = Counter(
+        tuple(line.isascii() for line in text.split("\n") if line.strip()) for text in texts[:_LOOKED_AT]
+    )
+    translated = max(alphabets[True, False], alphabets[False, True])  # in an alphabet of their own
+    are_pairs = max(uneven, translated) >= max(_MIN_LINES, _UNEVEN * len(lengths))
     return msg("data.lines_in_turn") if are_pairs or any(map(partial(_is_spaced, heads), {*heads})) else None
 
 

@@ -25,8 +25,9 @@ def report_of(tmp_path: Path, name: str, text: str) -> DataReport:
 def test_what_a_page_of_markdown_does_not_show_is_left_out(tmp_path: Path) -> None:
     """Seen: marks of scanned pages and a list of the page's own headings, learned as verse."""
     code = "```html\n<!-- a note -->\n\n<!-- another -->\n```"
-    page = "# The ferry <!-- no number -->\n\n<!-- page 3 -->\n\n{% include top.md %}\n\n- [Oars](#oars)\n" + (
-        f"  1. [Ropes](#ropes)\n\nThe river is wide.\n\n- [Map](map.md)\n\n{code}\n"
+    page = (
+        "# The ferry <!-- no number -->\n\n<!-- page 3 -->\n\n{% include top.md %}\n\n<!-- toc -->\n- [Oars](#oars)\n"
+        + (f"  1. [Ropes](#ropes-(old))\n\nThe river is wide.\n\n- [Map](map.md)\n\n{code}\n")
     )
     report = report_of(tmp_path, "a.md", page)
     texts = [example.text for _, example in examples_of(tmp_path / "a.md")]
@@ -39,6 +40,8 @@ def test_what_a_page_of_markdown_does_not_show_is_left_out(tmp_path: Path) -> No
     [
         # Seen: the marks of a card's two sides learned as text.
         ("a.md", "How wide is the river?\n?\nA hundred oars wide, and more in spring.\n"),
+        # Seen: phrases of a language, each above its translation, learned as prose.
+        ("a.txt", "\n".join(f"ʔəs łik̓ {'xw' * n}\t\nmy boat and {n} oars are here\n" for n in range(9))),
         # Seen: all lines of a character learned as a handful of long answers to the few who spoke beside him.
         ("a.txt", "".join(f"{'Ada' if n % 15 == 9 else 'Mill'}: The wheel turned {n} times.\n" for n in range(150))),
     ],
