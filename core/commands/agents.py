@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import COMMAND
 from core.commands.terminal import WorkspaceOption, app
@@ -89,12 +89,16 @@ class Agents:
             self.chat, self.export)  # fmt: skip
 
     async def find_model(self, words: str = "", fits: bool = True) -> JsonObject:
-        """Search known models by words such as "qwen 4b german". fits: only those that can be trained on this PC."""
+        """Search known models by words such as "qwen 4b german" or "for 12 GB"; without words, all. fits: only those
+        that can be trained on this PC, or on the GPU in the words."""
         return await self._run(None, *SEARCH, *words.split(), *(["--fits"] if fits else []))
 
-    async def inspect_data(self, data: str, rows: int = 4) -> JsonObject:
-        """Show what is in a file, a folder or a dataset of the app: format, problems, the first rows as trained."""
-        return await self._run(None, "inspect", data, "--rows", str(rows))
+    async def inspect_data(self, data: str, rows: int = 4, columns: dict[str, str] | None = None) -> JsonObject:
+        """Show what is in a file, a folder or a dataset of the app: format, problems, the first rows as trained.
+        columns: what each is, if their names do not show it: {"Frage": "question", "Antwort": "answer"}; also for
+        start. sample:pirate_answers is a sample."""
+        said = ",".join(f"{role}={name}" for name, role in (columns or {}).items())
+        return await self._run(None, "inspect", data, "--rows", str(rows), *_given({"--columns": said or None}))
 
     async def plan(
         self, model: str, data: str | None = None, goal: str | None = None, vram_gb: float | None = None
@@ -110,20 +114,21 @@ class Agents:
         name: str,
         goal: str | None = None,
         settings: dict[str, Any] | None = None,
-        answer_column: str = "",
+        columns: dict[str, str] | None = None,
         dry_run: bool = True,
     ) -> JsonObject:
-        """Train a run, after those that wait. settings: {"train.learning_rate": 1e-4, ...}, instead of planned ones.
-        answer_column: if the data does not show which column is the answer. dry_run: only return the plan."""
+        """Train a run, after those that wait if the page is open. model: an id of find_model; settings:
+        {"train.max_steps": 50, ...}, instead of planned ones; dry_run: only return the plan."""
         if dry_run:
             return {"dry_run": True, "plan": await self.plan(model, data, goal)}
-        recipe = {"name": name, "model": {"id": model}, "data": {"source": data}} | ({"goal": goal} if goal else {})
+        source = {"source": data} | ({"columns": columns} if columns else {})
+        recipe = {"name": name, "model": {"id": model}, "data": source} | ({"goal": goal} if goal else {})
         changes = [part for key, value in (settings or {}).items() for part in ("--set", f"{key}={json.dumps(value)}")]
         before = {run.id for run in Runs(self._space).list()}
         with TemporaryDirectory() as folder:
             file = Path(folder) / "recipe.yaml"
             file.write_text(json.dumps(recipe), "utf-8", newline="\n")
-            options = [str(file), *changes, *_given({"--answer": answer_column or None})]
+            options = [str(file), *changes]
             if Queue(self._space).read().app_is_open:
                 run = Runs(self._space).get((await self._run(None, "train", "--queue", *options))["run"])
             else:
@@ -134,16 +139,16 @@ class Agents:
     async def _train(self, options: list[str], before: set[str]) -> RunFolder:
         """Start training in a process that outlives this one, and return its run. Raises CommandFailed for one that
         ends first."""
-        output = self._space.root / "agent.log"
-        with open(output, "wb") as log:
-            process = await self._process("train", *options, outlives_with=log)
-        deadline = time.monotonic() + BEGIN_S
-        while process.returncode is None and time.monotonic() < deadline:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), POLL_S)
-            if new := [run for run in Runs(self._space).list() if run.id not in before]:
-                return new[0]
-        raise CommandFailed(output.read_bytes())
+        with TemporaryFile() as output:  # not one of the workspace: a second start would overwrite that of a first
+            process = await self._process("train", *options, outlives_with=output)
+            deadline = time.monotonic() + BEGIN_S
+            while process.returncode is None and time.monotonic() < deadline:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), POLL_S)
+                if new := [run for run in Runs(self._space).list() if run.id not in before]:
+                    return new[0]
+            output.seek(0)
+            raise CommandFailed(output.read())
 
     async def status(self, run: str = "") -> JsonObject:
         """Return a run with its state, losses and findings; without one all runs, newest first."""
@@ -174,7 +179,8 @@ class Agents:
         quant: str | None = None,
         dry_run: bool = False,
     ) -> JsonObject:
-        """Write a run's model as files, verified. quant: of GGUF, such as q4_k_m. Takes minutes."""
+        """Write a run's model as files, verified; with gguf comes a Modelfile for Ollama. quant: of GGUF, such as
+        q4_k_m. Takes minutes."""
         return await self._run(ctx, "export", run, "--to", kind, *_given({"--quant": quant}), dry_run=dry_run)
 
     # ---- commands ---------------------------------------------------------------------------------------------------
@@ -200,7 +206,7 @@ class Agents:
             raise CommandFailed(errors or output)
         return dict(json.loads(output)) if as_json else {}
 
-    async def _process(self, *arguments: str, outlives_with: BinaryIO | None = None) -> asyncio.subprocess.Process:
+    async def _process(self, *arguments: str, outlives_with: IO[bytes] | None = None) -> asyncio.subprocess.Process:
         """Start a command on the workspace. outlives_with: the file for the output of one that goes on when this
         process ends."""
         output = outlives_with or asyncio.subprocess.PIPE

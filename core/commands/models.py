@@ -63,7 +63,9 @@ def list_models(context: typer.Context, workspace: WorkspaceOption = None, as_js
 
 @models.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="In your own words: qwen3 4b, small japanese model.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="In your own words: qwen3 4b, small japanese model. Without any, all.")
+    ] = None,
     fits: Annotated[bool, typer.Option("--fits", help="Only models that can be trained on this PC.")] = False,
     vram: Annotated[float | None, typer.Option(help="For a GPU with this many GB of VRAM, as sold.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Also search the Hub; needs a network.")] = False,
@@ -72,7 +74,7 @@ def search(
     """Search the known models, those that can be trained here first; with --hub also the Hub."""
     machine = this_machine()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, machine.system)
-    query = " ".join(words)
+    query = " ".join(words or [])
     matches = shelf.find(query, memory, Wish(fits=fits))
     of_hub = hub_search.search(query) if hub else []
     if as_json:

@@ -1,10 +1,12 @@
-"""The tools for agents, without the SDK that only passes them on (tried with it by hand: docs/commands.md)."""
+"""The tools for agents: without the SDK, which only passes them on, and, where it is installed, by its own client."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,6 +24,13 @@ def test_a_journey_up_to_the_run_that_waits(workspace: Workspace) -> None:
         return asyncio.run(tool(*arguments, **options))
 
     assert "qwen" in call(agents.find_model, "qwen 4b", fits=False)["rows"][0]["id"]
+    assert len(call(agents.find_model, fits=False)["rows"]) > 50  # it asked for words
+    unclear = workspace.root / "unclear.csv"
+    unclear.write_text("foo,bar,baz\n" + "\n".join(f"a{n},b{n},c{n}" for n in range(20)), "utf-8")
+    with pytest.raises(CommandFailed, match="foo, bar"):
+        call(agents.inspect_data, str(unclear))
+    named = call(agents.inspect_data, str(unclear), columns={"foo": "question", "bar": "answer"})
+    assert named["good_rows"] == 20
     new = {"model": "starter", "data": "sample:pirate_answers", "name": "By an agent"}
     dry = call(agents.start, **new)
     assert dry["dry_run"] and dry["plan"]["verdict"] == "fits" and Runs(workspace).list() == []
@@ -44,3 +53,36 @@ def test_without_the_sdk_it_is_a_sentence(workspace: Workspace) -> None:
     ]
     done = subprocess.run([*without, *command[4:]], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "pip install mcp" in done.stderr
+
+
+def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[], Workspace]) -> None:
+    """Skipped where the SDK is not installed, which is no part of the app."""
+    pytest.importorskip("mcp", reason="pip install mcp")
+    from mcp.client.session import ClientSession
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    workspace = make_workspace()
+    command = ["-m", "core.commands", "mcp", "--workspace", str(workspace.root)]
+    server = StdioServerParameters(command=sys.executable, args=command, cwd=PROJECT)
+
+    async def journey() -> None:
+        async with stdio_client(server) as streams, ClientSession(*streams) as client:
+            await client.initialize()
+
+            async def call(tool: str, **arguments: Any) -> Any:
+                result = await client.call_tool(tool, arguments)
+                text = "".join(part.text for part in result.content if part.type == "text")
+                return text if result.is_error else json.loads(text)
+
+            assert len((await client.list_tools()).tools) == 9
+            new = {"model": "starter", "data": "sample:pirate_answers", "name": "sdk", "dry_run": False}
+            assert "train.max_steps" in await call("start", **new, settings={"train.max_steps": "many"})
+            run = (await call("start", **new, settings={"train.max_steps": 2}))["run"]
+            while (state := (await call("status", run=run))["state"]) in ("preparing", "running"):
+                await asyncio.sleep(0.2)
+            assert state == "completed" and (await call("chat", run=run, prompt="Ahoy?"))["tuned"] is not None
+            assert "nobody" in await call("chat", run="nobody", prompt="Ahoy?")
+
+    asyncio.run(asyncio.wait_for(journey(), 300))
+    [made] = Runs(workspace).list()
+    assert made.label()["tags"] == ["agent"]
