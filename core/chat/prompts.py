@@ -18,6 +18,7 @@ from core.data.validation_split import validation_rows
 from core.errors import ChatError
 from core.files import JsonObject
 from core.judges.specs import JUDGE_SPEC, JudgeSpec
+from core.recipe import NO_DATA
 from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts
 from core.values import Frozen
@@ -48,11 +49,13 @@ class Prompt(Frozen):
 
 def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
     """Return at most count questions: of held-out rows (of trained ones without any), the user's sample prompts, and
-    neutral ones.
+    neutral ones; of an adapter that was not trained here, neutral ones alone.
 
     The same for the same run. Raises DataError if its dataset is gone.
     """
     recipe, facts = run.recipe(), run.facts()
+    if recipe.data.source == NO_DATA:
+        return neutral("en")[:count]
     rows = store.rows(recipe.data.source, recipe.data.format, Choices.from_data(recipe.data)).examples
     held_out = validation_rows(rows, recipe) if facts.rows_measured else ()
     order = shuffle(held_out if len(held_out) else range(len(rows)), random.Random(f"{recipe.train.seed}/comparison"))

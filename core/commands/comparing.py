@@ -29,6 +29,7 @@ from core.errors import ChatError, RecipeError
 from core.export import combination
 from core.files import JsonObject
 from core.messages import Message, msg, terminal_language
+from core.recipe import NO_DATA
 from core.runs.all import Runs
 from core.runs.run_json import Combination, WeightedAdapter
 from core.workspace.folder import Workspace
@@ -133,11 +134,13 @@ def pairs(
 
 
 def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int) -> list[Prompt]:
-    """Return count questions from the data of the first run in `named`. Raises RecipeError if there is none."""
-    first = next((one.run for one in named if one.run), None)
-    if first is None:
+    """Return count questions from the data of the first run in `named` that has some. Raises RecipeError if there is no
+    run."""
+    runs = [Runs(space).get(one.run) for one in named if one.run]
+    if not runs:
         raise RecipeError("compare.no_run")
-    return prompts_of(Runs(space).get(first), dataset_store(space), count)
+    with_data = [run for run in runs if run.recipe().data.source != NO_DATA]
+    return prompts_of((with_data or runs)[0], dataset_store(space), count)
 
 
 def comparison_json(comparison: PromptComparison) -> JsonObject:

@@ -19,6 +19,7 @@ from core.chat.comparison import PromptComparison, Score, same_beginning
 from core.chat.prompts import MAX_BYTES, Prompt, prompts_of, prompts_of_file, record_of
 from core.commands import comparing
 from core.errors import ChatError, GarageError
+from core.recipe import NO_DATA, Recipe
 from core.runs.all import Runs
 from core.runs.run_json import Parent, RunFacts
 from core.values import wilson
@@ -126,6 +127,17 @@ def test_questions_come_from_rows_that_were_never_learned_the_same_each_time(spa
         prompt.turns[-1]["role"] == "user" for prompt in prompts
     )
     assert len(prompts_of(run, store, 1)) == 1
+
+
+def test_an_adapter_that_was_not_trained_here_is_asked_neutral_questions_or_those_of_the_other(
+    space: Workspace,
+) -> None:
+    """Seen: “There is no dataset and no file “-””."""
+    recipe = Recipe.parse({"name": "Foreign", "data": {"source": NO_DATA}})
+    foreign, pirate = Runs(space).create(recipe, "test"), trained(space, "Pirate")
+    assert [one.source for one in prompts_of(foreign, dataset_store(space), 6)] == ["neutral"] * 2
+    named = pair_of(foreign, "Base", "Foreign") + pair_of(pirate, "Base", "Pirate")
+    assert comparing._prompts_of_first(space, named, 6) == prompts_of(pirate, dataset_store(space), 6)
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:
