@@ -147,8 +147,8 @@ class StartView(Panel):
 
     def _seconds(self, data: str, result: FormResult) -> float | None:
         """Return the training time of the chosen model on another sample, by the advice alone and at the pace of the
-        shown plan; None if no pace is known or no plan can be made."""
-        if result.plan is None or result.pace is None:
+        shown plan; None if no pace is known, as that of drawn answers is none of a sample, or no plan can be made."""
+        if result.plan is None or result.pace is None or result.plan.recipe.rewards:
             return None
         model, budget = result.plan.recipe.model, result.plan.advice.budget
         recipe = Recipe.parse({"model": model.model_dump(), "data": {"source": data}}, where="sample")
