@@ -310,10 +310,10 @@ class Duel:
         """Context manager: compute row i of a batch with the adapter if columns[i] is "tuned", else without; a layer
         raises _StopNow once stopped."""
         with ExitStack() as stack:
-            if self.mixed:
-                stack.enter_context(_adapter_rows(self._tuned, columns))
-            elif self._tuned is not None and columns[0] == "base":
+            if self._tuned is not None and "tuned" not in columns:
                 stack.enter_context(self._tuned.disable_adapter())
+            elif self.mixed:
+                stack.enter_context(_adapter_rows(self._tuned, columns))
             stack.enter_context(_interruptible(self._model, stopped))
             yield
 
