@@ -56,8 +56,6 @@ def test_without_the_sdk_it_is_a_sentence(workspace: Workspace) -> None:
 
 
 def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[], Workspace]) -> None:
-    """Skipped where the SDK is not installed, which is no part of the app."""
-    pytest.importorskip("mcp", reason="pip install mcp")
     from mcp.client.session import ClientSession
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
