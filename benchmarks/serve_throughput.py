@@ -38,8 +38,10 @@ class Server:
 
             def ask(number: int) -> int:
                 content = f"Tell me a long story of {number + 3} friends and {WORDS[number % len(WORDS)]}."
-                asked = {"model": self.model, "messages": [{"role": "user", "content": content}]}
-                body = asked | {"max_tokens": tokens, "temperature": 0}
+                body = {
+                    "model": self.model, "messages": [{"role": "user", "content": content}],
+                    "max_tokens": tokens, "temperature": 0,
+                }  # fmt: skip
                 answer = http.post(f"{self.url}/chat/completions", json=body).raise_for_status().json()
                 return int(answer["usage"]["completion_tokens"])
 
@@ -66,10 +68,10 @@ def main() -> None:
                     paces.setdefault((server.name, at_once), []).append(pace)
                 print(f"{turn} {server.name}, {at_once} at once: {pace:.1f} tokens/s", flush=True)
     first = servers[0].name
-    for (name, at_once), found in paces.items():
-        ratios = [mine / its for mine, its in zip(paces[first, at_once], found, strict=True)]
+    for (name, at_once), measured in paces.items():
+        ratios = [mine / its for mine, its in zip(paces[first, at_once], measured, strict=True)]
         shown = f"{min(ratios):.2f} {median(ratios):.2f} {max(ratios):.2f}"
-        print(f"{name}, {at_once} at once: median {median(found):.1f} tokens/s; {first} to it: {shown}")
+        print(f"{name}, {at_once} at once: median {median(measured):.1f} tokens/s; {first} to it: {shown}")
 
 
 if __name__ == "__main__":

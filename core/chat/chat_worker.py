@@ -284,10 +284,10 @@ class ChatWorker:
             raise ChatError("chat.not_ready")
         pieces = self._duel.answer_all(
             command["questions"],
-            _of_each(sampling) if isinstance(sampling, list) else Sampling.model_validate(sampling),
+            _samplings(sampling) if isinstance(sampling, list) else Sampling.model_validate(sampling),
             lambda column=None, question=None: self._commands.answer_stopped(answer, load, column, question),
             command["strength"],
-            lambda: [(join["questions"], _of_each(join["sampling"])) for join in self._commands.joining(answer)],
+            lambda: [(join["questions"], _samplings(join["sampling"])) for join in self._commands.joining(answer)],
         )
         with contextlib.closing(pieces):
             for piece in pieces:
@@ -295,7 +295,8 @@ class ChatWorker:
         self._emit("answered", id=answer)
 
 
-def _of_each(sampling: list[JsonObject]) -> list[ApiSampling]:
+def _samplings(sampling: list[JsonObject]) -> list[ApiSampling]:
+    """Read the sampling of each question."""
     return list(map(ApiSampling.model_validate, sampling))
 
 

@@ -360,6 +360,7 @@ def ends_with_question(turns: Sequence[Turn]) -> bool:
 
 
 def _as_json(questions: Sequence[Question]) -> list[JsonObject]:
+    """Return questions as the worker reads them."""
     return [
         {column: turns and [dict(turn) for turn in turns] for column, turns in zip(COLUMNS, question, strict=True)}
         for question in questions

@@ -97,8 +97,8 @@ class Agents:
         """Show what is in a file, a folder or a dataset of the app: format, problems, the first rows as trained.
         columns: what each is, if their names do not show it: {"Frage": "question", "Antwort": "answer"}; also for
         start. sample:pirate_answers is a sample."""
-        said = ",".join(f"{role}={name}" for name, role in (columns or {}).items())
-        return await self._run(None, "inspect", data, "--rows", str(rows), *_given({"--columns": said or None}))
+        roles = ",".join(f"{role}={name}" for name, role in (columns or {}).items())
+        return await self._run(None, "inspect", data, "--rows", str(rows), *_given({"--columns": roles or None}))
 
     async def plan(
         self, model: str, data: str | None = None, goal: str | None = None, vram_gb: float | None = None
@@ -118,7 +118,8 @@ class Agents:
         dry_run: bool = True,
     ) -> JsonObject:
         """Train a run, after those that wait if the page is open. model: an id of find_model; settings:
-        {"train.max_steps": 50, ...}, instead of planned ones; dry_run: only return the plan."""
+        {"train.max_steps": 50, ...}, instead of planned ones; dry_run: only return the
+        plan, made without settings and columns."""
         if dry_run:
             return {"dry_run": True, "plan": await self.plan(model, data, goal)}
         source = {"source": data} | ({"columns": columns} if columns else {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,8 +56,6 @@ def test_without_the_sdk_it_is_a_sentence(workspace: Workspace) -> None:
 
 
 def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[], Workspace]) -> None:
-    if os.name == "nt":
-        pytest.importorskip("mcp", reason="none of the packages in tests/windows")
     from mcp.client.session import ClientSession
     from mcp.client.stdio import StdioServerParameters, stdio_client
 

@@ -165,12 +165,12 @@ class Batcher:
         """Pass each request its answers, or the error. If one of several cannot be answered, such as one that is too
         long, each is answered alone. Those that joined in vain wait again."""
         owners = [(request, index) for request in batch for index in range(len(request.questions))]
-        asked, heard, ended, stopped = len(batch), set[Request](), 0, set[int]()
+        at_first, answered, ended, stopped = len(batch), set[Request](), 0, set[int]()
         try:
             with self._ask(batch) as answer:
                 for item in answer:
                     request, index = owners[item.question]
-                    heard.add(request)
+                    answered.add(request)
                     ended += isinstance(item, Done)
                     if request.abandoned.is_set() and item.question not in stopped:
                         stopped.add(item.question)
@@ -182,13 +182,13 @@ class Batcher:
                         self._chat.join(answer, *_rows([new]))
         except GarageError as error:
             for request in batch:
-                if heard or len(batch) == 1:
+                if answered or len(batch) == 1:
                     request.put(error)
                 else:
                     self._answer([request])
         else:
             with self._changed:
-                self._waiting = [each for each in batch[asked:] if each not in heard] + self._waiting
+                self._waiting = [each for each in batch[at_first:] if each not in answered] + self._waiting
 
     def _ask(self, batch: list[Request]) -> Answer:
         """Load the model if it is not, wait while the page's chat answers, and ask. Raises ChatError."""

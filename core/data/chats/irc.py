@@ -130,8 +130,7 @@ def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) ->
 
 def _are_speakers(names: Sequence[str]) -> bool:
     """Return True for the names of people: each with several lines, in no fixed order, no roles, no names of fields,
-    few words that begin with a capital; one who
-    speaks nearly every line talks to nobody."""
+    few words that begin with a capital; none has nearly all lines, as nobody would answer."""
     count, most = len({*names}), max(map(names.count, {*names}), default=0)
     if (
         count * _LINES_OF_ONE > len(names)

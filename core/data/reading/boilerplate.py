@@ -55,11 +55,11 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
         if is_markdown and ("```" in text or "~~~" in text):
             is_code ^= len(_FENCE.findall(text)) % 2 == 1
         elif is_markdown and not is_code and ("<!--" in text or "{%" in text or "](#" in text):
-            said = _UNSEEN.sub("", text)
-            said = "" if _CONTENTS.fullmatch(said) else said
-            if said != text:
+            visible = _UNSEEN.sub("", text)
+            visible = "" if _CONTENTS.fullmatch(visible) else visible
+            if visible != text:
                 yield Omission("around", "unseen")
-                text = said.strip()
+                text = visible.strip()
         if text.strip():
             row += 1
             # The first paragraph that is left begins a text, whatever stood before it.
