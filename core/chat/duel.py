@@ -34,6 +34,7 @@ from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine.adapter import ADAPTER
 from core.engine.decoding.decoder import DecodedRows, Decoder
+from core.engine.variants.prepacked import prepacked
 from core.errors import ChatError, GarageError, TemplateError
 from core.files import JsonObject
 
@@ -163,7 +164,7 @@ class Duel:
         try:
             rows = self._new_replies(questions, sampling)
             newcomers = _Newcomers(len(questions), self._new_replies, arriving)
-            with at_strength(self._model, strength):
+            with at_strength(self._model, strength), prepacked(self._model):
                 while rows:
                     by_column = [[row for row in rows if row.column == column] for column in COLUMNS]
                     for batch in (

@@ -30,8 +30,7 @@ from core.data.formats import Example
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, packed
 from core.data.tokenizer import Tokenizer
-from core.engine import attention
-from core.engine.decoding.decoder import DecodedRows, Decoder
+from core.engine.decoding.decoder import DecodedRows, Decoder, for_decoding
 from core.engine.device import random_states, set_random_states
 from core.engine.step import Step
 from core.errors import ModelError
@@ -199,7 +198,7 @@ class SampleAnswers:
     def rehearse(self) -> None:
         """Compute and discard, for the memory probe, what a frame needs at most: the widest batch with full answers,
         and the texts."""
-        with self._unchanged(None), attention.set_aside(self._model):
+        with self._unchanged(None), for_decoding(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
                 pad = [self._decoder.pad_token_id] * ANSWER_TOKENS
@@ -283,7 +282,7 @@ class SampleAnswers:
         chosen = self._readable() if self._seconds else []
         groups = self._groups(chosen or (self._order[:1] if has_guaranteed else []))
         guaranteed = groups[0][0] if groups and has_guaranteed else None
-        with attention.set_aside(self._model):
+        with for_decoding(self._model):
             for rows in groups:
                 self._decode(rows, end, guaranteed)
         rows_done, answers = [row for rows in groups for row in rows], self._unanswered
@@ -331,7 +330,7 @@ class SampleAnswers:
         """Return one greedy answer of at most `most` tokens for each prompt, decoded until `end`; "time" if there was
         none for it."""
         rows = [_AnswerRow(place, prompt, most) for place, prompt in enumerate(prompts)]
-        with attention.set_aside(self._model):
+        with for_decoding(self._model):
             for group in self._grouped(rows):
                 self._decode(group, end)
         return [row.answer(self._tokenizer) for row in rows]

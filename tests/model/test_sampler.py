@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core.engine.decoding.decoder import for_decoding
 from core.engine.decoding.sampler import DrawnAnswer, Sampler, chances
+from core.engine.variants import prepacked
 from core.errors import StopRequested
 from tests.kit.trainer import tiny_base
 
@@ -69,6 +71,22 @@ def test_without_temperature_answers_are_those_of_generate() -> None:
             do_sample=False, max_new_tokens=LENGTH, eos_token_id=sorted(STOP), pad_token_id=0, use_cache=True,
         )  # fmt: skip
         assert answer.ids == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.skipif(not prepacked.has_kernel(), reason="needs oneDNN's bfloat16 kernels")
+def test_reordered_weights_change_no_number_and_do_not_outlive_the_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = tiny_base().to(torch.bfloat16), torch.tensor(PROMPTS[1:2])
+    with torch.no_grad():
+        expected = model(ids).logits
+        with pytest.raises(StopRequested), for_decoding(model):
+            assert "forward" in vars(model.lm_head) and torch.equal(model(ids).logits, expected)
+            model.lm_head.weight.zero_()  # of the copy nothing changes
+            assert torch.equal(model(ids).logits, expected)
+            raise StopRequested
+        assert not model(ids).logits.any()
+    monkeypatch.setattr(prepacked, "MAX_PREPACKED_BYTES", 100)
+    with for_decoding(model):
+        assert "forward" not in vars(model.lm_head)
 
 
 def test_a_prompt_is_read_once_for_all_its_answers_and_ended_rows_are_not_computed() -> None:

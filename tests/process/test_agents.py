@@ -75,7 +75,11 @@ def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[]
             assert len((await client.list_tools()).tools) == 9
             new = {"model": "starter", "data": "sample:pirate_answers", "name": "sdk", "dry_run": False}
             assert "train.max_steps" in await call("start", **new, settings={"train.max_steps": "many"})
-            run = (await call("start", **new, settings={"train.max_steps": 2}))["run"]
+            run = (
+                await call(
+                    "start", **new, settings={"train.max_steps": 2, "train.sample_seconds": 0, "data.eval_fraction": 0}
+                )
+            )["run"]
             while (state := (await call("status", run=run))["state"]) in ("preparing", "running"):
                 await asyncio.sleep(0.2)
             assert state == "completed" and (await call("chat", run=run, prompt="Ahoy?"))["tuned"] is not None

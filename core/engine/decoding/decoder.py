@@ -1,14 +1,14 @@
 """Prefill for a batch of prompts, and single decoding steps. Workers only (torch).
 
-Callers (core/chat/duel, core/chat/film, the sampler) choose tokens and end rows. Needs an attention with mask and
-cache: while packed rows are trained, the model's own (core/engine/attention.set_aside).
+Callers (core/chat/duel, core/chat/film, the sampler) choose tokens and end rows, within `for_decoding`.
 """
 
 from __future__ import annotations
 
 import inspect
 import os.path
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 
 import torch
@@ -16,10 +16,20 @@ from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from core.engine import attention
 from core.engine.families import vocabulary
+from core.engine.variants.prepacked import prepacked
 
 MIN_SHARED = 64  # tokens at the beginning of all prompts; fewer are not worth a pass of their own
 _SHARED_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache that several tokens can be added to
+
+
+@contextmanager
+def for_decoding(model: torch.nn.Module) -> Iterator[None]:
+    """Context manager: give a model, packed rows of which may be trained, its own attention, with mask and cache, and
+    on a CPU weights in the kernel's order. Without gradients."""
+    with attention.set_aside(model), prepacked(model):
+        yield
 
 
 class Decoder:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn import functional
 
-from core.engine import attention
-from core.engine.decoding.decoder import DecodedRows, Decoder
+from core.engine.decoding.decoder import DecodedRows, Decoder, for_decoding
 
 BLOCK = 128  # tokens of the vocabulary whose probabilities are added in fp32
 
@@ -52,7 +51,7 @@ class Sampler:
         other, decoded as one batch. table: a row of `chances` for each. check is called before each token and may
         raise. The cache is freed on return."""
         answers = [DrawnAnswer(list(prompt)) for prompt in prompts for _ in range(copies)]
-        with torch.no_grad(), attention.set_aside(self._model):
+        with torch.no_grad(), for_decoding(self._model):
             decoding, alive = DecodedRows(self._decoder, prompts, copies), list(range(len(answers)))
             for place in range(self._length):
                 check()
@@ -74,7 +73,7 @@ class Sampler:
     def rehearse(self, prompts: Sequence[list[int]], copies: int) -> None:
         """Compute as `draw` does with prompts and answers of this length together, for the memory probe: read them once
         for all copies, and choose a token for each."""
-        with torch.no_grad(), attention.set_aside(self._model):
+        with torch.no_grad(), for_decoding(self._model):
             rows = DecodedRows(self._decoder, prompts, copies)
             for _ in range(2):
                 logits = rows.next_logits()
