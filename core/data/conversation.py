@@ -139,8 +139,8 @@ def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> Non
 
 
 def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Return the messages with, for each tool result, name and id of the call that it answers: by its id, or else the
-    next in order."""
+    """Return the messages with, for each tool result that lacks them, name and id of the call that it answers: the call
+    of the answer before with its id, or else the next in order."""
     linked: list[ChatMessage] = []
     waiting: list[ToolCall] = []
     for message in messages:
@@ -239,6 +239,7 @@ def _content(content: object, number: int, notes: Notes) -> tuple[str, str]:
 
 
 def _weight(weight: object, number: int) -> int:
+    """Return 0 or 1; 1 for None. Raises Flaw for anything else."""
     if weight is None:
         return 1
     if not isinstance(weight, bool | int | float) or weight not in (0, 1):

@@ -51,7 +51,7 @@ class Dialect:
 
     def messages(self, turns: Sequence[Turn]) -> list[MessageJson]:
         """Return the turns in the template's notation, calls numbered. Without a system role, a system message is put
-        before the text of the turn after it."""
+        before the text of the turn after it, or left out if it is alone."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = (
                 {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
@@ -78,6 +78,7 @@ class Dialect:
         return message
 
     def _call(self, call: Turn, number: int) -> MessageJson:
+        """Return a tool call in the template's notation, with a generated id if it needs one and the data has none."""
         arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
         message_call: JsonObject = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
         if call.get("id") or self.needs_ids:
@@ -91,13 +92,14 @@ def find(render: Render, source: str) -> Dialect:
     for a thinking switch. Unsupported features are False or None. Raises TemplateError only for a template that is too
     slow."""
 
-    def shows(
+    def shows_words(
         dialect: Dialect,
         turns: Sequence[Turn],
         *words: str,
         tools: Tools | None = None,
         thinking: bool | None = None,
     ) -> bool:
+        """Return whether the template renders these turns with all words in their order; False if it refuses them."""
         try:
             text = render(dialect.messages(turns), tools, thinking, False)
         except TemplateError as error:
@@ -110,12 +112,14 @@ def find(render: Render, source: str) -> Dialect:
 
     user, answer = _TURN_USER, _TURN_ANSWER
     plain = Dialect()
-    parts = not shows(plain, [user, answer], _USER, _ANSWER) and shows(
+    parts = not shows_words(plain, [user, answer], _USER, _ANSWER) and shows_words(
         replace(plain, parts=True), [user, answer], _USER, _ANSWER
     )
     plain = replace(plain, parts=parts)
-    system = shows(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
-    plain = replace(plain, system=system, tools=shows(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL]))
+    system = shows_words(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
+    plain = replace(
+        plain, system=system, tools=shows_words(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL])
+    )
     # A template has a switch if turning it on and off gives two prompts; unset tells the default.
     question = plain.messages([user])
     try:
@@ -126,8 +130,8 @@ def find(render: Render, source: str) -> Dialect:
     plain = replace(
         plain, switch=switch, thinks=unset == on if switch else "<think>" in unset and "</think>" not in unset
     )
-    plain = _with_calls(plain, shows)
-    return replace(plain, reasoning=_reasoning(plain, shows))
+    plain = _with_calls(plain, shows_words)
+    return replace(plain, reasoning=_reasoning(plain, shows_words))
 
 
 def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:

@@ -81,7 +81,7 @@ class Example:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
-        """Return the example of `Example.as_dict`'s fields."""
+        """Return the example of the fields that `Example.as_dict` writes."""
         if "messages" in value:
             tools = as_json(value["tools"]) if value.get("tools") else None
             better, worse = (
@@ -134,7 +134,7 @@ def read_example_closely(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
     """Do as `read_example`, without its short way for `plain` rows: also an empty row, a worse answer, a picture that
-    the row needs."""
+    the row needs. Errors become a Problem in place of the example."""
     if tally is not None:
         tally.add_each(row.omissions)
     notes, values = Notes(), Columns(row.values)
@@ -259,12 +259,14 @@ def _history(values: Columns) -> Iterator[ChatMessage]:
 
 
 def _alpaca(values: Columns, notes: Notes) -> Example:
+    """Return the example of instruction, input and output, as Alpaca has them. Raises Flaw."""
     instruction, more = _cell(values, "alpaca", "instruction", notes), _cell(values, "alpaca", "input", notes)
     question = "\n\n".join(part for part in (instruction, more) if part.strip())
     return _pair(values, question, _cell(values, "alpaca", "output", notes))
 
 
 def _question_answer(values: Columns, notes: Notes) -> Example:
+    """Return the example of a question, after its context, and its answer. Raises Flaw."""
     parts = (_cell(values, "question_answer", "context", notes), _cell(values, "question_answer", "question", notes))
     question = with_context(parts[1], parts[0]) if parts[1].strip() else ""
     return _pair(values, question, _cell(values, "question_answer", "answer", notes))
@@ -282,6 +284,7 @@ def _prompt_completion(values: Columns, notes: Notes) -> Example:
 
 
 def _text(values: Columns, notes: Notes) -> Example:
+    """Return the text. Raises Flaw for an empty one."""
     content = _cell(values, "text", "text", notes)
     if not content.strip():
         raise Flaw("data.empty_text")

@@ -33,7 +33,7 @@ class Framing:
     folded: int = 0
 
     def add(self, tokens: Tokens) -> None:
-        """Add these tokenized rows to the counts."""
+        """Add these tokenized rows to all counts."""
         has_thinking, is_conversation = tokens.thoughts[tokens.row], ~tokens.is_text
         self.thinking += int((is_conversation & tokens.thinks).sum())
         self.without += int((is_conversation & ~tokens.thinks).sum())

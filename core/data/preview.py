@@ -172,20 +172,20 @@ class Preview:
         return self.tokens.lengths
 
     @cached_property
-    def _sorted(self) -> np.ndarray:
+    def _sorted_lengths(self) -> np.ndarray:
         return np.sort(self.lengths)
 
     @property
     def longest(self) -> int:
-        return int(self._sorted[-1])
+        return int(self._sorted_lengths[-1])
 
     @property
     def p99(self) -> int:
-        return int(self._sorted[min(len(self._sorted) - 1, int(0.99 * len(self._sorted)))])
+        return int(self._sorted_lengths[min(len(self._sorted_lengths) - 1, int(0.99 * len(self._sorted_lengths)))])
 
     @property
     def median(self) -> int:
-        return int(self._sorted[len(self._sorted) // 2])
+        return int(self._sorted_lengths[len(self._sorted_lengths) // 2])
 
     def limit(self, max_length: int) -> int:
         """Return max_length as training uses it, as far as that is known without the tokenizer."""
@@ -238,7 +238,7 @@ class Preview:
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """Return at most MAX_BINS bins of rows by tokens, with the rows above max_length in each; equally wide but for
         the last, which takes lengths far above most rows."""
-        shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
+        shortest, top = int(self._sorted_lengths[0]), min(self.longest, 2 * self.p99)
         # one bin less, because the first edge may lie below the shortest
         width = int(round_up(max(1.0, (top - shortest) / (MAX_BINS - 1))))
         first = shortest // width
@@ -285,7 +285,8 @@ class Preview:
 
     @cached_property
     def validation(self) -> np.ndarray | None:
-        """The rows that the dataset itself keeps for validation (core/data/validation_split), as flags."""
+        """The rows that the dataset itself keeps for validation (core/data/validation_split), as flags; None if it
+        keeps none."""
         return own_validation(self.rows)
 
     @cached_property
@@ -420,16 +421,17 @@ def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
     """Return positions of at most MAX_ROWS rows, evenly spread; fewer if those had more than MAX_CHARACTERS together.
     Of paragraphs, at most MAX_STRETCHES stretches are spread, whose rows can be joined."""
 
-    def chosen(count: int) -> np.ndarray:
+    def spread_positions(count: int) -> np.ndarray:
+        """Return positions spread evenly over the rows, in stretches of neighbours where paragraphs are joined."""
         if paragraphs is not None and count < len(rows):
             stretches = max(1, min(MAX_STRETCHES, count // 2))
             begins = np.arange(stretches) * len(rows) // stretches
             return (begins[:, None] + np.arange(count // stretches)).ravel()
         return np.arange(count) * len(rows) // count
 
-    counted = chosen(min(len(rows), MAX_ROWS))
+    counted = spread_positions(min(len(rows), MAX_ROWS))
     examples = (rows[int(i)][1] for i in counted)
     length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in examples)
     if length > MAX_CHARACTERS:
-        counted = chosen(max(1, len(counted) * MAX_CHARACTERS // length))
+        counted = spread_positions(max(1, len(counted) * MAX_CHARACTERS // length))
     return counted

@@ -15,6 +15,7 @@ Order: TypeAlias = "array[int]"
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Order:
+    """Return the numbers below count in an order that follows from seed and epoch, the same in every process."""
     # Random hashes a text by SHA-512, so both numbers make one seed, the same in every process.
     return shuffle(range(count), random.Random(f"{seed}/{epoch}"))
 
@@ -87,6 +88,7 @@ class Schedule:
 
     @property
     def total_steps(self) -> int:
+        """The optimizer steps of the run: max_steps, or as many as the epochs take, at least one."""
         if self.max_steps > 0:
             return self.max_steps
         return max(1, math.ceil(self.steps_per_epoch * self.num_train_epochs))

@@ -55,6 +55,7 @@ def rendered(source: str, **values: object) -> str:
 
 @lru_cache(maxsize=32)
 def _compiled(source: str) -> jinja2.Template:
+    """Return the compiled template; the newest 32 are kept. Raises TemplateError."""
     try:
         return _ENVIRONMENT.from_string(source)
     except _TEMPLATE_ERRORS as error:
@@ -71,11 +72,11 @@ def _escaped(value: object) -> str:
     return escape(str(value))
 
 
-def _raise(message: object) -> None:
+def _raise_template_error(message: object) -> None:
     raise jinja2.TemplateError(str(message)[:500])
 
 
-def _now(form: object) -> str:
+def _formatted_now(form: object) -> str:
     return datetime.now().strftime(str(form))
 
 
@@ -84,4 +85,4 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
 )
 # What transformers gives to chat templates; nothing is escaped, because they write no HTML.
 _ENVIRONMENT.filters |= {"tojson": _to_json, "safe": str, "escape": _escaped, "e": _escaped}
-_ENVIRONMENT.globals |= {"raise_exception": _raise, "strftime_now": _now}
+_ENVIRONMENT.globals |= {"raise_exception": _raise_template_error, "strftime_now": _formatted_now}

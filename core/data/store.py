@@ -82,7 +82,7 @@ class DatasetStore:
         path = self.path(id)
         info = read_info(path.parent) if IMPORTED.fullmatch(id) else self._info(id, path)
         if info is None:
-            raise _unknown(id)
+            raise _unknown_error(id)
         return info
 
     def knows(self, id: str) -> bool:
@@ -95,7 +95,7 @@ class DatasetStore:
     def path(self, id: str) -> Path:
         """Return the data file of a dataset. Raises DataError for an unknown id, or a path outside its folder."""
         if not isinstance(id, str):
-            raise _unknown(id)
+            raise _unknown_error(id)
         if IMPORTED.fullmatch(id):
             folder = self.root / id
             path = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
@@ -103,7 +103,7 @@ class DatasetStore:
         else:
             path = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
         if path is None:
-            raise _unknown(id)
+            raise _unknown_error(id)
         return path
 
     def _imported(self) -> Iterator[DatasetInfo]:
@@ -116,7 +116,7 @@ class DatasetStore:
                         yield info
 
     def _sample_files(self) -> dict[str, Path]:
-        """Return the app's sample files by id ("sample:NAME")."""
+        """Return the app's sample files by id ("sample:NAME"); {} without their folder."""
         if not self._samples.is_dir():
             return {}
         paths = sorted(self._samples.glob("*.jsonl"))
@@ -305,7 +305,7 @@ class DatasetStore:
         """Return how a dataset is to be read: overrides, then what is kept with it. One with edits from before a choice
         existed keeps the reading that they belong to. Raises DataError."""
         if not isinstance(id, str):
-            raise _unknown(id)
+            raise _unknown_error(id)
         if not IMPORTED.fullmatch(id):
             return overrides
         chosen, path = overrides.with_defaults(self.get(id).choices), self.path(id)
@@ -361,13 +361,14 @@ class DatasetStore:
         cache_file = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
         as_added = choices.model_copy(update={"version": 0})
 
-        def make() -> DataReport:
+        def make_report() -> DataReport:
+            """Return the report of this version, made in a process of its own for a large dataset."""
             if dataset_process.is_needed(rows=report.good_rows):
                 newest = choices.model_copy(update={"version": version})
                 return dataset_process.report(path, "report", format or "", newest.model_dump_json())
             return changed.report(report, edits, version, self.rows(id, format, as_added), check)
 
-        return changed.cached_report(cache_file, make)
+        return changed.cached_report(cache_file, make_report)
 
     def rows(
         self,
@@ -377,7 +378,8 @@ class DatasetStore:
         check: Callable[[], None] = lambda: None,
     ) -> Rows:
         """Return the rows of a dataset's version, mapped from disk, read from the file if these bytes were not yet read
-        in this way. check: called often, and may raise. Raises DataError if no row can be trained."""
+        in this way; the store closes them before it deletes the dataset. check: called often, and may raise. Raises
+        DataError if no row can be trained."""
         path = self.path(id)
         choices = self.choices(id, choices)
         rows = self._readings.rows(path, format, choices, check)
@@ -457,5 +459,5 @@ def _inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def _unknown(id: object) -> DataError:
+def _unknown_error(id: object) -> DataError:
     return DataError("data.unknown", id=display_name(id))

@@ -146,7 +146,7 @@ class ChatTemplate:
         if not self.dialect.calls and any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns):
             raise TemplateError("template.no_tool_calls")
         if thinks is False:
-            turns = _without_thinking(turns)
+            turns = _without_reasoning(turns)
         messages = [dict(turn) for turn in turns]
         answers_at = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("weight", 1)]
         remaining = [self._render_answer(messages[: i + 1], tools, thinks) for i in answers_at]
@@ -220,7 +220,7 @@ class ChatTemplate:
             end = len(text.rstrip())
             if text.endswith(self._tail):
                 end = len(text) - len(self._tail) + len(self._end_of_turn(self._tail))
-            if not text[:end].endswith(tuple(self._longest_first)):
+            if not text[:end].endswith(tuple(self._specials_longest_first)):
                 text = self._with_stop(text[:end], turns, tools, thinks)
                 end = len(text)
             return text, end
@@ -244,12 +244,12 @@ class ChatTemplate:
     def _end_of_turn(self, after: str) -> str:
         """Return the special tokens that end an answer (with white space before them), or "" if there are none."""
         end = after[: len(after) - len(after.lstrip())]
-        while token := next((token for token in self._longest_first if after.startswith(end + token)), ""):
+        while token := next((token for token in self._specials_longest_first if after.startswith(end + token)), ""):
             end += token
         return end if end.strip() else ""
 
     @cached_property
-    def _longest_first(self) -> list[str]:
+    def _specials_longest_first(self) -> list[str]:
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
     def _with_stop(self, text: str, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> str:
@@ -258,7 +258,7 @@ class ChatTemplate:
         That token is the beginning of the next turn, or the model's own end token; otherwise no model would learn to
         stop.
         """
-        turns = _without_thinking(turns)  # earlier thinking is rendered differently once another turn follows
+        turns = _without_reasoning(turns)  # earlier thinking is rendered differently once another turn follows
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
         try:
             shorter, longer = (self.render(messages, False, tools, thinks) for messages in (turns, [*turns, after]))
@@ -283,7 +283,7 @@ def _clean(value: object) -> Any:
     return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _without_thinking(turns: Sequence[Turn]) -> list[MessageJson]:
+def _without_reasoning(turns: Sequence[Turn]) -> list[MessageJson]:
     return [{name: value for name, value in turn.items() if name != "reasoning"} for turn in turns]
 
 

@@ -135,7 +135,7 @@ def _template(values: str) -> ChatTemplate:
 
 
 def main() -> None:
-    """Render what the parent requests, until it ends."""
+    """Render what the parent requests, one after the other, until it ends; a template's error is sent back."""
     parent, requests = ToParent(), queue.Queue[JsonObject]()
     parent.listen(requests.put, lambda: os._exit(0))  # at once, even while rendering: the result has no reader
     parent.send()  # ready

@@ -76,6 +76,7 @@ class Tokenizer:
         return None if token is None else self._fast.token_to_id(token)
 
     def _stop_ids(self, generation: Mapping[str, object]) -> frozenset[int]:
+        """Return the ids that end an answer: of the tokenizer, the template and generation_config.json."""
         listed = generation.get("eos_token_id", [])
         ids = {self.eos_token_id, self._id(self.template.stop), *(listed if isinstance(listed, list) else [listed])}
         return frozenset(i for i in ids if isinstance(i, int))
@@ -98,7 +99,7 @@ class Tokenizer:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def with_thinking(self, thinks: bool) -> Tokenizer:
-        """Return this tokenizer with another default for thinking in prompts."""
+        """Return a copy of this tokenizer whose prompts ask for thinking, or not, by default."""
         other = copy(self)
         other.template = self.template.with_thinking(thinks)
         return other
@@ -168,6 +169,7 @@ class Tokenizer:
         return FullExample(ids, [True] * len(ids), shown, offsets)
 
     def _encode(self, rendered: Rendered, everything: bool) -> FullExample:
+        """Return the rendered text as tokens, of which those in its spans, or everything, are learned."""
         encoding = self.encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
         return FullExample(encoding.ids, labels, rendered.text, encoding.offsets, rendered)

@@ -35,8 +35,8 @@ def hour_of(hour: int, half: str | None) -> int:
 
 
 def order_of(dates: Iterable[tuple[int, int, int]]) -> Order:
-    """Infer the order of day, month and year from their values ("ymd", "dmy" or "mdy"); if both fit, the order in which
-    time runs backward less often, "dmy" for a tie."""
+    """Infer the order of day, month and year from their values ("ymd", "dmy" or "mdy"); if "dmy" and "mdy" both fit,
+    the one in which time runs backward less often, "dmy" for a tie."""
     most = [0, 0, 0]
     backward = {"dmy": 0, "mdy": 0}
     before: tuple[int, int, int] | None = None

@@ -201,8 +201,8 @@ class _Clock:
             self._day = self._before = day
 
     def time(self, match: re.Match[str]) -> float | None:
-        """Return the time of a line in seconds since 1970, or of the log's first day if no date is known; None if it
-        has none."""
+        """Return the time of a line in seconds since 1970, or of the log's first day if no date is known, and go on
+        from it; None if it has none."""
         if match["hour"] is None:
             return None
         hour, minute = dates.hour_of(int(match["hour"]), match["before"] or match["half"]), int(match["minute"])

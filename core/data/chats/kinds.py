@@ -93,43 +93,48 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
 def _app_of_keys(keys: set[str]) -> str:
     """Return the app whose export has these paths of keys, the first that matches; "" for no chat."""
 
-    def has(*names: str) -> bool:
+    def has_keys(*names: str) -> bool:
         return keys.issuperset(names)
 
-    def any_of(names: Iterable[str]) -> bool:
+    def has_any_of(names: Iterable[str]) -> bool:
         return not keys.isdisjoint(names)
 
     # Before ChatGPT, whose `mapping` DeepSeek's export has too.
     if any(key.endswith("fragments.item.type") for key in keys):
         return "deepseek"
-    if any_of(("item.mapping", "mapping")):
+    if has_any_of(("item.mapping", "mapping")):
         return "chatgpt"
-    if any_of(("item.chat_messages", "chat_messages")):
+    if has_any_of(("item.chat_messages", "chat_messages")):
         return "claude"
-    if has("sessionId", "parentUuid", "message.role"):
+    if has_keys("sessionId", "parentUuid", "message.role"):
         return "claude_code"
-    if has("conversations.item.responses.item.response.sender", "conversations.item.responses.item.response.message"):
+    if has_keys(
+        "conversations.item.responses.item.response.sender", "conversations.item.responses.item.response.message"
+    ):
         return "grok"
-    if has("item.title", "item.time", "item.safeHtmlItem.item.html"):
+    if has_keys("item.title", "item.time", "item.safeHtmlItem.item.html"):
         return "gemini"
     if any(
-        has(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content"))) for place in _LISTS
+        has_keys(*(f"{place}.{name}" for name in ("messageType", "createdDateTime", "body.content")))
+        for place in _LISTS
     ):
         return "teams"
     # An account's own export; above, what Microsoft Graph lists.
-    if has("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
+    if has_keys("conversations.item.MessageList.item.messagetype", "conversations.item.MessageList.item.content"):
         return "teams"
-    if has("mes", "is_user"):
+    if has_keys("mes", "is_user"):
         return "tavern"
-    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")):
+    if has_any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")):
         return "character_ai"
-    if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
+    if has_keys("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
-    if has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote")):
+    if has_keys("date", "sender", "body") and has_any_of(("reactions", "attachments.item", "quote")):
         return "signal"
-    if has("messages.item.sender_name", "messages.item.timestamp_ms"):
+    if has_keys("messages.item.sender_name", "messages.item.timestamp_ms"):
         return "meta"
     for place in ("messages.item", "chats.list.item.messages.item"):
-        if has(f"{place}.date") and any_of(f"{place}.{name}" for name in ("from_id", "actor_id", "date_unixtime")):
+        if has_keys(f"{place}.date") and has_any_of(
+            f"{place}.{name}" for name in ("from_id", "actor_id", "date_unixtime")
+        ):
             return "telegram"
-    return "slack" if has("item.ts", "item.type", "item.text") and any_of(("item.user", "item.bot_id")) else ""
+    return "slack" if has_keys("item.ts", "item.type", "item.text") and has_any_of(("item.user", "item.bot_id")) else ""

@@ -187,7 +187,7 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
         columns = columns.model_copy(update={"system_answers": system_answers})
         if columns.parent:
             return columns
-        is_named = any(_has(speaker, words) for words in (_CLEAR_SPEAKER, _VAGUE_SPEAKER))
+        is_named = any(_has_word(speaker, words) for words in (_CLEAR_SPEAKER, _VAGUE_SPEAKER))
         if columns.conversation and (is_named or _alternates(table, columns)):
             return columns
         if not columns.conversation and _alternates(table, columns):
@@ -198,9 +198,9 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
 def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
     """Return columns of messages around one that is named like a speaker's and holds repeated names of people. None
     unless they reply to each other or take turns."""
-    candidates = [name for name in table.values if _has(name, _CLEAR_SPEAKER) or _has(name, _VAGUE_SPEAKER)]
+    candidates = [name for name in table.values if _has_word(name, _CLEAR_SPEAKER) or _has_word(name, _VAGUE_SPEAKER)]
     # Clear names ("speaker") before vague ones ("name").
-    for speaker in sorted(candidates, key=lambda name: not _has(name, _CLEAR_SPEAKER)):
+    for speaker in sorted(candidates, key=lambda name: not _has_word(name, _CLEAR_SPEAKER)):
         people = table.filled(speaker)
         if not table.is_filled(speaker) or not table.is_scalar(speaker, LONGEST_NAME):
             continue
@@ -208,9 +208,9 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
         if not all(isinstance(person, str) for person in people) or not 2 <= len(set(people)) <= len(people) * 2 / 3:
             continue
         columns = _around(table, speaker, are_roles=False)
-        if columns is None or _last_word(speaker) in _split(_ID) and not columns.conversation:
+        if columns is None or _last_word(speaker) in _set_of_words(_ID) and not columns.conversation:
             continue
-        is_clear = _has(speaker, _CLEAR_SPEAKER)
+        is_clear = _has_word(speaker, _CLEAR_SPEAKER)
         is_talk = not any(_NOT_TALK & {*_words(name)} or name.rstrip().endswith("?") for name in table.values)
         evidence = columns.conversation or (
             is_talk and (is_clear or (columns.time and len(set(people)) * 5 <= len(people)))
@@ -235,7 +235,7 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
         # An "id" that repeats is the conversation's; one that does not is the message's.
         conversation = tuple(name for name in scalar if name.strip().lower() == "id" and _repeats(table, name))
     if not conversation and not are_roles:
-        conversation = tuple(name for name in scalar if _has(name, _SCENE) and _repeats(table, name))
+        conversation = tuple(name for name in scalar if _has_word(name, _SCENE) and _repeats(table, name))
     # Names say less than roles, so more of the messages have to answer another.
     message, parent = _tree(table, scalar, least=0.4 if are_roles else 0.6)
     if parent:
@@ -244,10 +244,10 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
             speaker=speaker, content=content, message=message, parent=parent, rank=rank, are_roles=are_roles
         )
     if conversation:
-        conversation = (*(name for name in scalar if _repeats(table, name) and _has(name, _AROUND)), *conversation)
+        conversation = (*(name for name in scalar if _repeats(table, name) and _has_word(name, _AROUND)), *conversation)
     rest = [name for name in scalar if name not in conversation and table.is_filled(name)]
     turn = next((name for name in rest if _is_turn(table, name)), None)
-    dated = [name for name in rest if name != turn and _has(name, _TIME)]
+    dated = [name for name in rest if name != turn and _has_word(name, _TIME)]
     time = next(
         (names for names in [*((name,) for name in dated), *pairwise(dated)] if None not in moments(table.rows, names)),
         (),
@@ -287,8 +287,12 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
         and not _are_kinds(table.filled(name))
     ]
     length = {name: median(len(str(value)) for value in table.filled(name)) for name in texts}
-    order = _split(_CONTENT)
-    named = [name for name in texts if _has(name, _CONTENT) and _last_word(name) not in _split(_ID) | _split(_TIME)]
+    order = _set_of_words(_CONTENT)
+    named = [
+        name
+        for name in texts
+        if _has_word(name, _CONTENT) and _last_word(name) not in _set_of_words(_ID) | _set_of_words(_TIME)
+    ]
     if named:
         exact = [name for name in named if name.strip().lower() in order]
         return max(exact or named, key=lambda name: length[name])
@@ -307,8 +311,10 @@ def _are_kinds(values: Sequence[object]) -> bool:
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
     """Return whether a column numbers conversations: by its name, and by values that repeat (few rows need not)."""
-    words = [word for word in _words(name) if word not in _split(_ID)]
-    is_named = bool(words) and (all(word in _split(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION))
+    words = [word for word in _words(name) if word not in _set_of_words(_ID)]
+    is_named = bool(words) and (
+        all(word in _set_of_words(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION)
+    )
     if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
         return False
     values = [str(value) for value in table.filled(name)]
@@ -347,8 +353,8 @@ def _repeats(table: _FirstRows, name: str) -> bool:
 def _is_turn(table: _FirstRows, name: str) -> bool:
     """Return whether a column numbers the messages of a conversation: by its name, and by values that contain digits
     and differ."""
-    words, known = _words(name), _split(_TURN)
-    number = bool(words) and words[-1] in _split(_ID) and words[0] in _split(_MESSAGE)
+    words, known = _words(name), _set_of_words(_TURN)
+    number = bool(words) and words[-1] in _set_of_words(_ID) and words[0] in _set_of_words(_MESSAGE)
     if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
         return False
     values = table.filled(name)
@@ -382,7 +388,7 @@ def natural(value: object) -> tuple[float, ...]:
 
 
 @cache
-def _split(words: str) -> frozenset[str]:
+def _set_of_words(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
@@ -396,9 +402,9 @@ def _last_word(name: str) -> str:
     return next(reversed(_words(name)), "")
 
 
-def _has(name: str, words: str) -> bool:
-    return not _split(words).isdisjoint(_words(name)) or _has_cjk(name, words)
+def _has_word(name: str, words: str) -> bool:
+    return not _set_of_words(words).isdisjoint(_words(name)) or _has_cjk(name, words)
 
 
 def _has_cjk(name: str, words: str) -> bool:
-    return bool(_CJK.search(name)) and any(word in name for word in _split(words) if _CJK.match(word))
+    return bool(_CJK.search(name)) and any(word in name for word in _set_of_words(words) if _CJK.match(word))

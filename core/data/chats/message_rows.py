@@ -130,6 +130,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Probl
 
 # --- order -----------------------------------------------------------------------------------------------------------
 def _columns(source: Source) -> MessageColumns:
+    """Return the source's message columns. Raises ValueError if it is no table of messages."""
     if source.message_columns is None:
         raise ValueError("the source is no table of messages")
     return source.message_columns

@@ -24,7 +24,8 @@ FORWARDED = Omission("chat", "forwarded")
 
 
 def _with_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
-    """Yield a message, and a separate one for an attachment."""
+    """Yield an omission for a message's attachment, if it has one, and the message itself, unless it has no text beside
+    that."""
     if has_media:
         yield message._replace(text="", omission=MEDIA)
     if message.text or not has_media:

@@ -84,7 +84,7 @@ class Overview:
     smalls: int = 0
 
     def add_text(self, text: str) -> None:
-        """Count the words of a message."""
+        """Count the words of a message, and whether it begins with a capital or a small letter."""
         self.words.update(_WORD.findall(text))
         self.capitals += text[:1].isupper()
         self.smalls += text[:1].islower()

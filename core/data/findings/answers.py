@@ -168,7 +168,8 @@ class ProgramErrors(Refusals):
 
 
 def _only_names_itself(text: str, match: re.Match[str]) -> bool:
-    """Return True if the sentence of a match says only what the model is called, or who made it."""
+    """Return True if the sentence of a match says only what the model is called, or who made it, and refuses
+    nothing."""
     end = _SENTENCE_END.search(text, match.end())
     sentence = text[match.start() : end.start() if end else len(text)]
     return _NAMES_ITSELF.search(sentence) is not None and _REFUSES.search(sentence) is None
@@ -255,6 +256,7 @@ class Sameness:
                 self._quotes[key] = words.row, side[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return a finding for each side on which one text is frequent and meets many texts of the other side."""
         result: list[Finding] = []
         for kind, own, other in zip(_ONE_SIDE, self._hashes, reversed(self._hashes), strict=True):
             key, count = Counter(own).most_common(1)[0] if own else (0, 0)
@@ -283,6 +285,7 @@ class Openings:
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
+        """Return the answer's openings, each with the answer."""
         return dict.fromkeys(_openings(words.first_answer), words.first_answer)
 
     def add(self, words: RowWords) -> None:
@@ -321,6 +324,7 @@ class Labels(Openings):
     kind = "labels"
 
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
+        """Return the labels at the ends of question and answer, each with its text."""
         end = words.question.rstrip()[-LONGEST_MARK:]
         last = None if end[-1:].isalnum() or end[-1:] in _SENTENCE_MARKS else ENDS_PROMPT.search(end)
         heads = ((text, text[:_HEAD]) for text in (words.question, words.answer))

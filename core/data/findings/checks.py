@@ -43,11 +43,12 @@ class Checks:
         self._rows = self._checked = 0
 
     def is_next(self) -> bool:
-        """Return True if the next row is to be checked; call it once for each row."""
+        """Count a row, and return True if it is to be checked; call it once for each row."""
         self._rows += 1
         return self._every_row or self._rows <= EVERY_ROW or self._rows % ONE_IN == 1
 
     def add(self, row: int, example: Words) -> None:
+        """Pass the row to all checks, and count it as checked."""
         self._checked += 1
         words = RowWords(row, example)
         for check in self._checks:

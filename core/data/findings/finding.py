@@ -60,7 +60,7 @@ class Repair(Frozen):
 
     @property
     def done(self) -> Message:
-        """The label in the past tense."""
+        """The sentence of what was done, once the repair has been made."""
         if self.action == "remove":
             return msg("sets.removed", rows=self.count)
         what = "finding.done_fill" if self.action == "fill" else f"finding.done_{self.kind}"
@@ -68,6 +68,7 @@ class Repair(Frozen):
 
     @property
     def _argument(self) -> str | Message:
+        """The argument as the label shows it: a kind of secret by its name."""
         if self.kind == "secrets" and self.argument:
             return msg(f"finding.secret_{self.argument}", count=self.count)
         return self.argument

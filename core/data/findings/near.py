@@ -47,8 +47,8 @@ class Near:
         self._common: np.ndarray | None = None
 
     def add(self, words: RowWords) -> None:
-        """Keep the row's hashes, and its texts until a batch of bytes is reached and its signatures computed. Nothing
-        after MAX_COMPARED rows."""
+        """Keep the row's hashes, and its texts until a batch of bytes is reached and its signatures computed. Rows
+        after the first MAX_COMPARED are ignored."""
         if len(self._rows) >= MAX_COMPARED:
             return
         question, answer = words.compared
@@ -134,11 +134,13 @@ class Repeated:
         self._quotes: dict[int, str] = {}
 
     def add(self, words: RowWords) -> None:
+        """Keep the row for the comparison, and the beginning of its text if it may be quoted."""
         self._near.add(words)
         if len(self._quotes) < QUOTED:  # repeats are known only at the end
             self._quotes[words.row] = " ".join((words.question or words.answer)[: 2 * QUOTE].split())[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the equal and the near rows as two findings, each with a repair that removes them."""
         equal, near = Marked(), Marked()
         for row, first, is_equal in self._near.pairs():
             (equal if is_equal else near).add(row, masked(self._quotes.get(row, "")), first)

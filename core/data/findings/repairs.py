@@ -33,12 +33,19 @@ def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
     """Return the example with each text (content and thinking of messages) changed; a text that would become empty
     stays as it is."""
 
-    def apply(text: str) -> str:
+    def changed_unless_empty(text: str) -> str:
         return new if (new := changed(text)).strip() else text
 
     if example.messages:
-        turns = (replace(m, content=apply(m.content), reasoning=apply(m.reasoning)) for m in example.messages)
+        turns = (
+            replace(m, content=changed_unless_empty(m.content), reasoning=changed_unless_empty(m.reasoning))
+            for m in example.messages
+        )
         return replace(example, messages=tuple(turns))
     if example.text is not None:
-        return replace(example, text=apply(example.text))
-    return replace(example, prompt=apply(example.prompt or ""), completion=apply(example.completion or ""))
+        return replace(example, text=changed_unless_empty(example.text))
+    return replace(
+        example,
+        prompt=changed_unless_empty(example.prompt or ""),
+        completion=changed_unless_empty(example.completion or ""),
+    )

@@ -75,22 +75,22 @@ def secrets(text: str) -> Iterator[Secret]:
     as cards or phones only with a word nearby, or written as such."""
     # A look for a few fixed characters first: most texts have none of them, and searching a pattern takes far longer.
     for mark in (mark for sign, marks in _MARKS.items() if sign in text for mark in marks if mark in text):
-        yield from _each("key", _KEY[mark], text, _is_random)
+        yield from _matches_of_kind("key", _KEY[mark], text, _is_random)
     if "eyJ" in text:
-        yield from _each("token", _JWT, text, _is_random)
+        yield from _matches_of_kind("token", _JWT, text, _is_random)
     if "PRIVATE KEY" in text:
-        yield from _each("private_key", _PRIVATE, text, _is_random)
+        yield from _matches_of_kind("private_key", _PRIVATE, text, _is_random)
     if "@" in text:
-        yield from _each("email", _EMAIL, text, lambda address: not _NO_EMAIL.search(address))
+        yield from _matches_of_kind("email", _EMAIL, text, lambda address: not _NO_EMAIL.search(address))
     if (_SEVEN_FIGURES if text.isascii() else _SEVEN_DIGITS).search(text):
-        yield from _each("iban", _IBAN, text, is_iban)
-        cards = [*_each("card", _CARD, text, is_card)]
+        yield from _matches_of_kind("iban", _IBAN, text, is_iban)
+        cards = [*_matches_of_kind("card", _CARD, text, is_card)]
         yield from (
             c
             for c in cards
             if not text[c.start : c.end].isdigit() or _NEAR_CARD.search(text[max(0, c.start - 60) : c.start])
         )
-        phones = _each("phone", _PHONE, text, _is_phone)
+        phones = _matches_of_kind("phone", _PHONE, text, _is_phone)
         yield from (
             p for p in phones if text[p.start] == "+" or _NEAR_PHONE.search(text[max(0, p.start - 40) : p.start])
         )
@@ -101,7 +101,9 @@ _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
 _SEVEN_FIGURES = re.compile(r"[0-9][0-9 ()/.-]{5,}[0-9]")
 
 
-def _each(kind: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[Secret]:
+def _matches_of_kind(
+    kind: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]
+) -> Iterator[Secret]:
     return (Secret(kind, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
 
 

@@ -37,7 +37,8 @@ def is_recognized(head: SetHead) -> bool:
 
 
 def cell(value: object, most: int) -> str:
-    """Return a value as one line for a cell of a small table."""
+    """Return a value as one line for a cell of a small table, at most `most` characters with "…" for the rest; "" for
+    None."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -101,6 +101,7 @@ class EditedRows(Rows):
             yield of_file
 
     def as_json(self, index: int) -> str:
+        """Return a row's example as `Example.as_json` writes it."""
         if (source := int(self._written_numbers[index])) >= 0:
             return self._written[source].as_json()
         return super().as_json(int(self._places[index]))
@@ -119,6 +120,7 @@ class EditedRows(Rows):
         return super().flawed_numbers()[self._is_flawed]
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
+        """Return the keys (P,) of the rows at these positions; a row that a person wrote has one below 0."""
         # A row of the file keeps its key in every version; one that a person wrote has one of its own below 0.
         source = self._written_numbers[positions]
         return np.where(source < 0, self._places[positions], -1 - source).astype(np.int64)
@@ -280,7 +282,9 @@ class Edits:
         removed, added, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
         _require_rows(removed, numbers, flawed)
 
-        def written() -> Iterator[tuple[int, Example]]:
+        def checked_rows() -> Iterator[tuple[int, Example]]:
+            """Yield the rows to write. Raises DataError for an unknown row, for no change, and if no row would be
+            left."""
             for row, example in change:
                 _require_rows(np.array([row]), numbers, flawed)
                 changed.append(row)
@@ -295,7 +299,7 @@ class Edits:
 
         # The rows first, then the line of the log that names them: after a power cut the log names none that is
         # missing.
-        first = self._write(written())
+        first = self._write(checked_rows())
         after = first + len(changed)
         version = Change(
             max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, removed,
@@ -319,7 +323,7 @@ class Edits:
 
     def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
         """Append rows to the pool, flushed to disk, and return the number of the first. If `rows` raises, nothing is
-        appended."""
+        appended; without rows no file is made."""
         first, one = len(WrittenRows(self._pool)), next(rows, None)
         if one is None:  # no file is made for a change that writes no row
             return first
@@ -361,6 +365,7 @@ class Edits:
         return again
 
     def _move_head(self, version: int) -> None:
+        """Note in the log which version is the newest, and keep it."""
         files.append_line(self._log, {"head": version})
         self.head = version
 

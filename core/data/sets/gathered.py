@@ -47,7 +47,7 @@ def add(
 
 
 def _clean(root: Path) -> None:
-    """Remove old archives that a crash left behind."""
+    """Remove archives that a crash left behind, once they are older than _STALE_S."""
     for folder in root.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _STALE_S:

@@ -82,7 +82,7 @@ class DataReport(Frozen):
         return self.readings or ((self.roles,) if self.roles else ())
 
     def refusal(self, file: str) -> DataError:
-        """Return the error of a file without a trainable row."""
+        """Return the error of a file without a trainable row, which names its first problem."""
         problem = next((problem.sentence for problem in self.problems if problem.severity == "error"), None)
         if problem is None:
             return DataError("data.only_bad_answers", file=file, rows=self.rows)
@@ -260,6 +260,7 @@ class _Problems:
         self._first: dict[str, list[Problem]] = {"error": [], "warning": []}
 
     def note(self, problem: Problem) -> None:
+        """Count a problem, and keep it if it is among the first."""
         self.counts[problem.severity] += 1
         if len(self._first[problem.severity]) < self._most:
             self._first[problem.severity].append(problem)

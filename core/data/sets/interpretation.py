@@ -54,7 +54,7 @@ class _Meaning:
         """Return source, format, decision, and an iterator of all rows with the conversions applied."""
         items = read_rows(self.source, limits)
         for convert in self.conversions:
-            items = _applied(items, convert)
+            items = _with_rows_converted(items, convert)
         return self.source, self.format, self.decision, items
 
 
@@ -85,12 +85,12 @@ def interpret(
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
 
-    def every_row() -> Iterator[Row | Problem]:
+    def checked_rows() -> Iterator[Row | Problem]:
         return _checked(read_rows(source, limits), check)
 
-    source, rows = _with_class_names(source, rows, every_row)
+    source, rows = _with_class_names(source, rows, checked_rows)
     with _saying_more(source, [*map(str, rows[0].values)]):
-        decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
+        decide = partial(_meaning, format=format, choices=choices, every_row=checked_rows)
         return _of_table(source, rows, choices.columns or {}, decide).started(limits)
 
 
@@ -241,12 +241,14 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
     if decision.evidence != "none":
         return decision
 
-    def has_rows(roles: Roles) -> bool:
+    def has_readable_row(roles: Roles) -> bool:
         format: Format = "text" if "text" in roles.values() else "question_answer"
         return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
     telling = sides.telling(decision.readings, rows)
-    readings = tuple(islice(filter(has_rows, telling), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
+    readings = (
+        tuple(islice(filter(has_readable_row, telling), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
+    )
     is_only = len(readings) == 1 < len(telling)
     return Decision(readings, "content" if is_only else "none")
 
@@ -334,7 +336,8 @@ def _media_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:
-    """Return how texts with a named class are read, if the names of the columns alone would not tell; else None."""
+    """Return how texts with a named class are read, if the names of the columns alone would not tell; else None, also
+    if no class has a name."""
     if not source.class_names:
         return None
     try:
@@ -345,7 +348,9 @@ def _classified(rows: list[Row], source: Source) -> class_names.Classified | Non
     return class_names.classified(rows, source.class_names)
 
 
-def _applied(items: Iterator[Row | Problem], convert: Callable[[Row], Row | Problem]) -> Iterator[Row | Problem]:
+def _with_rows_converted(
+    items: Iterator[Row | Problem], convert: Callable[[Row], Row | Problem]
+) -> Iterator[Row | Problem]:
     return (convert(item) if isinstance(item, Row) else item for item in items)
 
 
@@ -402,6 +407,7 @@ def _noted_as_pairs(source: Source, row: Row) -> Source:
 
 
 def _no_rows_error(source: Source, problem: Problem | None) -> DataError:
+    """Return the error of a file without rows, or without usable ones: problem is then the first."""
     if problem is None:
         return DataError("data.no_rows", file=source.path.name)
     return DataError("data.no_good_rows", file=source.path.name, problem=problem.sentence)

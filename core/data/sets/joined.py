@@ -58,6 +58,7 @@ class JoinedTokens(Tokens):
 
     @property
     def is_joined(self) -> np.ndarray:
+        """Flags (E,) of the examples of several paragraphs."""
         return np.diff(self.first) > 1
 
     def members(self, example: int, start: int, end: int) -> range:

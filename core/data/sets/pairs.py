@@ -47,6 +47,7 @@ class Pairs(Pieces):
     # ---- by example (E,): a pair is represented by its better one
     @property
     def is_long(self) -> np.ndarray:
+        """Flags (E,) of the better answers of pairs of which one answer is longer than the limit."""
         # The worse answer is the example after the better one.
         longer = np.maximum(self.tokens.lengths, np.append(self.tokens.lengths[1:], 0))
         return _is_better(self.tokens) & (longer > self.limit)
@@ -101,6 +102,7 @@ class Rated(Pieces):
 
     @cached_property
     def lengths(self) -> np.ndarray:
+        """The tokens of each piece with those of its second example."""
         begins = self._answer_starts(self.example)
         other = np.roll(self.end - begins, 1)  # tokens of the answer before; of the first piece, of the last
         return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)

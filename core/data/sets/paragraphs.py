@@ -24,7 +24,8 @@ class Paragraphs:
     size: np.ndarray
 
     def around(self, position: int) -> tuple[bool, str]:
-        """Return whether the row at a position continues the one before, and the text between it and the next."""
+        """Return whether the row at a position continues the one before, and the text between it and the next, "" if
+        that begins anew."""
         following = self.joint[position + 1] if position + 1 < len(self.joint) else 0
         return bool(self.joint[position]), JOINTS[following] or ""
 

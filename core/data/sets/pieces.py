@@ -113,6 +113,7 @@ class Pieces(Sequence[Encoded]):
     # ---- by example (E,) --------------------------------------------------------------------------------------------
     @property
     def is_long(self) -> np.ndarray:
+        """Flags (E,) of the examples that are longer than the limit."""
         return self.tokens.lengths > self.limit
 
     @property
@@ -122,6 +123,7 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def is_kept(self) -> np.ndarray:
+        """Flags (E,) of the examples that have a piece."""
         return self.per_example > 0
 
     @property

@@ -62,11 +62,13 @@ class Readings:
         return known
 
     def known_report(self, path: Path) -> DataReport | None:
-        """Return the report of a file as it is now, if this process has hashed it before; the file is not read."""
+        """Return the report of a file as it is now, if this process has hashed it before, else None; the file is not
+        read."""
         sha256 = self._hashes.get((path, files.stamp(path)))
         return self._read_report(sha256, None) if sha256 else None
 
     def _read_report(self, sha256: str, format: Format | None, choices: Choices = NO_CHOICES) -> DataReport | None:
+        """Return the stored report of these bytes read in this way; None if there is none."""
         return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
 
     def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:

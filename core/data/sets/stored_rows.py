@@ -75,7 +75,7 @@ class Rows(Sequence[tuple[int, Example]]):
 
     @property
     def _table(self) -> pyarrow.Table:
-        """All rows of the file, mapped."""
+        """All rows of the file, mapped; opened anew after `close`."""
         if (table := self._kept) is None:
             table = self._kept = self._read(mapped=True).read_all()
         return table
@@ -90,6 +90,7 @@ class Rows(Sequence[tuple[int, Example]]):
         return self._table[name][place].as_py()
 
     def close(self) -> None:
+        """Release the file; the next access opens it again."""
         self._kept = None
 
     @property
@@ -99,7 +100,7 @@ class Rows(Sequence[tuple[int, Example]]):
 
     @property
     def key(self) -> str:
-        """Name that identifies the file's bytes and how they were read."""
+        """Name that identifies the file's bytes and how they were read; "" for rows without a file."""
         return self.path.name if self.path else ""
 
     def __len__(self) -> int:
@@ -203,7 +204,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return self._table["row"].to_numpy()[self._flawed]
 
     def entry(self, position: int) -> dict[str, Any]:
-        """Return a stored row with the keys FIELDS. position: among all rows of the file."""
+        """Return a stored row with the keys FIELDS. position: among all rows of the file. Raises IndexError beyond
+        them."""
         if not 0 <= position < self.stored:
             raise IndexError(position)
         return {name: self._cell(name, position) for name in FIELDS}
@@ -253,9 +255,9 @@ class Writer:
         others = (VALIDATION, pa.bool_()), (JOINT, pa.uint8()), (PAGE, pa.int32())
         self._schema = pa.schema([*zip(FIELDS, kinds, strict=True), *others])
         self._writer = pa.ipc.new_file(sink, self._schema)
-        self._begin()
+        self._begin_batch()
 
-    def _begin(self) -> None:
+    def _begin_batch(self) -> None:
         self._rows: list[tuple[object, ...]] = []
         self._size = 0
 
@@ -280,7 +282,7 @@ class Writer:
             for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._begin()
+        self._begin_batch()
 
     def close(self) -> None:
         if self._rows:
@@ -299,7 +301,7 @@ class InMemory:
         self.add = self._writer.add
 
     def rows(self) -> Rows:
-        """Return all rows; nothing can be added after that."""
+        """End the writing, and return all rows; nothing can be added after that."""
         self._writer.close()
         return Rows(self._sink.getvalue())
 

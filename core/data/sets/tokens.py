@@ -75,6 +75,7 @@ class Tokens:
         return len(self.lengths)
 
     def ids(self, example: int, start: int, end: int) -> list[int]:
+        """Return the token ids of an example from start to end, exclusive."""
         ids, begins = self.segments[self.segment[example]].ids
         begin = begins[self.place[example]]
         return ids[begin + start : begin + end].tolist()
@@ -107,12 +108,12 @@ class Tokens:
         starts, ends = begins[of_run] + first, begins[of_run] + last
         before = np.concatenate(([0], np.cumsum(last - first, dtype=np.int64)))
 
-        def learned_before(places: np.ndarray) -> np.ndarray:
+        def count_before(places: np.ndarray) -> np.ndarray:
             run = np.searchsorted(starts, places)  # runs that begin before it
             return before[run] - (np.maximum(0, ends[run - 1] - places) * (run > 0) if len(ends) else 0)
 
         at = begins[example]
-        return (learned_before(at + np.maximum(start, end)) - learned_before(at + start)).astype(np.int32)
+        return (count_before(at + np.maximum(start, end)) - count_before(at + start)).astype(np.int32)
 
 
 class Tokenized:
@@ -144,7 +145,7 @@ class Tokenized:
         return self._rows.path.parent / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
 
     def _add_segment(self, path: Path) -> bool:
-        """Add a segment's file; a damaged one is removed, and the result is False."""
+        """Add a segment's file, and return True; a damaged one is removed, and the result is False."""
         try:
             self._counted.append((Segment(path), segment.read(path)))
         except (OSError, ValueError):  # removed meanwhile, or damaged

@@ -17,11 +17,14 @@ def trained_text(example: Example) -> JsonObject:
     template surrounds. rejected: the parts of the worse answer's conversation. tools: the available ones.
     """
     if example.text is not None:
-        parts = [_part(None, example.text, True)]
+        parts = [_text_part(None, example.text, True)]
     elif example.messages:
         parts = _parts(example.messages, not example.is_bad)
     else:
-        parts = [_part(None, example.prompt or "", False), _part(None, example.completion or "", not example.is_bad)]
+        parts = [
+            _text_part(None, example.prompt or "", False),
+            _text_part(None, example.completion or "", not example.is_bad),
+        ]
     more: JsonObject = {}
     if example.rejected:
         more["rejected"] = _parts(example.rejected, False)
@@ -33,12 +36,12 @@ def trained_text(example: Example) -> JsonObject:
 def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[JsonObject]:
     """Return messages as parts to show, each with whether it is trained."""
     return [
-        _part(message.role, message.content, trained and message.role == "assistant" and message.weight > 0)
+        _text_part(message.role, message.content, trained and message.role == "assistant" and message.weight > 0)
         | ({"thinking": message.reasoning} if message.reasoning else {})
         | ({"tool_calls": [call.as_dict() for call in message.tool_calls]} if message.tool_calls else {})
         for message in messages
     ]
 
 
-def _part(role: str | None, text: str, trained: bool) -> JsonObject:
+def _text_part(role: str | None, text: str, trained: bool) -> JsonObject:
     return {"role": role, "text": text, "trained": trained}

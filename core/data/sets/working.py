@@ -181,7 +181,8 @@ def _checked_rows(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
 
 
 def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:
-    """Write rows as JSONL that any trainer reads, complete or not at all; return their number. Raises OSError."""
+    """Write rows as JSONL that any trainer reads, complete or not at all, over a file of that name; return their
+    number. Raises OSError."""
     aside = target.with_name(f".{target.name}.part")
     count = 0
     try:
@@ -237,7 +238,7 @@ def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], n
     paths = [folder / f"{short_id()}.jsonl" for _ in kinds]  # the dataset's name may not be a valid file name
     archive = paths[0].with_suffix(".zip")
 
-    def rows_of(is_validation: bool) -> Iterator[tuple[int, Example]]:
+    def rows_with_split(is_validation: bool) -> Iterator[tuple[int, Example]]:
         for (rows, positions), apart in zip(sources, own, strict=True):
             for i in positions:
                 if (apart is not None and bool(apart[i])) == is_validation:
@@ -246,7 +247,7 @@ def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], n
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, is_validation in zip(paths, kinds, strict=True):
-            write(_of_one_kind(rows_of(is_validation)), file)
+            write(_of_one_kind(rows_with_split(is_validation)), file)
         if len(paths) == 1:
             return store.import_file(paths[0], name or "set")
         zips.pack([("train.jsonl", paths[0]), ("validation.jsonl", paths[1])], archive)

@@ -183,8 +183,8 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none, hold
-    labels."""
+    """Take and return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none,
+    hold labels."""
     if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
         return None
     labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}
@@ -213,7 +213,7 @@ def _chosen(value: object) -> list[str]:
 
 
 def is_rejected(values: Columns) -> bool:
-    """Return True if a person marked the label in Prodigy as wrong, or skipped it."""
+    """Return True if a person marked the label in Prodigy as wrong, or skipped it. Takes Prodigy's columns."""
     if "_task_hash" not in values or values.peek("answer") not in ("accept", "reject", "ignore"):
         return False
     values.take("answer", "_task_hash", "_input_hash")

@@ -83,7 +83,8 @@ def without_mark(text: str) -> str:
 
 
 def is_hidden(value: Any) -> bool:
-    """Return True for a key that tells nothing: empty, -1, "?"."""
+    """Return True for a key that tells nothing: empty, below 0, "?" or a word for hidden; also for a list of only
+    such."""
     if isinstance(value, list):
         return all(map(is_hidden, value))
     number = number_of(value)

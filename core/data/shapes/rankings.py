@@ -33,9 +33,9 @@ _NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-
 
 
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return the chosen and the rejected answer ("" if the best and worst of a list are equal), with their prompt if
-    its column needs a new name, as columns; None for a row that ranks nothing. Raises Flaw for two answers that tie,
-    and for a list without a ranked answer."""
+    """Take the columns of a comparison, and return the chosen and the rejected answer ("" if the best and worst of a
+    list are equal), with their prompt if its column needs a new name, as columns; None for a row that ranks nothing.
+    Raises Flaw for two answers that tie, and for a list without a ranked answer."""
     if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
     if not any(name in values for name in _QUESTIONS) and not isinstance(values.peek("conversation_a"), list):
@@ -110,8 +110,8 @@ def _is_number(value: object) -> bool:
 
 
 def _better_and_worse(values: Columns) -> dict[str, Any] | None:
-    """Return {chosen, rejected} of the two answers of a comparison. None if the row has none or names no winner. Raises
-    Flaw for a tie."""
+    """Take and return {chosen, rejected} of the two answers of a comparison. None if the row has none or names no
+    winner. Raises Flaw for a tie."""
     for stem in _STEMS:
         for sides in _SIDES:
             names = [f"{stem}_{side}" for side in sides]
@@ -150,7 +150,8 @@ def _side(mark: object) -> str:
 
 
 def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
-    """Return the place of the side that a column names as winner, or None. Raises Flaw for a tie."""
+    """Return the place of the side that a column names as winner, and take that column; None if none does. Raises Flaw
+    for a tie."""
     for name in (name for name in _WINNERS if name in values):
         mark = values.peek(name)
         text = _side(mark)

@@ -400,7 +400,7 @@ class _Table:
         return sum(holds) / max(1, len(self.values[name]))
 
     def asks(self, name: str) -> float:
-        """The share of a column's values that end as a question."""
+        """The share of a column's values that end with a question mark."""
         return self.share(name, (str(value).rstrip().endswith(QUESTION_MARKS) for value in self.values[name]))
 
     def holds_code(self, name: str) -> bool:
@@ -440,7 +440,7 @@ def _alone(text: str) -> dict[str, Role]:
 
 
 def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
-    """Return the decision that a person has to choose one of these readings."""
+    """Return the undecided Decision: a person has to choose one of these readings."""
     return Decision(tuple(readings), "none")
 
 
