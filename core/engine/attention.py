@@ -101,11 +101,11 @@ def enable(model: PreTrainedModel) -> bool:
     # A family may express local attention in its mask alone: then no window arrives here, and packing would lose it.
     windows: list[int | None] = []
 
-    def noting(*arguments: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    def sdpa_noting_window(*arguments: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
         windows.append(kwargs.get("sliding_window"))
         return packed_sdpa(*arguments, **kwargs)
 
-    AttentionInterface.register(NAME, noting)
+    AttentionInterface.register(NAME, sdpa_noting_window)
     try:
         with unsupported.tolerated():  # a family with another structure is trained on padded batches
             switch(model, NAME)

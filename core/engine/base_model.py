@@ -109,7 +109,8 @@ def _load(
     """Load the weights with sdpa, or with eager attention where a family lacks it. Raises ModelError if weights outside
     its towers are missing or of another shape."""
 
-    def attempt(attention: str) -> PreTrainedModel:
+    def load_with(attention: str) -> PreTrainedModel:
+        """Load the model with this attention. Raises ModelError if the files lack weights of the text part."""
         model, info = kind.from_pretrained(
             folder,
             output_loading_info=True,
@@ -131,11 +132,11 @@ def _load(
         return model
 
     try:
-        return attempt("sdpa")
+        return load_with("sdpa")
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
-        return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa does not support
+        return load_with("eager")  # families such as Gemma 2, whose soft-capped scores sdpa does not support
 
 
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:

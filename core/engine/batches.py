@@ -40,7 +40,7 @@ class Batch:
     weights: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, object]:
-        """Return the arguments of a model's forward."""
+        """Return the arguments of a model's forward: a padded batch has a mask, a packed one positions and lengths."""
         if self.lengths is None:
             return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "use_cache": False}
         packed = {"position_ids": self.position_ids, "lengths": self.lengths, "ends": self.ends}

@@ -83,7 +83,8 @@ def stay_within_card(machine: Machine, system: str) -> None:
 
 
 def card_of(machine: Machine) -> Card | None:
-    """Return NVML's record of the first GPU that torch sees: by its uuid, or because there is only one."""
+    """Return NVML's record of the first GPU that torch sees: by its uuid, or because there is only one; None if it
+    cannot be told."""
     uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
     cards = [card for card in machine.nvidia.cards if not card.lost]
     match = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
@@ -146,6 +147,7 @@ States = dict[str, torch.Tensor]
 
 
 def random_states(on_card: bool) -> States:
+    """Return the states of the CPU's random numbers and, on_card, the GPU's."""
     return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_card else {})
 
 

@@ -64,7 +64,7 @@ class Head:
         return configured if _matches_model(model, configured) else cls(alone=False)
 
     def bend(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return fp32 logits from the head's output."""
+        """Return fp32 logits from the head's output, scaled and capped."""
         logits = logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -102,7 +102,7 @@ def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Ten
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
 
 
-def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
+def _row_chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
     size = rows_at_once(vocab_size, device.type != "cpu")
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
@@ -123,7 +123,7 @@ class _FrozenHead(torch.autograd.Function):
         """Return the losses (K,), chunk by chunk; save their gradient by hidden only if hidden needs one."""
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for chunk in _chunks(len(hidden), len(weight), hidden.device):
+        for chunk in _row_chunks(len(hidden), len(weight), hidden.device):
             into = None if gradient is None else gradient[chunk]
             losses[chunk] = chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head.scale, head.cap, into)
         if gradient is not None:
@@ -147,12 +147,12 @@ def _trained_head_losses(
 ) -> torch.Tensor:
     """The losses (K,) of a head that is trained or has an adapter: the backward recomputes each chunk's logits."""
 
-    def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def chunk_losses(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="none")
 
     parts = [
-        checkpoint(loss, hidden[chunk], targets[chunk], use_reentrant=False)
-        for chunk in _chunks(len(hidden), layer.out_features, hidden.device)
+        checkpoint(chunk_losses, hidden[chunk], targets[chunk], use_reentrant=False)
+        for chunk in _row_chunks(len(hidden), layer.out_features, hidden.device)
     ]
     return torch.cat(parts)
 

@@ -53,6 +53,6 @@ def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[d
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set each group's learning rate from the run's."""
+    """Set each group's learning rate to value times its own lr_ratio (LoRA+), 1 without one."""
     for group in optimizer.param_groups:
         group["lr"] = value * group.get("lr_ratio", 1.0)  # missing in checkpoints from before LoRA+

@@ -58,27 +58,30 @@ class Retreat:
 
     @property
     def checkpointing(self) -> bool:
+        """True if the step uses gradient checkpointing, by the recipe or by a reduction."""
         return self._checkpointing or CHECKPOINTING in self.reductions
 
     @property
     def kept_layers(self) -> int:
-        """The number of last layers that are not checkpointed although the others are."""
+        """The number of last layers that are not checkpointed although the others are; 0 without checkpointing, with
+        offloading, or once all layers are."""
         is_exempt = self.checkpointing and not self.offloads and EVERY_LAYER not in self.reductions
         return self.uncheckpointed_layers if is_exempt else 0
 
     @property
     def offloads(self) -> bool:
+        """True if activations are offloaded, by the recipe or by a reduction."""
         return self._offloads or OFFLOAD in self.reductions
 
     def parts(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         """Split a planned micro-batch into those computed now. rows: positions in lengths (tokens of the examples)."""
-        return self._parts(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
+        return self._micro_batches(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
 
     def planned_parts(self, lengths: Sequence[int]) -> list[list[int]]:
         """Split rows of these lengths into micro-batches, as large as they are computed now."""
-        return self._parts(range(len(lengths)), lengths, self.at_once)
+        return self._micro_batches(range(len(lengths)), lengths, self.at_once)
 
-    def _parts(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    def _micro_batches(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
         if self.packed:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
@@ -100,7 +103,7 @@ class Retreat:
         if len(failed) > 1:
             before = self.at_once
             # A batch of short rows may need several halvings until it falls apart at all.
-            while len(self._parts(failed, lengths, self.at_once)) == 1:
+            while len(self._micro_batches(failed, lengths, self.at_once)) == 1:
                 self.reductions.append(HALVE)
             key = "retreat.packed" if self.packed else "retreat.batch"
             return msg(key, what=what, before=before, now=self.at_once)

@@ -121,6 +121,7 @@ class Step:
         return step
 
     def _new_scaler(self) -> torch.amp.GradScaler:
+        """Return the scaler of the loss, which does something for float16 on a GPU only."""
         return torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16 and self.on_card)
 
     # ---- attempts: begin, save, restore ---------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class Step:
             self.elementwise.release()
 
     def save_memory(self) -> None:
-        """Apply the memory settings of the recipe and of the retreats since."""
+        """Apply the memory settings of the recipe and of the retreats since: checkpointing and offloading."""
         if self.retreat.checkpointing:
             checkpoint_layers(self.tuned, self.retreat.kept_layers)
         if self.retreat.offloads and self._offload is None:
@@ -176,6 +177,7 @@ class Step:
         return padded([len(row.input_ids) for row in rows], self.packed)
 
     def batch(self, rows: Rows) -> Batch:
+        """Return the rows as one batch on the device, end to end if packed, else padded."""
         if self.packed:
             return collate_packed(rows, self.device)
         return collate(rows, self.pad_token_id, self.device)
@@ -208,11 +210,11 @@ class Step:
         """Call `backward` for a whole step and return its summed loss; `check` is called and `computing` set before
         each part."""
 
-        def entering(number: int) -> None:
+        def note_part(number: int) -> None:
             check()
             self.computing = parts[number]
 
-        return self.backward(batches, entering)
+        return self.backward(batches, note_part)
 
     def backward(
         self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True,
@@ -261,6 +263,7 @@ class Step:
         return metrics
 
     def reset_pair_metrics(self) -> None:
+        """Set the sums of the pair metrics to zero."""
         if self._pairs:
             self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
 
@@ -289,7 +292,8 @@ class Step:
     @torch.no_grad()
     def evaluate_batch(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
         """Return (summed loss, trained tokens or pairs) of a batch, without gradients and in the model's present train
-        or eval mode. compares: by the criterion, if there is one; `take_pair_metrics` then has more."""
+        or eval mode. compares: by the criterion, if there is one; its metrics are then added to those of
+        `take_pair_metrics`."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
         if compares and self.criterion:
@@ -336,6 +340,7 @@ class Step:
 
     @torch.no_grad()
     def copy_adapter(self, values: Sequence[torch.Tensor]) -> None:
+        """Copy values into the adapter's parameters, in their order."""
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
 

@@ -258,10 +258,10 @@ def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: f
     factor: measured over predicted, from earlier runs.
     """
 
-    def fits(count: int) -> bool:
+    def fits_with(count: int) -> bool:
         return factor * estimate(shape, setup.model_copy(update={"offload_layers": count})).needed_gib <= free_gib
 
-    count = bisect_left(range(shape.num_hidden_layers + 1), True, key=fits)
+    count = bisect_left(range(shape.num_hidden_layers + 1), True, key=fits_with)
     return count if count <= shape.num_hidden_layers else None
 
 

@@ -58,10 +58,12 @@ def _kept_share(shape: ModelShape, setup: Setup) -> float:
 
 
 def _kept(setup: Setup) -> Setup:
+    """Return the setup as a layer whose activations are all kept has it: without checkpointing."""
     return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
 
 
 def _not_kept(setup: Setup) -> Setup:
+    """Return the setup as a layer has it whose activations are recomputed."""
     return setup.model_copy(update={"kept_layers": 0})
 
 
@@ -262,15 +264,15 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
     if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
         mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
 
-    def count(names: list[str]) -> int:
+    def saved_inputs(names: list[str]) -> int:
         number = len(targets & set(names))
         return min(1, number) if setup.trainer.inputs == "once" else number
 
     return {
-        "attention": count(attention[:-1]),
-        "output": count(attention[-1:]),
-        "up": count(mlp[:-1]),
-        "down": count(mlp[-1:]),
+        "attention": saved_inputs(attention[:-1]),
+        "output": saved_inputs(attention[-1:]),
+        "up": saved_inputs(mlp[:-1]),
+        "down": saved_inputs(mlp[-1:]),
     }
 
 
@@ -288,7 +290,7 @@ def _values(shape: ModelShape, widths: Widths) -> float:
 
 
 def _special(setup: Setup) -> str | None:
-    """Return why the adapters are not plain LoRA, or None."""
+    """Return why the adapters are not plain LoRA, "dora" or "dropout", or None; None too for full training."""
     return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
 
 

@@ -48,8 +48,8 @@ class Rig(Frozen):
 
 
 def _stack() -> str:
-    """Return the versions of torch, transformers, peft and bitsandbytes as one text, from package metadata because
-    importing torch takes seconds.
+    """Return the versions of torch, transformers, peft and bitsandbytes, as far as they are installed, as one text,
+    from package metadata because importing torch takes seconds.
 
     It includes the version of the arithmetic: a change invalidates old ratios.
     """
@@ -99,6 +99,7 @@ class Corrections:
 
     @property
     def for_another_model(self) -> Corrections:
+        """The corrections as they hold for another base model: from large runs alone."""
         return Corrections({}, self.of_large, self.of_large)
 
 

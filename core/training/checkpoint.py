@@ -156,7 +156,7 @@ def _from_dict(kind: type[T], value: files.JsonObject) -> T:
 
 
 def _bytes_in(value: object) -> int:
-    """Return the bytes of all tensors in value, nested dicts and lists included."""
+    """Return the bytes of all tensors in value, nested dicts and lists included; 0 for anything else."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):

@@ -251,8 +251,8 @@ class Trainer:
         return value * self.position.health.share_of_learning_rate
 
     def _roll_back(self, number: int, metrics: Mapping[str, float], is_end: bool) -> None:
-        """Return to the last good checkpoint (core/training/recovery), log why, and save. Raises NotFiniteError if
-        is_end."""
+        """Return to the last good checkpoint (core/training/recovery), log why, save, and time anew. Raises
+        NotFiniteError if is_end."""
         health = self.position.health
         self.recovery.roll_back(number, metrics, is_end)
         key = "sanity.ran_away" if health.has_diverged else "sanity.no_numbers"
@@ -326,14 +326,14 @@ class Trainer:
         self.checkpoints.write(self.position, self.step.states())
 
     def _save_and_go_on(self) -> None:
-        """Save a checkpoint if any step is finished; steps are timed without it."""
+        """Save a checkpoint if any step is finished, timed apart from the steps, and set the stage to training."""
         if self.position.step:
             with self._clock.pause("saving"):
                 self.checkpoint()
         self.reporter.set_stage("training")
 
     def restore(self, saved: Saved) -> None:
-        """Resume from a checkpoint, bit for bit on a CPU."""
+        """Resume from a checkpoint: weights, states, position and memory settings, bit for bit on a CPU."""
         self.step.restore(saved.weights, saved.states)
         self.position.go_to(saved.position)
         self.step.retreat.reductions = list(saved.position.retreats)
@@ -380,5 +380,6 @@ class Trainer:
 
     @property
     def ahead(self) -> Ahead:
+        """The coming computations, for the measurement of the longest batch."""
         rehearsals = (self.evaluation.rehearse, *((self.sample_answers.rehearse,) if self.sample_answers else ()))
         return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.reduce_memory_beforehand)

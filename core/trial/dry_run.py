@@ -63,17 +63,17 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     depths: tuple[int, ...] = (layers,) if are_unlike else _depths(kinds)
     family = _FamilyTraits(config, setup.packed, check)
 
-    def run(depth: int) -> _StepMemory:
+    def run_with_layers(depth: int) -> _StepMemory:
         return _SimulatedModel(_cut(config, depth), setup, family, check).run()
 
-    runs = [run(depth) for depth in depths]
+    runs = [run_with_layers(depth) for depth in depths]
     # Of few layers the worst moment may be another, or in a layer of another kind.
     while len(runs) == 2 and _moment(runs[0].peak, kinds) != _moment(runs[1].peak, kinds):
         deeper = 2 * depths[1] - depths[0]
         if deeper >= layers:
-            depths, runs = (layers,), [run(layers)]
+            depths, runs = (layers,), [run_with_layers(layers)]
         else:
-            depths, runs = (depths[1], deeper), [runs[1], run(deeper)]
+            depths, runs = (depths[1], deeper), [runs[1], run_with_layers(deeper)]
     memory = runs[0] if len(runs) == 1 else _extrapolated(runs[0], runs[1], depths, layers)
     place, layer = _place_in_model(runs[-1].peak.place, depths[-1], layers)
     return DryRun(
@@ -471,13 +471,17 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
     layers = _decoder_layers(model)
     phase = ["forward"]
 
-    def entering(number: int) -> Callable[[torch.nn.Module, tuple[object, ...]], None]:
+    def set_forward_place(number: int) -> Callable[[torch.nn.Module, tuple[object, ...]], None]:
+        """Return a hook that sets the place before layer `number`."""
+
         def hook(module: torch.nn.Module, args: tuple[object, ...]) -> None:
             allocations.place = f"{phase[0]} {number}"
 
         return hook
 
-    def leaving(number: int) -> Callable[[torch.nn.Module, tuple[object, ...], object], None]:
+    def set_later_places(number: int) -> Callable[[torch.nn.Module, tuple[object, ...], object], None]:
+        """Return a hook that sets the place after layer `number` in the forward, and in the backward."""
+
         def arrived(gradient: torch.Tensor) -> None:
             phase[0] = "backward"
             allocations.place = f"backward {number}"
@@ -493,8 +497,8 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
 
     with ExitStack() as hooks:
         for number, layer in enumerate(layers):
-            hooks.enter_context(layer.register_forward_pre_hook(entering(number)))
-            hooks.enter_context(layer.register_forward_hook(leaving(number)))
+            hooks.enter_context(layer.register_forward_pre_hook(set_forward_place(number)))
+            hooks.enter_context(layer.register_forward_hook(set_later_places(number)))
         yield
 
 
@@ -504,15 +508,18 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
 def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], layers: int) -> _StepMemory:
     """Extrapolate every number linearly from two models of few layers (depths) to all layers."""
 
-    def at(a: float, b: float) -> int:
+    def extrapolated_bytes(a: float, b: float) -> int:
         return round(b + (b - a) * (layers - depths[1]) / (depths[1] - depths[0]))
 
-    def each(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-        return {name: max(0, at(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
+    def by_kind(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+        return {name: max(0, extrapolated_bytes(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
 
-    peak = Peak(each(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
+    peak = Peak(by_kind(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
     return _StepMemory(
-        at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak
+        extrapolated_bytes(few.params, more.params),
+        extrapolated_bytes(few.trainable_params, more.trainable_params),
+        by_kind(few.idle, more.idle),
+        peak,
     )
 
 

@@ -63,7 +63,7 @@ def _is_alike(run: RunFolder, recipe: Recipe, on_card: bool | None, device: str 
 
 
 def _kind(recipe: Recipe) -> tuple[str | int, ...]:
-    """Return the settings that a step's time depends on most."""
+    """Return the settings that a step's time depends on most: model, method, ranks, sharding, offloading, rewards."""
     adapter, train = recipe.adapter, recipe.train
     kind = recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
     return *kind, train.ranks, train.fsdp, train.offload_layers, bool(recipe.rewards)

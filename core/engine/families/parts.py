@@ -55,18 +55,19 @@ def beside(model: transformers.PreTrainedModel) -> list[str]:
     # By identity, not by name: the head may be tied to an embedding deep inside the decoder.
     used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
 
-    def unused(module: nn.Module, name: str) -> list[str]:
+    def unused_modules(module: nn.Module, name: str) -> list[str]:
+        """Return the names of the largest modules inside this one that the text model does not use."""
         if id(module) in used:
             return []
         if any(id(inner) in used for inner in module.modules()):
             return [
                 one
                 for child, inner in module.named_children()
-                for one in unused(inner, f"{name}.{child}" if name else child)
+                for one in unused_modules(inner, f"{name}.{child}" if name else child)
             ]
         return [name] if next(module.parameters(), None) is not None else []
 
-    return unused(model, "") if decoder is not model else []
+    return unused_modules(model, "") if decoder is not model else []
 
 
 def per_layer_embeddings(model: transformers.PreTrainedModel) -> str | None:
@@ -82,19 +83,20 @@ def all_but(model: transformers.PreTrainedModel, left_out: str) -> list[str]:
     because transformers compares prefixes.
     """
 
-    def covering(module: nn.Module, name: str) -> list[str]:
+    def modules_covering(module: nn.Module, name: str) -> list[str]:
+        """Return the names of the fewest modules that together are this one without left_out."""
         if name == left_out:
             return []
         if f"{left_out}.".startswith(f"{name}." if name else ""):
             within = [
                 one
                 for child, inner in module.named_children()
-                for one in covering(inner, f"{name}.{child}" if name else child)
+                for one in modules_covering(inner, f"{name}.{child}" if name else child)
             ]
             return [*within, *_own(module, name)]
         return list(_own(module, name)) if left_out.startswith(name) else [name]
 
-    return covering(model, "")
+    return modules_covering(model, "")
 
 
 def _own(module: nn.Module, name: str) -> Iterator[str]:
@@ -128,10 +130,10 @@ def look_up_in_ram(model: transformers.PreTrainedModel) -> None:
     embedding = model.get_submodule(per_layer_embeddings(model))
     look_up = embedding.forward
 
-    def forward(ids: torch.Tensor) -> torch.Tensor:
+    def forward_in_ram(ids: torch.Tensor) -> torch.Tensor:
         return look_up(ids.to(embedding.weight.device)).to(ids.device)
 
-    embedding.forward = forward
+    embedding.forward = forward_in_ram
 
 
 # Gemma 3n reads it to tell image and audio tokens.
@@ -213,5 +215,6 @@ def expert_parameters(model: transformers.PreTrainedModel) -> list[str]:
 
 
 def _is_linear(module: nn.Module) -> bool:
+    """Return whether the module is a linear layer that adapters may take: of torch or GPT-2, no router."""
     # Conv1D is GPT-2's linear layer; the routers of Llama 4 and Phi-MoE are subclasses of nn.Linear.
     return isinstance(module, nn.Linear | Conv1D) and "router" not in type(module).__name__.lower()

@@ -65,7 +65,8 @@ def install(tuned: PeftModel) -> Elementwise:
     decoder = tuned.get_base_model().get_decoder()
     tested: dict[object, Forward | None] = {}  # modules that differ only in their weights are tested once
 
-    def proven(module: torch.nn.Module, prove: Callable[..., Forward | None]) -> Forward | None:
+    def tested_forward(module: torch.nn.Module, prove: Callable[..., Forward | None]) -> Forward | None:
+        """Return the module's forward if its test passes, else None; prove is tried once for all that are alike."""
         settings = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
         parameters = [(each.shape, each.dtype, each.device) for each in module.parameters(recurse=False)]
         alike = type(module), prove, repr((settings, parameters, getattr(module, "act_fn", None)))
@@ -78,9 +79,9 @@ def install(tuned: PeftModel) -> Elementwise:
         if "forward" in vars(module):
             continue
         if _may_be_norm(module):
-            if function := proven(module, _norm_function):
+            if function := tested_forward(module, _norm_function):
                 norms.append(_replace_forward(module, _norm_forward(module, function)))
-        elif _parts(module) and (function := proven(module, _gate_function)):
+        elif _parts(module) and (function := tested_forward(module, _gate_function)):
             gates.append(_replace_forward(module, _gate_forward(module, function)))
     # A family's layers call it as a global of their file, so one replacement there reaches all of them.
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
@@ -98,23 +99,23 @@ def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], 
     since."""
     module.forward = forward
 
-    def undo() -> None:
+    def restore_forward() -> None:
         if vars(module).get("forward") is forward:
             del module.forward
 
-    return undo
+    return restore_forward
 
 
 def _replace_rotary(code: ModuleType, forward: Forward, own: Forward) -> Callable[[], None]:
     """Replace own, the function that a model's code applies rotary positions with, by forward. Return a function that
     puts own back, unless something else has replaced it since."""
 
-    def undo() -> None:
+    def restore_rotary() -> None:
         if vars(code)[ROTARY] is forward:
             setattr(code, ROTARY, own)
 
     setattr(code, ROTARY, forward)
-    return undo
+    return restore_rotary
 
 
 # ---- tests of the replacements --------------------------------------------------------------------------------------
@@ -205,13 +206,13 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
     arguments, or while the weight is trained."""
     own = type(module).forward
 
-    def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def norm_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
         weight = module.weight
         if len(args) != 1 or kwargs or args[0].dtype != weight.dtype or weight.requires_grad:
             return own(module, *args, **kwargs)
         return function(args[0], weight)
 
-    return forward
+    return norm_or_own
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
@@ -220,7 +221,7 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) ->
     beside: list[torch.Tensor] = []
     output = _Norm.apply(x, weight, eps, offset, beside)
     if output.requires_grad and x.device.type in BLOCKWISE:
-        output.made_of = partial(_norm_again, eps=eps, offset=offset), x, weight, *beside
+        output.made_of = partial(_norm_from_inv_rms, eps=eps, offset=offset), x, weight, *beside
     return output
 
 
@@ -262,7 +263,7 @@ def _norm(
     return output.to(x.dtype).view(x.shape), inv_rms
 
 
-def _norm_again(
+def _norm_from_inv_rms(
     x: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, eps: float, offset: float
 ) -> torch.Tensor:
     return _norm(x, weight, eps, offset, inv_rms)[0]
@@ -389,10 +390,10 @@ def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own, names = type(module).forward, _parts(module)
     assert names
 
-    def forward(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def gate_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
         return own(module, *args, **kwargs) if len(args) != 1 or kwargs else _mlp(module, names, function, args[0])
 
-    return forward
+    return gate_or_own
 
 
 def _mlp(module: torch.nn.Module, names: tuple[str, str, str], function: Forward, x: torch.Tensor) -> torch.Tensor:
@@ -426,7 +427,7 @@ class _Gate(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Return act(gate) * up, on a CPU in the memory of the activation."""
+        """Return act(gate) * up, on a CPU in the memory of the activation, and save what the backward needs."""
         ctx.act, ctx.acted = act, acted
         activated = act.forward(gate)
         if gate.device.type in BLOCKWISE:
@@ -438,6 +439,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of gate and up, written over both saved tensors."""
         gate, up, *activated = ctx.saved_tensors
         activated = activated or ctx.acted
         # Before the return below, which overwrites gate with its gradient.
@@ -462,11 +464,11 @@ def _rotary_replacement(own: Forward) -> Forward | None:
     if not proven:
         return None
 
-    def replacement(*args: Any, **kwargs: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def rotary_or_own(*args: Any, **kwargs: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
         return own(*args, **kwargs) if kwargs or not _is_tested_call(args, proven) else _rotary(*args)
 
-    replacement.rotaries, replacement.own = proven, own  # type: ignore[attr-defined]
-    return replacement
+    rotary_or_own.rotaries, rotary_or_own.own = proven, own  # type: ignore[attr-defined]
+    return rotary_or_own
 
 
 def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bool:

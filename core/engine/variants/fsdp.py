@@ -139,6 +139,7 @@ class Sharded:
         self.together = False
 
     def learn_order(self) -> None:
+        """Keep the order of the layers in the first forward, once."""
         self.order = self.order or tuple(self._first_order)
 
     def repeat(self, number: int) -> None:
@@ -147,7 +148,7 @@ class Sharded:
         self.layers[number].reshard()
 
     def reset(self) -> None:
-        """Reset after an interrupted forward or backward."""
+        """Forget an interrupted forward or backward, so that the next one begins anew."""
         self._first_order.clear()
         if self.has_computed:
             self.root.reset_iter_state()

@@ -110,7 +110,8 @@ def _readers_of_one_input(tuned: PeftModel, layers: Sequence[LoraLayer]) -> list
     readers_of: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept alive, so that ids are unique
 
-    def note(layer: LoraLayer, args: tuple[torch.Tensor, ...]) -> None:
+    def note_input(layer: LoraLayer, args: tuple[torch.Tensor, ...]) -> None:
+        """Note that the layer reads this input, which stays in memory so that its id is not reused."""
         inputs.append(args[0])
         readers_of.setdefault(id(args[0]), []).append(layer)
 
@@ -118,7 +119,7 @@ def _readers_of_one_input(tuned: PeftModel, layers: Sequence[LoraLayer]) -> list
     ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.enter_context(layer.register_forward_pre_hook(note))
+            hooks.enter_context(layer.register_forward_pre_hook(note_input))
         complete = False
         with unsupported.tolerated():
             model.get_decoder()(input_ids=ids, use_cache=False)
@@ -157,7 +158,7 @@ class _Group:
         """Return a forward of one layer; it calls PEFT's own with further arguments, under autocast, or if the layer is
         no longer plain (merged or disabled)."""
 
-        def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        def grouped_or_own(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             member = self.members[index]
             device = x.device.type  # of the meta device (core/trial/dry_run) torch refuses the second question
             autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -165,7 +166,7 @@ class _Group:
                 return type(member.layer).forward(member.layer, x, *args, **kwargs)
             return self._output(index, x)
 
-        return forward
+        return grouped_or_own
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """Return one layer's output for x; the first layer computes those of all and keeps the others' until they are

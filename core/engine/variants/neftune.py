@@ -27,10 +27,10 @@ def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
     model = tuned.get_base_model()
     inputs: dict[str, torch.Tensor | None] = {}
 
-    def note(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+    def note_lengths(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         inputs.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
-    def add(module: torch.nn.Module, args: tuple[object, ...], embedded: torch.Tensor) -> torch.Tensor:
+    def with_noise(module: torch.nn.Module, args: tuple[object, ...], embedded: torch.Tensor) -> torch.Tensor:
         if not tuned.training:
             return embedded
         lengths = lengths_of(embedded, inputs.get("ends"), inputs.get("mask"))
@@ -39,7 +39,10 @@ def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
 
     decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
-    with decoder.register_forward_pre_hook(note, with_kwargs=True), embeddings.register_forward_hook(add):
+    with (
+        decoder.register_forward_pre_hook(note_lengths, with_kwargs=True),
+        embeddings.register_forward_hook(with_noise),
+    ):
         yield
 
 

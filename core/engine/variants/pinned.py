@@ -44,6 +44,7 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
 
 
 def aligned(size: int) -> int:
+    """Return size rounded up to a multiple of ALIGNED."""
     return -(-size // ALIGNED) * ALIGNED
 
 

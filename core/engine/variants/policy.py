@@ -94,9 +94,11 @@ class Policy:
 
     # ---- the loss, as core.engine.step computes it ----------------------------------------------------------------
     def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Return 1: the rows hold their shares of the loss."""
         return 1.0, 0.0  # the rows hold their shares
 
     def count(self, batch: Batch) -> int:
+        """Return the number of trained tokens."""
         return batch.targets.numel()
 
     def head(self, head: Head) -> Head:

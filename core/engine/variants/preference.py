@@ -63,6 +63,7 @@ class Preference:
 
     @property
     def needs_reference(self) -> bool:
+        """True if the loss compares with log-probabilities from before the training."""
         return self.objective in ("dpo", "kto")
 
     def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
@@ -70,9 +71,11 @@ class Preference:
         return sum(map(self.count, batches)), self.sft_share(batches)
 
     def count(self, batch: Batch) -> int:
+        """Return the number of pairs."""
         return len(batch.examples) // 2
 
     def head(self, head: Head) -> Head:
+        """Return the head unchanged."""
         return head
 
     def sft_share(self, batches: Sequence[Batch]) -> float:

@@ -147,6 +147,7 @@ class _Piece:
     like: torch.Tensor  # of its size and dtype, without data
 
     def within(self, place: torch.Tensor) -> torch.Tensor:
+        """Return the view of this tensor in the bytes of its layer."""
         return pinned.within(place, self.start, self.like)
 
 

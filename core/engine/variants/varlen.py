@@ -57,7 +57,7 @@ def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
     """Return torch's varlen_attn as a Kernel, for versions with and without grouped heads."""
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
-    def kernel(
+    def torch_varlen(
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
@@ -75,7 +75,7 @@ def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
             query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), **more
         )
 
-    return kernel
+    return torch_varlen
 
 
 def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:

@@ -190,7 +190,7 @@ class Probe:
         self._run.add_facts(RunFacts(memory=MemoryFacts.model_validate(rounded)))
         if measured and rig and predicted:
             self._recorded = _Recorded(rig, predicted["arithmetic_gib"], measured.total / GIB, measured.context)
-            self._record(rig, predicted["arithmetic_gib"], measured.total / GIB)
+            self._add_to_memory_record(rig, predicted["arithmetic_gib"], measured.total / GIB)
         # On Linux a full GPU raises an error; on Windows the driver uses RAM instead, and only the count shows it.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
         if measured is None or (
@@ -212,7 +212,7 @@ class Probe:
         if facts.memory:
             with suppress(OSError):
                 self._run.add_facts(RunFacts(memory=facts.memory.model_copy(update={"peak_gib": round(peak_gib, 4)})))
-        self._record(self._recorded.rig, self._recorded.arithmetic_gib, peak_gib)
+        self._add_to_memory_record(self._recorded.rig, self._recorded.arithmetic_gib, peak_gib)
 
     # ---- the memory available -------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
@@ -282,13 +282,13 @@ class Probe:
         inside the batch, once limit bytes are exceeded."""
         with ResidentPeak(limit) as peak:
 
-            def check() -> None:
+            def raise_over_limit() -> None:
                 if peak.is_over:
                     raise _OverLimitError
 
-            with stop_inside_layers(ahead.step.tuned, check):
+            with stop_inside_layers(ahead.step.tuned, raise_over_limit):
                 seconds = self._rehearse(ahead, longest)
-            check()
+            raise_over_limit()
         return Measured(peak.bytes, seconds=seconds)
 
     def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
@@ -334,7 +334,8 @@ class Probe:
             del held
 
     # ---- the record, messages and advice --------------------------------------------------------------------------
-    def _record(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
+    def _add_to_memory_record(self, rig: Rig, arithmetic_gib: float, measured_gib: float) -> None:
+        """Add the measurement to the workspace's record; a full disk is ignored."""
         model, method = self._recipe.model.id, self._recipe.adapter.method
         try:
             MemoryRecord(self._workspace).add(self._run.id, rig, model, method, arithmetic_gib, measured_gib)
@@ -342,6 +343,7 @@ class Probe:
             traceback.print_exc()
 
     def _log_measurement(self, facts: Mapping[str, object]) -> None:
+        """Log the measurement as an event, with the prediction if there is one."""
         key = "probe.measured" if "predicted_gib" in facts else "probe.measured_alone"
         numbers = {name: facts[f"{name}_gib"] for name in ("predicted", "measured") if f"{name}_gib" in facts}
         self._run.log_event("memory", message=msg(key, **numbers, rows=facts["rows"], tokens=facts["tokens"]))

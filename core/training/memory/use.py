@@ -53,7 +53,7 @@ class MemoryUse:
 
     def note(self, step: int, last: bool = False) -> None:
         """Write a line with the bytes in use and in all at the first and the last step, and between them at most one
-        every EVERY_S. Call it after each step."""
+        every EVERY_S; none while they are unknown. Call it after each step."""
         now = self._clock()
         if self._noted_at is not None and now - self._noted_at < EVERY_S and not last:
             return

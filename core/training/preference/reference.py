@@ -40,6 +40,7 @@ class Referenced(Sequence[Encoded]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
+        """Return the pair with its reference log-probabilities."""
         chosen, rejected = self.log_probabilities[index].tolist()
         return replace(self.rows[index], reference=(chosen, rejected))
 

@@ -62,7 +62,8 @@ def watch_agent(rank: int) -> threading.Event:
     sees the event (also at SIGTERM and SIGINT) and can save a checkpoint; the others exit at once."""
     lost = threading.Event()
 
-    def watch() -> None:
+    def mark_lost_and_exit() -> None:
+        """Wait until the agent has ended, note the loss, and exit on every rank but 0."""
         with suppress(psutil.NoSuchProcess):
             psutil.Process(int(os.environ[AGENT])).wait()
         lost.set()
@@ -72,7 +73,7 @@ def watch_agent(rank: int) -> threading.Event:
     if rank == 0:
         for kind in (signal.SIGTERM, signal.SIGINT):  # on Windows torchrun sends Ctrl-C
             signal.signal(kind, lambda *_: lost.set())
-    threading.Thread(target=watch, name="agent", daemon=True).start()
+    threading.Thread(target=mark_lost_and_exit, name="agent", daemon=True).start()
     return lost
 
 
@@ -182,7 +183,7 @@ class Ranks:
             self.wait(self._broadcast(each), check)
 
     def receive(self) -> dict[str, Any]:
-        """Wait for rank 0's next order; called by every other rank."""
+        """Wait for rank 0's next order, and return it; called by every other rank."""
         size = torch.zeros(1, dtype=torch.int64)
         self._broadcast(size).wait()
         content = torch.empty(int(size), dtype=torch.uint8)
@@ -262,8 +263,8 @@ class Ranks:
 
     @contextmanager
     def rank_errors(self) -> Iterator[None]:
-        """Context manager: on rank 0, raise a RuntimeError (a closed connection to another rank) as a lost rank's
-        RankError."""
+        """Context manager: raise a RuntimeError (a closed connection to another rank) on rank 0 as a lost rank's
+        RankError; on the others as it is."""
         try:
             yield
         except RuntimeError as error:  # Gloo: a peer's connection is closed

@@ -88,6 +88,7 @@ def reported_failure(store: Store, ranks: int) -> RankError | None:
 
 
 def ip_of(address: str) -> IPv4Address | IPv6Address:
+    """Return an address without its interface (%eth0). Raises ValueError if it is no address."""
     return ip_address(address.partition("%")[0])  # without an interface: fe80::1%eth0
 
 

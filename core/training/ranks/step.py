@@ -181,14 +181,14 @@ class SharedStep(Step):
         """
         extra, failure, at = torch.zeros(EXTRA + self.ranks.size), None, 0
 
-        def entering(number: int) -> None:
+        def note_rows(number: int) -> None:
             nonlocal at
             at, self.computing = number, rows[number]
 
         started = time.perf_counter()
         with self._together(passes, trains=True):
             try:
-                extra[0] = self.backward(own, entering, divisor=divisor)
+                extra[0] = self.backward(own, note_rows, divisor=divisor)
             except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
                 failure, extra[EXTRA + self.ranks.rank] = self._out_of_memory(error), at + 1
         extra[1], extra[2:EXTRA] = self._pairs, self._pair_sums
@@ -221,7 +221,7 @@ class SharedStep(Step):
         return results[:-1, :3].tolist(), failure
 
     def _out_of_memory(self, error: Exception) -> Exception:
-        """Return error if memory ran out; raise it otherwise."""
+        """Return error if memory ran out, without the tensors in its traceback; raise it otherwise."""
         if not is_out_of_memory(error):
             raise error
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
@@ -281,7 +281,7 @@ class SharedStep(Step):
         self.apply(is_good)
 
     def _on_measure(self, **order: Any) -> None:
-        """Evaluate this rank's batches of those that rank 0 dealt."""
+        """Evaluate this rank's batches of those that rank 0 dealt, and undo what is unfinished if memory runs out."""
         parts, dealt = self._prepare(**order)
         self.tuned.eval()
         _, failure = self._evaluate_share(parts, dealt)

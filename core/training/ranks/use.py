@@ -41,7 +41,7 @@ class UseOfRank:
         return cls(card, lambda: (cuda.memory_reserved(0), cuda.mem_get_info()[1]))
 
     def read(self) -> RankUse | None:
-        """Return this rank's memory in use and in all, and its GPU's load; None if it was measured within EVERY_S, or
+        """Measure this rank's memory in use and in all, and its GPU's load; None if it was measured within EVERY_S, or
         cannot be."""
         if self._clock() - self._read_at < EVERY_S:
             return None

@@ -53,6 +53,7 @@ class Draw:
 
     @property
     def tokens(self) -> int:
+        """The number of answer tokens."""
         return sum(len(answer.ids) for answer in self.answers)
 
     @property
@@ -172,11 +173,13 @@ class Drawing:
 
     @property
     def surprise(self) -> float:
+        """The surprise of the newest draw."""
         assert self._last
         return self._last.surprise
 
     @property
     def tokens(self) -> int:
+        """The answer tokens of the newest draw."""
         assert self._last
         return self._last.tokens
 
@@ -266,7 +269,7 @@ class Drawing:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def report_once(self, what: str, number: int, message: Message) -> None:
-        """Log message, unless one of the same `what` was logged."""
+        """Log message, unless one of the same `what` was logged before."""
         if what not in self._reported:
             self._reported.add(what)
             self._report("rewards", number, message)

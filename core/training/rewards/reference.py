@@ -26,7 +26,7 @@ def with_reference(rows: Sequence[WeighedAnswer], step: Step) -> list[WeighedAns
 @torch.no_grad()
 def log_probabilities(step: Step, rows: Sequence[Encoded]) -> list[list[float]]:
     """Return the log-probabilities of the trained tokens of rows at the policy's temperature, with the adapter as it
-    is, in the micro-batches of a step."""
+    is, in the micro-batches of a step. Leaves the model in eval mode."""
     assert isinstance(step.criterion, Policy)
     head, values = step.criterion.head(step.head), dict[int, list[float]]()
     step.tuned.eval()

@@ -68,7 +68,8 @@ class Trackers:
         self._call("on_train_end", 0)
 
     def _begin(self, recipe: Recipe) -> None:
-        """Begin the trackers of the recipe whose packages are installed."""
+        """Begin the trackers of the recipe; one whose package is missing or fails to import becomes a warning of the
+        run."""
         self._set_places()
         self._arguments = _arguments(self._run, recipe)
         for name in recipe.train.report_to:
