@@ -132,6 +132,6 @@ class MarkReplacer:
         return text
 
     def rest(self) -> str:
-        """Return the held back text, which became no mark."""
+        """Return the held back text, which became no mark, and forget it."""
         rest, self._held = self._held, ""
         return rest

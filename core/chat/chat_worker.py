@@ -218,8 +218,8 @@ class ChatWorker:
         return None
 
     def _obtain_base(self, model_id: str, revision: str | None, four_bit: bool, eight_bit: bool) -> LoadedBase:
-        """Return the loaded base if it is the same; else unload it, then download (if needed) and load the new one,
-        with progress reports."""
+        """Load the base unless it is loaded already, and return it: unload the other, download (if needed) and load,
+        with progress reports. Raises ModelError, and StopRequested if cancelled."""
         key = (model_id, revision, four_bit, eight_bit)
         if self._base is not None and self._base.key == key:
             return self._base
@@ -265,12 +265,12 @@ class ChatWorker:
         self._emit("loading", load=self._load, **values)
 
     def _check(self) -> None:
-        """Raise StopRequested if this load is superseded."""
+        """Raise StopRequested if a newer load supersedes this one, or the app quits."""
         if self._commands.load_superseded(self._load):
             raise StopRequested
 
     def _free_memory(self) -> None:
-        """Free what nothing refers to, also in the GPU's cache."""
+        """Collect garbage, and return torch's unused GPU memory to the system."""
         gc.collect()
         if torch := sys.modules.get("torch"):
             torch.cuda.empty_cache()
@@ -315,8 +315,8 @@ class LoadedBase:
         self._model = model
 
     def with_adapter(self, folder: Path | None) -> PreTrainedModel | PeftModel:
-        """Return the base with this adapter instead of the one before, or bare. Raises ModelError if it does not
-        fit."""
+        """Put this adapter in the place of the one before, or none, and return the model. Raises ModelError if it does
+        not fit."""
         from peft import PeftModel
 
         from core.engine import adapter

@@ -106,7 +106,8 @@ class ChatClient:
             return self._state
 
     def wait_ready(self, timeout_s: float) -> ChatState:
-        """Wait until loading has ended. Raises ChatError with the failure, or after timeout_s."""
+        """Wait until loading has ended, and return the state. Raises ChatError with the failure, if nothing is loaded,
+        or after timeout_s."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._state.phase != "loading", timeout_s):
                 raise ChatError("chat.load_timeout", seconds=round(timeout_s))
@@ -165,7 +166,7 @@ class ChatClient:
         return run_process.environment_nearest(device)
 
     def _start_worker(self, environment: dict[str, str]) -> Child:
-        """Start a worker with its output in chat.log, listen to its events, and return it."""
+        """Start a worker with its output in chat.log, listen to its events, and make it the current one; return it."""
         with open(self._workspace.root / "chat.log", "wb") as log:
             arguments = ("--workspace", str(self._workspace.root), "--idle-minutes", str(self._idle_minutes))
             worker = Child(

@@ -114,6 +114,7 @@ class Score:
 
     @property
     def decided(self) -> int:
+        """The number of verdicts that prefer one of the two."""
         return sum(self.wins)
 
     @property
@@ -253,7 +254,8 @@ class PromptComparison:
         files.append_line(self.path / VOTES, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
 
     def votes(self) -> list[Vote]:
-        """Return the newest vote of each voter on each prompt and pair, in the order of the prompts."""
+        """Return the newest vote of each voter on each prompt and pair, in the order of the prompts; damaged lines are
+        skipped."""
         newest: dict[tuple[int, str, frozenset[int]], Vote] = {}
         for record in files.read_lines(self.path / VOTES, 0).records:
             with suppress(ValidationError):

@@ -38,7 +38,7 @@ def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptCom
     done, total = _counts(comparison)
     yield done, total
     failed = list[GarageError]()
-    for target, group in _groups(workspace, comparison, failed):
+    for target, group in _targets_with_missing_answers(workspace, comparison, failed):
         try:
             for added in _answer(chat, comparison, target, group):
                 done, total = (done + added, total) if added else _counts(comparison)
@@ -96,13 +96,13 @@ def _answer_batch(
 
 
 def _counts(comparison: PromptComparison) -> tuple[int, int]:
-    """Return (answers there, answers in all), both without left-out prompts."""
+    """Return (number of answers generated, of all), both without left-out prompts."""
     left_out = comparison.left_out()
     done = sum(prompt not in left_out for prompt, _ in comparison.answers())
     return done, done + len(comparison.missing())
 
 
-def _groups(
+def _targets_with_missing_answers(
     workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
 ) -> list[tuple[ChatTarget, list[int]]]:
     """Return the models that still have answers to generate, each with its contestants' numbers. The

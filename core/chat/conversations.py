@@ -79,7 +79,8 @@ class Conversations:
         return self.save(made)
 
     def save(self, conversation: Conversation) -> Conversation:
-        """Write the conversation and return it. Raises ChatError."""
+        """Write the conversation, complete or not at all, over an earlier one of its id; return it. Raises
+        ChatError."""
         try:
             self._root.mkdir(exist_ok=True)
             files.replace_json(self._file(conversation.id), conversation.model_dump(mode="json"))
@@ -114,7 +115,7 @@ class Conversations:
         return self.save(self.get(id).model_copy(update={"name": shown}))
 
     def delete(self, id: object) -> None:
-        """Delete a conversation. Raises ChatError for an unknown one."""
+        """Delete a conversation. Raises ChatError for an unknown one, or if the disk refuses."""
         path = self._file(self.get(id).id)
         try:
             files.retry_if_busy(lambda: path.unlink(missing_ok=True), files.MOMENT_S)

@@ -55,6 +55,7 @@ class StopSignal(Protocol):
 
 
 def never(column: Column | None = None, question: int | None = None) -> bool:
+    """A StopSignal that never stops."""
     return False
 
 
@@ -178,7 +179,8 @@ class Duel:
     def _new_replies(
         self, questions: Questions, sampling: Sampling | Sequence[Sampling], first: int = 0
     ) -> list[_Reply]:
-        """Return a reply for each column of each question, as `answer_all` has them. first: number of the first."""
+        """Return a reply for each column of each question, as `answer_all` has them. first: number of the first. Raises
+        ChatError without a question, or without an adapter for "tuned"."""
         rows = list[_Reply]()
         for number, question in enumerate(questions):
             for column in COLUMNS:
@@ -288,7 +290,8 @@ class Duel:
         return new
 
     def _step(self, decoding: DecodedRows, rows: Sequence[_Reply], stopped: StopSignal) -> Generator[Piece, None, bool]:
-        """Generate one token of each row, and yield its text. Return False if all were stopped before it."""
+        """Generate one token of each row, and yield its text; sets the finish_reason of rows that end. Return False if
+        all were stopped before it."""
         try:
             logits = decoding.next_logits()
         except _StopNow:
@@ -431,15 +434,17 @@ def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
     lacks these fields it is MAX_CONTEXT.
     """
 
-    def number(name: str, default: int) -> int:
+    def config_limit(name: str, default: int) -> int:
         value = getattr(config, name, None) or default
         return max(value) if isinstance(value, list | tuple) else int(value)  # some families: one for each layer
 
-    layers, heads, hidden = (number(name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
+    layers, heads, hidden = (
+        config_limit(name, 0) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    )
     if not (layers and heads and hidden):
         return MAX_CONTEXT
-    cached = 2 * layers * number("num_key_value_heads", heads) * number("head_dim", hidden // heads)
-    activations = 4 * hidden + 3 * number("intermediate_size", 4 * hidden)
+    cached = 2 * layers * config_limit("num_key_value_heads", heads) * config_limit("head_dim", hidden // heads)
+    activations = 4 * hidden + 3 * config_limit("intermediate_size", 4 * hidden)
     token_bytes = len(COLUMNS) * width * (cached + activations)
     return max(MIN_CONTEXT, int(FREE_SHARE * free / token_bytes) // 64 * 64)
 
@@ -463,12 +468,13 @@ def token_logprobs(tokenizer: Tokenizer, logits: torch.Tensor, token: int, top: 
     the same of the `top` likeliest. logits: (V,) float32. bytes is null for a part of a character."""
     logprobs = torch.log_softmax(logits, dim=-1)
 
-    def one(id: int) -> JsonObject:
+    def token_json(id: int) -> JsonObject:
+        """Return a token's text, logprob and bytes; these are None for a part of a character."""
         text = tokenizer.decode([id], skip_special_tokens=False)
         as_bytes = None if REPLACEMENT in text else list(text.encode())
         return {"token": text, "logprob": float(logprobs[id]), "bytes": as_bytes}
 
-    return one(token) | {"top_logprobs": [one(int(id)) for id in logprobs.topk(top).indices]}
+    return token_json(token) | {"top_logprobs": [token_json(int(id)) for id in logprobs.topk(top).indices]}
 
 
 class _Reply:
@@ -515,7 +521,7 @@ class _Reply:
         return text
 
     def piece(self, text: str) -> Piece:
-        """Return a piece of the answer with the log probabilities since the last one."""
+        """Return a piece of the answer with the log probabilities since the last one, which are then forgotten."""
         logprobs, self.logprobs = tuple(self.logprobs), []
         return Piece(self.column, text, self.number, logprobs)
 
@@ -542,7 +548,8 @@ class _Newcomers:
         self.rows = list[_Reply]()
 
     def look(self) -> list[_Reply]:
-        """Return those that wait, with those that have arrived since."""
+        """Add a reply for each question that has arrived since, and return all that wait. After a question that cannot
+        be answered no further one is accepted."""
         for questions, sampling in self._arriving():
             if self._is_open:
                 try:

@@ -93,14 +93,15 @@ class Endpoint:
         waits. Raises ChatError (unreachable, refused, late, stopped), BadAnswer."""
         results: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
 
-        def request() -> None:
+        def post_into_queue() -> None:
+            """Put the answer, or the error in its place, into the queue."""
             try:
                 results.put(_post(self, body))
             except (ChatError, BadAnswer, OSError, http.client.HTTPException, ValueError) as error:
                 results.put(error)
 
         # In a thread, so that a server that sends a byte a minute is abandoned too.
-        threading.Thread(target=request, daemon=True).start()
+        threading.Thread(target=post_into_queue, daemon=True).start()
         deadline = time.monotonic() + self.timeout_s
         while True:
             try:

@@ -113,7 +113,7 @@ def prompt_from_row(example: Example, source: Source, max_characters: int | None
 
 
 def record_of(prompt: Prompt) -> JsonObject:
-    """A prompt as prompt_from_value reads it, without source and examples."""
+    """Return a prompt as prompt_from_value reads it, without source and examples."""
     record: JsonObject = {"prompt": prompt.question} if len(prompt.turns) == 1 else {"messages": prompt.turns}
     expected = {} if prompt.expected is None else {"expected": prompt.expected}
     judge = {"judge": prompt.judge.model_dump(mode="json")} if prompt.judge else {}

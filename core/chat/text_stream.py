@@ -63,7 +63,8 @@ class TextStream:
         return self._before_stop(self._stops.add(self._replacer.add(new)))
 
     def rest(self) -> str:
-        """Return the remaining text of an answer that ended within a character, a mark or a stop text."""
+        """Return the remaining text of an answer that ended within a character, a mark or a stop text; "" once a stop
+        text has come."""
         rest = self._replacer.add(self._new_text().rstrip(REPLACEMENT)) + self._replacer.rest()
         return "" if self.ended else self._before_stop(self._stops.add(rest) + self._stops.rest())
 

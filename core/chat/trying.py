@@ -46,6 +46,7 @@ class Trial(Frozen):
 
     @property
     def can_learn(self) -> bool:
+        """True if enough questions got different rewards: a share of MIN_MIXED."""
         return self.mixed >= MIN_MIXED * self.questions
 
     def verdict(self) -> Message:

@@ -24,7 +24,8 @@ COMBINED = "combined"
 
 
 def combine(how: Combination, target: Path) -> None:
-    """Write the combined adapter's weights and config to the folder target."""
+    """Write the combined adapter's weights and config to the folder target. Raises RuntimeError if layers are missing
+    from it."""
     folders = [Path(one.folder) for one in how.adapters]
     weights = [load_file(folder / "adapter_model.safetensors", backend=backend()) for folder in folders]
     configs = [files.read_object(folder / "adapter_config.json") for folder in folders]

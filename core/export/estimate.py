@@ -79,6 +79,7 @@ def for_model(
 
 
 def bytes_a_parameter(quant: str | None, hidden_size: int = BLOCK) -> float:
+    """Return the bytes of a parameter in a GGUF file of this type, or (None) in a merged model."""
     return (BYTES_UNEVEN if hidden_size % BLOCK else BYTES_A_PARAMETER).get(quant or "", MERGED)
 
 

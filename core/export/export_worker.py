@@ -84,6 +84,7 @@ class ExportReporter(Job[ExportStatus]):
         self.folder.write(status)
 
     def set_stage(self, stage: str, fraction: float | None = None) -> None:
+        """Write the stage and its done share; a new stage begins a new phase."""
         if stage != self._phases[-1][0]:
             self._phases.append((stage, time.time()))
         self._progress(stage=stage, fraction=fraction, phase=len(self._phases) - 1, phase_since=self._phases[-1][1])
@@ -103,6 +104,7 @@ class ExportReporter(Job[ExportStatus]):
     def end(
         self, state: State, message: Message | None = None, busy: bool = False, check: ExportCheck | None = None
     ) -> None:
+        """Write the final state, after which nothing else is written."""
         self._over.set()
         self._put(state=state, message=message, fraction=None, busy=busy, check=check)
 
@@ -292,7 +294,7 @@ class Exporter:
         neither the base nor memory for a model."""
         from core.export import verification
 
-        self._check_disk(files.bytes_in(adapter))
+        self._refuse_without_space(files.bytes_in(adapter))
         self.job.set_stage("copying")
         shutil.copytree(adapter, out)
         self.job.check()
@@ -332,7 +334,7 @@ class Exporter:
         base = stored.read_base(self._obtain_base(adapter))
         tools = self._tools() if self.request.kind == "gguf" else None
         method = verification.choose(base, adapter, in_float32=tools is not None)
-        self._check_disk(need_bytes(self.request, base))
+        self._refuse_without_space(need_bytes(self.request, base))
         return base, method, tools
 
     def _with_card(
@@ -392,7 +394,7 @@ class Exporter:
         self.job.set_stage("merging", 0)
         merge.merge(base, adapter, merged, lambda fraction: self.job.set_stage("merging", fraction), self.job.check)
 
-    def _check_disk(self, need: int) -> None:
+    def _refuse_without_space(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
         if free < need + SPARE_BYTES:
             need_mb = (need + SPARE_BYTES) // 10**6

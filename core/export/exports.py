@@ -176,7 +176,8 @@ class Exports:
         return attempts
 
     def cancel(self, name: str) -> ExportStatus | None:
-        """Cancel the export whose request has this name, from any process. An earlier finished export stays."""
+        """Cancel the export whose request has this name, from any process, and return its status; None if there is no
+        attempt. An earlier finished export stays."""
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
     def finished(

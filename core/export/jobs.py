@@ -42,6 +42,7 @@ class JobFolder:
         return FileLock(self.path / "job.lock")
 
     def is_locked(self) -> bool:
+        """Return whether a process works in the folder; True also if its lock cannot be opened."""
         file = self.path / "job.lock"
         try:
             return files.is_locked(file)
@@ -54,9 +55,9 @@ class JobFolder:
 
         process: its worker, if this process started it, so that one which died at once is not "starting" for a minute.
         """
-        status, is_over = self._written(), process is not None and process.poll() is not None
+        status, is_over = self._read_status(), process is not None and process.poll() is not None
         if status and status.active and not self.is_locked():
-            status = self._written() or status  # it may have ended between the two looks
+            status = self._read_status() or status  # it may have ended between the two looks
             waited = abs(time.time() - status.since)  # the PC's clock may have been put back
             if status.state == "running" or (status.active and (is_over if process else waited > START_S)):
                 return status.model_copy(update=self._gone())
@@ -76,7 +77,7 @@ class JobFolder:
         """Return whether a worker holds the lock, or one was started and has not taken it yet."""
         return self.is_locked() or ((status := self.status()) is not None and status.active)
 
-    def _written(self) -> ExportStatus | None:
+    def _read_status(self) -> ExportStatus | None:
         return files.read_model(ExportStatus, self.path / "status.json")
 
     def write(self, status: ExportStatus) -> None:
@@ -124,8 +125,8 @@ class JobFolder:
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
-        """Cancel the attempt, if it is active, and return its status: request it, wait for CANCEL_S, then kill the
-        process, write the message `cancelled` and delete its files.
+        """Cancel the attempt, if it is active, and return its status, None without one: request it, wait for CANCEL_S,
+        then kill the process, write the message `cancelled` and delete its files.
 
         If Windows still refuses to delete files, the message says so and the next attempt deletes them.
         """

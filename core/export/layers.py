@@ -118,6 +118,7 @@ class _Weights(Mapping[str, torch.Tensor]):
         self._tied, self._read, self._stored, self._device, self._extra = _tied(model), read, stored, device, extra
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        """Return the weight in float32 on the device, its tied one's if it has none of its own."""
         tensor = self._extra.get(name)
         if tensor is None:
             name = _WRAPPED.sub(".", name)

@@ -120,7 +120,7 @@ def _merge_streaming(
                     pieces = _pieces(weights.get_tensor(name), base.written_as(name), pairs.get(name), lora)
                     place = written.places[name]
                     for size, make in pieces:
-                        start(partial(_write, written, place, make))
+                        start(partial(_put_tensor, written, place, make))
                         place += size
                     done += 1
                     progress(done / len(base.tensors))
@@ -131,7 +131,7 @@ def _merge_streaming(
         files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _write(file: SafetensorsFile, place: int, make: Maker) -> None:
+def _put_tensor(file: SafetensorsFile, place: int, make: Maker) -> None:
     file.put(place, make())
 
 
@@ -141,12 +141,13 @@ def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: A
     if pair is None:
         dtype = dtype if tensor.is_floating_point() else tensor.dtype
         for part in tensor.reshape(-1).split(AT_ONCE):
-            yield part.numel() * dtype.itemsize, partial(_as, part, dtype)
+            yield part.numel() * dtype.itemsize, partial(_in_dtype, part, dtype)
         return
     a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
     lengths = lora.get_tensor(pair.magnitude).float() if pair.magnitude else None
 
-    def rows(start: int, stop: int) -> torch.Tensor:
+    def merged_rows(start: int, stop: int) -> torch.Tensor:
+        """Return the rows with the adapter's product added, and DoRA's lengths, in the type that is written."""
         tuned = _scratch.copied(tensor[start:stop], torch.float32)
         if pair.experts:
             tuned.add_(pair.product(a, b, start, stop), alpha=pair.scale)
@@ -154,16 +155,16 @@ def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: A
             tuned.addmm_(b[start:stop], a, alpha=pair.scale)
         if lengths is not None:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
             tuned *= lengths[start:stop, None] / torch.linalg.norm(tuned, dim=1, keepdim=True)
-        return _as(tuned, dtype)
+        return _in_dtype(tuned, dtype)
 
     wide = math.prod(tensor.shape[1:])
     at_once = max(1, AT_ONCE // max(1, wide))
     for start in range(0, len(tensor), at_once):
         stop = min(len(tensor), start + at_once)
-        yield (stop - start) * wide * dtype.itemsize, partial(rows, start, stop)
+        yield (stop - start) * wide * dtype.itemsize, partial(merged_rows, start, stop)
 
 
-def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor if tensor.dtype == dtype else _scratch.copied(tensor, dtype)
 
 
@@ -179,14 +180,15 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
     torch.set_num_threads(1)
     pool, pending = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
 
-    def start(action: Callable[[], None]) -> None:
+    def submit_bounded(action: Callable[[], None]) -> None:
+        """Start an action; wait for the oldest one if too many are waiting."""
         pending.append(pool.submit(action))
         # An action that waits keeps its tensor in memory.
         if len(pending) > 2 * cores:
             pending.popleft().result()
 
     try:
-        yield start
+        yield submit_bounded
         while pending:
             pending.popleft().result()
     finally:

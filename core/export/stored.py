@@ -103,6 +103,7 @@ class Base:
 
     @cached_property
     def _converters(self) -> dict[str, WeightConverter]:
+        """transformers' conversions of the model's weights, by each pattern of a stored name."""
         converters = [each for each in get_model_conversion_mapping(self.model) if isinstance(each, WeightConverter)]
         return {pattern: each for each in converters for pattern in each.source_patterns}
 
@@ -129,6 +130,7 @@ class Base:
 
     @cached_property
     def _main_dtype(self) -> str:
+        """The type that most of the stored numbers have."""
         # By numbers, not by tensors: norms and biases are many, and often of another type than the rest.
         sizes = dict.fromkeys(FLOATS, 0)
         for t in self.tensors.values():
@@ -177,15 +179,15 @@ def empty(folder: Path) -> PreTrainedModel:
     config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     config.use_cache = False
 
-    def attempt(attention: str) -> PreTrainedModel:
+    def without_weights(attention: str) -> PreTrainedModel:
         with init_empty_weights():
             return parts.auto_class(config).from_config(config, dtype=torch.float32, attn_implementation=attention)
 
     try:
-        model = attempt("sdpa")
+        model = without_weights("sdpa")
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
-        model = attempt("eager")  # as core.engine.base_model
+        model = without_weights("eager")  # as core.engine.base_model
     model.requires_grad_(False)
     return model.eval()

@@ -335,10 +335,10 @@ def check_of(
     return ExportCheck(
         tensors=compared.tensors if compared else 0,
         tensors_off=compared.off if compared else (),
-        mean_loss_adapter=_finite(answers[0]) if has_answers else None,
-        mean_loss_export=_finite(answers[1]) if has_answers else None,
-        mean_text_loss_adapter=_finite(texts[0]),
-        mean_text_loss_export=_finite(texts[1]),
+        mean_loss_adapter=_rounded_or_huge(answers[0]) if has_answers else None,
+        mean_loss_export=_rounded_or_huge(answers[1]) if has_answers else None,
+        mean_text_loss_adapter=_rounded_or_huge(texts[0]),
+        mean_text_loss_export=_rounded_or_huge(texts[1]),
         first_tokens_equal=sum(equal),
         prompts=len(work.probes),
         own_prompts=work.own,
@@ -357,7 +357,7 @@ def mean_losses(expected: Sequence[PromptResult], actual: Sequence[PromptResult]
     return sum(e.text_loss_sum for e in expected) / tokens, sum(a.text_loss_sum for a in actual) / tokens
 
 
-def _finite(loss: float) -> float:
+def _rounded_or_huge(loss: float) -> float:
     return round(loss, 6) if math.isfinite(loss) else 1e9  # JSON has no NaN; no real loss comes near
 
 
@@ -422,6 +422,7 @@ def _measure_all(
 
 @torch.inference_mode()
 def _measure(model: PreTrainedModel, probe: ProofPrompt, greedy: list[int], work: Work) -> PromptResult:
+    """Return the results of one prompt and its greedy answer by one pass through the model; work keeps its logits."""
     ids = torch.tensor([probe.ids], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
     work.keep(probe, logits)
@@ -462,6 +463,7 @@ def _adapter_results(
 
 
 def _export_results(merged: Path, base: Base, work: Work) -> list[PromptResult]:
+    """Load the export, alone in memory, and return its results, answers included."""
     progress = work.begin_stage("proving_export")
     free_memory()
     model = _load(merged, work.method.compute, base.dtype)
@@ -518,7 +520,8 @@ def _adapter_by_layer(
         layers.add_adapter(model, adapter)
         extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))
 
-    def read(name: str) -> torch.Tensor:
+    def merged_tensor(name: str) -> torch.Tensor:
+        """Return a tensor as the export has it: the adapter added, rounded to the written type."""
         stored = names[name]
         if tuned and tuned.changes(stored):
             tensor = tuned.rows(stored, 0, base.tensors[stored].shape[0])
@@ -527,7 +530,7 @@ def _adapter_by_layer(
         # rounded first, as the export is
         return tensor.to(base.written_as(stored)) if tensor.is_floating_point() else tensor
 
-    return _forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
+    return _forward_by_layer("layers_of_adapter", model, list(names), merged_tensor, extra, work)
 
 
 def _export_by_layer(merged: Path, work: Work) -> list[PromptResult]:
@@ -552,13 +555,14 @@ def _forward_by_layer(
     progress, requested, device = work.begin_stage(stage), set[str](), work.method.compute.device
     free_memory()
 
-    def counted_read(name: str) -> torch.Tensor:
+    def read_and_report(name: str) -> torch.Tensor:
+        """Read a tensor, and report the share of those read so far. Raises what check raises."""
         work.check()
         requested.add(name)
         progress(len(requested) / len(names))
         return read(name)
 
-    layers.read_by_layer(model, counted_read, names, device, extra)
+    layers.read_by_layer(model, read_and_report, names, device, extra)
     all_logits = layers.logits(model, [probe.ids for probe in work.probes], device)
     for probe, logits in zip(work.probes, all_logits, strict=True):
         work.keep(probe, logits)

@@ -74,6 +74,7 @@ class CachedRepo:
 
     @property
     def lock(self) -> Path:
+        """The lock file that this app holds while it changes the folder."""
         return self.lock_of("lora-garage")
 
     def lock_of(self, blob: str) -> Path:
@@ -124,6 +125,7 @@ def shards(index: Path) -> list[str]:
 
 
 def has(path: Path, size: int | None) -> bool:
+    """Return whether the file exists, of this size in bytes if it is known; False if it cannot be read."""
     try:
         return path.is_file() and (size is None or path.stat().st_size == size)
     except OSError:

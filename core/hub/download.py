@@ -117,14 +117,14 @@ def patiently(
     """
     tries, most_done = 0, done
 
-    def note(progress: Progress) -> None:
+    def report_and_note(progress: Progress) -> None:
         nonlocal done
         done = progress.done
         report(progress)
 
     while True:
         try:
-            return fetch(note)
+            return fetch(report_and_note)
         except GarageError as error:
             message = error.message
             tries, most_done = 0 if done > most_done else tries, max(most_done, done)

@@ -185,7 +185,7 @@ class Downloads:
             key, row = self._row_of(repo, revision)
             if row.state in ENDED:
                 raise ModelError("downloads.ended", repo=repo)
-            self._stop(key)
+            self._set_stop(key)
             self._set(key, row, state="paused", message=None)
 
     def resume(self, repo: str, revision: str | None = None) -> Download:
@@ -198,7 +198,7 @@ class Downloads:
         the list; a finished one is only removed. Raises ModelError if it is not in the list."""
         with self._lock:
             key, row = self._row_of(repo, revision)
-            self._stop(key)
+            self._set_stop(key)
             del self._rows[key]
             with suppress(RunError):  # of a full disk: cancelling frees it
                 self._save(self._rows)
@@ -217,7 +217,7 @@ class Downloads:
             self._open = False
             threads = [thread for thread, _ in self._work.values()]
             for key in self._work:
-                self._stop(key)
+                self._set_stop(key)
         for thread in threads:
             thread.join()
 
@@ -237,20 +237,22 @@ class Downloads:
         waits behind it. Deletes the files of one that was cancelled meanwhile."""
         change, speed = partial(self._change, key, stop), Speed()
 
-        def check() -> None:
+        def check_and_note_speed() -> None:
             if stop.is_set():
                 raise NotWanted
             change(bytes_per_s=speed.add(self._rows.get(key, row).done))
 
-        def report(progress: Progress) -> None:
+        def note_progress(progress: Progress) -> None:
             change(done=int(progress.done), total=int(progress.total), unit=progress.unit)
 
-        def wait(message: Message | None) -> None:
+        def note_retry(message: Message | None) -> None:
             change(state="again" if message else "running", message=message)
 
-        fetch = partial(self._fetch, row, check=check, check_disk=partial(self._check_disk, key, row, change))
+        fetch = partial(
+            self._fetch, row, check=check_and_note_speed, check_disk=partial(self._check_disk, key, row, change)
+        )
         try:
-            result = download.patiently(fetch, report, check, wait, row.done)
+            result = download.patiently(fetch, note_progress, check_and_note_speed, note_retry, row.done)
             change(state="done", done=self._rows.get(key, row).total, message=None, result=result)
         except NotWanted:
             pass
@@ -267,7 +269,7 @@ class Downloads:
                 self._start_waiting()
 
     def _change(self, key: str, stop: threading.Event, **values: object) -> None:
-        """Change the row of a download that works, unless it was stopped."""
+        """Change these values of the row of a download that works; nothing once it was stopped."""
         with self._lock:
             if not stop.is_set():
                 self._set(key, self._rows[key], **values)
@@ -282,7 +284,8 @@ class Downloads:
             self._save(self._rows)
 
     def _fetch(self, row: Download, report: Report, check: Check, check_disk: CheckDisk) -> str:
-        """Download the files; return the id of the dataset that they became, "" for a model."""
+        """Download a model, a part of a dataset or an adapter, as the row has it; return the dataset's id, the name of
+        the adapter's run, or "" for a model. Raises GarageError, and what check raises."""
         if row.adapter is not None:
             return self._bring_adapter(row, report, check)
         if row.part:
@@ -303,12 +306,12 @@ class Downloads:
                 refuse_full_disk(_cached(row.repo), missing, needed, DISK_MARGIN)
             change(done=total - missing, total=total)
 
-    def _stop(self, key: str) -> None:
+    def _set_stop(self, key: str) -> None:
         if key in self._work:
             self._work[key][1].set()
 
     def _save(self, rows: dict[str, Download]) -> None:
-        """Write the list. Raises RunError."""
+        """Write the list of downloads, complete or not at all. Raises RunError."""
         with files.writing(self.workspace.root):
             dumped = [row.model_dump(mode="json") for row in rows.values()]
             files.replace_json(self._file, {"v": 1, "downloads": dumped})

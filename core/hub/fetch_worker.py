@@ -59,24 +59,26 @@ class FetchWorker:
         self._cached = CachedRepo(order["repo"], Path(order["cache"]), "dataset" if part else "model")
         self.set: SetTransfer | None = None
 
-        def accept(folder: Path) -> None:
+        def send_config_and_wait(folder: Path) -> None:
             say(config=str(folder))
             go()
 
-        def check_disk(missing: int, total: int) -> None:
+        def send_sizes_and_wait(missing: int, total: int) -> None:
             say(missing=missing, of=total)
             go()
 
         if part:
             from core.hub.sets.transfer import SetTransfer  # with `datasets`, which a model needs not
 
-            self.transfer: Transfer = (set := SetTransfer(self._cached, part, order["endpoint"], check_disk))
+            self.transfer: Transfer = (set := SetTransfer(self._cached, part, order["endpoint"], send_sizes_and_wait))
             self.set = set
         else:
-            self.transfer = Transfer(self._cached, order["wanted"], order["endpoint"], accept, check_disk)
+            self.transfer = Transfer(
+                self._cached, order["wanted"], order["endpoint"], send_config_and_wait, send_sizes_and_wait
+            )
 
     def run(self) -> None:
-        """Download, report the progress in a thread, and end with the result or the refusal."""
+        """Download, with the progress reported by a thread, and send the result, or the refusal, as the last line."""
         ended = threading.Event()
         reporter = threading.Thread(target=self._report_progress, args=(ended,), name="hub-teller", daemon=True)
         reporter.start()
@@ -131,13 +133,13 @@ def main() -> None:
     parent = ToParent()
     parent.listen(messages.put, lambda: os._exit(1))
 
-    def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def send_bug_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         parent.send(
             bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
         )
         exit_now(1)
 
-    sys.excepthook = report_bug
+    sys.excepthook = send_bug_and_exit
     disable_progress_bars()
     constants.DOWNLOAD_CHUNK_SIZE = STEP
     order = messages.get()

@@ -53,10 +53,12 @@ def format_size(size: float) -> Message:
 
 
 def endpoint_of(endpoint: str | None = None) -> str:
+    """Return the Hub's address, the usual one for None, without a slash at its end."""
     return (endpoint or constants.ENDPOINT).rstrip("/")
 
 
 def host_of(endpoint: str) -> str:
+    """Return the host of an address, with its port and without user and password."""
     return urlsplit(endpoint).netloc.rpartition("@")[2]
 
 

@@ -69,6 +69,7 @@ class PartialFile:
         return len(chunk)
 
     def tell(self) -> int:
+        """Return the size so far, which is where the next bytes go."""
         return self.size
 
     def seek(self, position: int) -> int:
@@ -85,9 +86,11 @@ class PartialFile:
         return self.size
 
     def restart(self) -> None:
+        """Empty the file and its checksum."""
         self._file.truncate(0)
         self.size, self.sha = 0, hashlib.sha256()
 
     def settle(self) -> None:
+        """Write everything to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -51,6 +51,7 @@ class HubToken:
         self._given = True
 
     def forget(self) -> None:
+        """Restore the environment's own token, or none."""
         if self._before is None:
             os.environ.pop(NAME, None)
         else:

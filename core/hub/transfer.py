@@ -157,12 +157,12 @@ class Transfer:
         """Fill the incomplete file to its size, over as many connections as it takes, and verify its contents. Raises
         ModelError, after emptying it, for contents that are damaged or longer than listed; TransferStopped."""
 
-        def grown(size: int) -> None:
+        def note_size_or_stop(size: int) -> None:
             if self._stopped.is_set():
                 raise TransferStopped
             self._arrived[file.name] = size
 
-        with PartialFile(path, file.size, grown) as partial:
+        with PartialFile(path, file.size, note_size_or_stop) as partial:
             try:
                 self._fill(repository, file, partial)
             except TooLong:
@@ -226,6 +226,7 @@ class Transfer:
         return metadata.xet_file_data
 
     def _bytes_here(self, file: File, snapshot: Path) -> int:
+        """Return the file's bytes in the cache: all of a complete one, else those of its partial file."""
         blob = self.cached.folder / "blobs" / file.blob
         if any(has(path, file.size) for path in (snapshot / file.name, blob)):
             return file.size or 0

@@ -43,7 +43,7 @@ class NoXet(Exception):
 
 @lru_cache(maxsize=1)
 def session() -> XetSession:
-    """Return the one session of this process, with SETTINGS."""
+    """Return the one session of this process, created with SETTINGS at the first call."""
     from hf_xet import XetConfig, XetSession
 
     config = XetConfig()
@@ -84,6 +84,7 @@ def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) ->
 
 
 def _log_failure(error: Exception) -> NoXet:
+    """Log that Xet gave nothing, and return NoXet, for HTTP instead."""
     # Its text may hold signed addresses; its type is enough to investigate.
     logging.getLogger(__name__).warning("Xet gives nothing (%s), going on over HTTP", type(error).__name__)
     return NoXet()

@@ -139,19 +139,19 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
     if not given:
         return scored(0.0, msg("judges.number_none"))
 
-    def hit(one: Quantity, others: list[Quantity], any_reading: bool = False) -> bool:
+    def matches_any(one: Quantity, others: list[Quantity], any_reading: bool = False) -> bool:
         return any(same(one, other, spec.tolerance, spec.relative, any_reading) for other in others)
 
     if len(needed) > 1:
-        hits = sum(hit(one, given) for one in needed)
+        hits = sum(matches_any(one, given) for one in needed)
         return scored(hits / len(needed), msg("judges.numbers", count=hits, total=len(needed)))
     [one], last = needed, given[-1]
     values = {"given": last.text, "expected": one.text}
-    if hit(one, [last]):
+    if matches_any(one, [last]):
         return scored(1.0, msg("judges.number_right", **values))
-    if hit(one, given):
+    if matches_any(one, given):
         return scored(0.5, msg("judges.number_among", **values))
-    if hit(one, [last], any_reading=True):
+    if matches_any(one, [last], any_reading=True):
         return scored(0.5, msg("judges.number_two_ways", **values))
     return scored(0.0, msg("judges.number_wrong", **values))
 
@@ -198,7 +198,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}
                          for each in (needed, given))  # fmt: skip
     if expected:
-        wrong = [path for path in {**needed, **given} if not _has_leaf(path, needed, given)]
+        wrong = [path for path in {**needed, **given} if not _is_equal_at(path, needed, given)]
         total = len({**needed, **given})
     else:
         names = {path.partition(".")[0] for path in given}
@@ -211,7 +211,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
     return scored(score / 2 if has_other_text else score, reason)
 
 
-def _has_leaf(path: str, needed: dict[str, object], given: dict[str, object]) -> bool:
+def _is_equal_at(path: str, needed: dict[str, object], given: dict[str, object]) -> bool:
     return path in needed and path in given and equal(needed[path], given[path])
 
 

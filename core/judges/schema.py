@@ -96,12 +96,12 @@ def _one_of(values: list[object]) -> Core:
     """Return the validator of a value that is one of these, compared as JSON: true is not 1, as it is in Python."""
     texts = [json.dumps(value, sort_keys=True) for value in values]
 
-    def check(value: object) -> object:
+    def refuse_other_values(value: object) -> object:
         if json.dumps(value, sort_keys=True) not in texts:
             raise ValueError(f"should be {' or '.join(texts)}"[:200])
         return value
 
-    return {"type": "function-plain", "function": {"type": "no-info", "function": check}}
+    return {"type": "function-plain", "function": {"type": "no-info", "function": refuse_other_values}}
 
 
 def _of_type(kind: str, schema: Any) -> Core:

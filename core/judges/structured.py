@@ -56,6 +56,7 @@ def _loads(text: str) -> object:
 
 
 def _no_constant(name: str) -> object:
+    """Raises ValueError for NaN and Infinity, which Python's JSON reader accepts."""
     raise ValueError(f"{name} is no JSON")  # NaN, which Python reads
 
 

@@ -85,7 +85,7 @@ def _texts(*names: str) -> list[str]:
 
 
 def refuse(model_id: str, folder: Path) -> None:
-    """Raise ModelError if the config.json in folder is of a model that cannot be loaded or trained."""
+    """Raise ModelError if the config.json in folder is unreadable, or of a model that cannot be loaded or trained."""
     config = files.read_object(folder / "config.json")
     if not config:
         raise ModelError("hub.bad_config", file=folder / "config.json")

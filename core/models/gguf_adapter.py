@@ -37,6 +37,7 @@ class _Reader(gguf.GGUFReader):
     """gguf's reader, which makes an object of each value of a list, on no more than MAX_METADATA bytes of them."""
 
     def _get(self, offset, dtype, count=1, override_order=None):  # type: ignore[no-untyped-def]
+        """Read values; raises ValueError if the metadata goes beyond MAX_METADATA bytes."""
         if not hasattr(self, "data_offset") and offset + int(count) > MAX_METADATA:
             raise ValueError(f"metadata of more than {MAX_METADATA} bytes")
         return super()._get(offset, dtype, count, override_order)
@@ -133,7 +134,7 @@ def _layers(architecture: str, blocks: int, of_base: Collection[headers.Tensor])
 
 
 def _in_order(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Undo the order of q's or k's rows, where it has whole heads."""
+    """Return q's or k's rows in PEFT's order, undoing llama.cpp's, where they are whole heads; else as they are."""
     if rows.shape[0] % (2 * heads):
         return rows
     return rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)

@@ -76,6 +76,7 @@ def known_models() -> tuple[KnownModel, ...]:
 
 
 def of_hub(hub: str) -> KnownModel | None:
+    """Return the known model with this id on the hub; None for another."""
     return next((model for model in known_models() if model.hub == hub), None)
 
 

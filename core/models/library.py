@@ -38,7 +38,7 @@ class ModelRef:
 
     @classmethod
     def parse(cls, model_id: str) -> ModelRef:
-        """Parse an id. Raises ModelError unless it is `starter`, `owner/name` or `library:name`."""
+        """Parse an id: `starter`, `library:name` or, of the hub, `owner/name`. Raises ModelError for any other."""
         if model_id == "starter":
             return cls(model_id, "starter")
         if model_id.startswith("library:"):
@@ -72,13 +72,13 @@ class Models:
             _check_weights(folder)
             return folder
 
-        def accept(folder: Path) -> None:
+        def refuse_unusable(folder: Path) -> None:
             families.refuse(model_id, folder)
             if to_train:
                 quantized.refuse(model_id, folder)
 
         folder = check_folder(
-            self.download(model_id, revision, partial(report, "downloading_model"), check, accept), model_id
+            self.download(model_id, revision, partial(report, "downloading_model"), check, refuse_unusable), model_id
         )
         _check_weights(folder)
         return folder

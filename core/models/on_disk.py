@@ -61,11 +61,12 @@ class StoredModel:
 
 def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[StoredModel]:
     """Return all models, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
-    rows = [*_hub(), *_starter(workspace), *_library(workspace)]
+    rows = [*_hub(), *_starter_if_downloaded(workspace), *_library(workspace)]
     return sorted((_with_uses(row, (uses or {}).get(row.id, ())) for row in rows), key=lambda row: (-row.size, row.id))
 
 
 def _with_uses(row: StoredModel, uses: Sequence[Use]) -> StoredModel:
+    """Return the row with these uses, and last_used no earlier than the newest of them."""
     newest = max((use.created for use in uses), default=0.0)
     return replace(row, uses=tuple(uses), last_used=max(row.last_used, newest))
 
@@ -115,7 +116,7 @@ def _hub() -> Iterator[StoredModel]:
         yield StoredModel("hub", repo_id, folder, size, last_used, any(cached.snapshot(ref) for ref in refs))
 
 
-def _starter(workspace: Workspace) -> Iterator[StoredModel]:
+def _starter_if_downloaded(workspace: Workspace) -> Iterator[StoredModel]:
     if starter.is_ready(workspace.models):
         folder = starter.folder(workspace.models)
         yield StoredModel("starter", "starter", folder, *_size_and_use(folder))

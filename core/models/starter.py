@@ -45,12 +45,12 @@ def is_ready(models: Path) -> bool:
     """Return whether the starter's folder in models, the workspace's, is complete and of this CONVERSION."""
     record = files.read_object(folder(models) / "starter.json")
     sizes = record.get("files", {}) if record.get("conversion") == CONVERSION else {}
-    return bool(sizes) and all(_size(folder(models) / name) == size for name, size in sizes.items())
+    return bool(sizes) and all(_file_size(folder(models) / name) == size for name, size in sizes.items())
 
 
 def ensure(models: Path, report: Report, check: Check) -> Path:
-    """Return the starter's folder in models, the workspace's, downloaded, checked by its SHA-256 and converted first if
-    missing or damaged, by one process at a time. Raises ModelError with what to try."""
+    """Make the starter complete in models, the workspace's, and return its folder: downloaded, checked by its SHA-256
+    and converted first if missing or damaged, by one process at a time. Raises ModelError with what to try."""
     target = folder(models)
     if is_ready(models):
         return target
@@ -173,7 +173,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _size(file: Path) -> int | None:
+def _file_size(file: Path) -> int | None:
     try:
         return file.stat().st_size if file.is_file() else None
     except OSError:

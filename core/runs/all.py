@@ -85,6 +85,7 @@ class Runs:
         return name
 
     def _parent(self, parent: Parent) -> RunFolder:
+        """Return the run that one continues. Raises RunError if it was deleted."""
         try:
             return self.get(parent.run)
         except RunError:

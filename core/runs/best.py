@@ -57,6 +57,7 @@ def take_over(best: BestSoFar, value: float, is_reward: bool) -> bool:
 
 
 def facts_of(best: BestSoFar) -> RunFacts:
+    """Return what run.json keeps of the best checkpoint."""
     return RunFacts(
         best_checkpoint=best.best_checkpoint, best_eval_loss=best.best_eval_loss, best_reward=best.best_reward
     )

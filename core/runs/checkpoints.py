@@ -27,7 +27,7 @@ def sizes(folder: Path) -> str:
 
 def is_good(folder: Path) -> bool:
     """Return whether every file exists with the size that the marker COMPLETE names (older markers hold no sizes: every
-    part exists and is not empty)."""
+    part exists and is not empty); False without a readable marker."""
     try:
         marker = json.loads((folder / "COMPLETE").read_text("utf-8"))
         expected = marker if isinstance(marker, dict) else dict.fromkeys(PARTS)
@@ -57,7 +57,8 @@ def select_kept(complete: Sequence[Path], keep: int, most_bytes: float, best: st
 
 
 def drop(folders: Iterable[Path]) -> None:
-    """Delete folders. Each marker goes first: a partial deletion must not look like a checkpoint."""
+    """Delete folders; files in use stay for the next time. Each marker goes first: a partial deletion must not look
+    like a checkpoint."""
     for folder in folders:
         with suppress(OSError):  # in use: deleted next time
             (folder / "COMPLETE").unlink(missing_ok=True)

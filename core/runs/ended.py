@@ -127,7 +127,7 @@ class EndFacts:
 
 def kernel_error(run: RunFolder) -> str | None:
     """Return the error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt
-    wrote it."""
+    wrote it. None for any other end."""
     match = KERNEL_ERROR.fullmatch(run.log_tail(1))
     try:
         is_new = (run.path / "train.log").stat().st_mtime >= run.status().since

@@ -97,7 +97,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The name that a person gave it, else that of run.json, else its id."""
+        """The name that a person gave it, else that of run.json, else its id; at most MAX_NAME characters."""
         return str(self.label().get("name") or self.facts().name or self.id)[:MAX_NAME]
 
     def label(self) -> files.JsonObject:
@@ -131,6 +131,7 @@ class RunFolder:
         return FileLock(self.path / "run.lock")
 
     def is_locked(self) -> bool:
+        """Return whether the run's process lives: by its lock, or by its pid if that cannot be opened."""
         try:
             return files.is_locked(self.path / "run.lock")
         except OSError:  # it cannot be opened
@@ -167,7 +168,7 @@ class RunFolder:
 
     @property
     def requested_by(self) -> str | None:
-        """The `by` of the last request. Game mode resumes what it paused."""
+        """The `by` of the last request, None if there was none. Game mode resumes what it paused."""
         return files.read_object(self.path / "control.json").get("by")
 
     # ---- lines ----------------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ class RunFolder:
         return files.read_newest(self.path / "metrics.jsonl", most_bytes)
 
     def all_metrics(self) -> list[files.JsonObject]:
-        """Return all metrics so far, however long the run."""
+        """Return all lines of metrics.jsonl, however many; [] without the file."""
         records, offset = [], 0
         while (tail := self.metrics(offset)).offset > offset:
             records += tail.records
@@ -217,6 +218,7 @@ class RunFolder:
         return self.path / "adapter"
 
     def has_adapter(self) -> bool:
+        """Return whether both of the adapter's files exist."""
         return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
 
     def checkpoints(self) -> list[Path]:
@@ -253,6 +255,7 @@ class RunFolder:
 
 
 def _finite(value: float | int | None) -> float | int | None:
+    """Return value, as a float unless it is an int; None if it is NaN or infinite."""
     if value is None or isinstance(value, int):
         return value
     return float(value) if value == value and abs(value) != float("inf") else None

@@ -97,7 +97,7 @@ def from_folder(
     notes += [msg("foreign.not_further", found=untrained)] if untrained else []
 
     def fill(run: RunFolder) -> Status:
-        """Write the adapter's folder and return the state of the run."""
+        """Write the adapter, its template and tokenizer, log the notes, and return the run's state, completed."""
         run.adapter.mkdir()
         shutil.copyfile(folder / WEIGHTS, run.adapter / WEIGHTS)
         adapters.check_complete(run.adapter)  # it may have been written to meanwhile
@@ -141,11 +141,11 @@ def from_hub(
     before the weights are downloaded. Raises as `from_folder` and core.hub.download.fetch, and what check raises."""
     place = workspace.root / "downloads" / f"adapter-{names.slug(repo)}"
 
-    def accept(folder: Path) -> None:
+    def refuse_unknown_base(folder: Path) -> None:
         _base(Models(workspace), folder, base, ())
 
     try:
-        folder = download.fetch_adapter(repo, revision, place, report, check, accept)
+        folder = download.fetch_adapter(repo, revision, place, report, check, refuse_unknown_base)
         # copied without the cache's links
         return from_folder(workspace, Path(shutil.copytree(folder, place / "adapter")), base, repo)
     finally:
@@ -160,8 +160,8 @@ def notes_of(run: RunFolder) -> list[Message]:
 
 # ---- the folder ----------------------------------------------------------------------------------------
 def _gguf_in(source: Path) -> Path | None:
-    """Return source if it is a GGUF file, or the only one in a folder without PEFT's config. Raises ModelError for
-    several, for a link, and for one that is too large."""
+    """Return source if it is a GGUF file, or the only one in a folder without PEFT's config; else None. Raises
+    ModelError for several, for a link, and for one that is too large."""
     found = [source] if source.is_file() else [] if (source / CONFIG).exists() else sorted(source.glob("*.gguf"))
     if len(found) > 1:
         raise ModelError("foreign.gguf_several", folder=source.name, found=[file.name for file in found[:MAX_NAMED]])
@@ -250,7 +250,8 @@ def _base(models: Models, folder: Path, base: str, tensors: Iterable[Tensor]) ->
 
 
 def _fits(models: Models, model_id: str, tensors: Iterable[Tensor]) -> bool:
-    """Return whether a model is on this PC and its layers have the shapes of the adapter's."""
+    """Return whether a model is on this PC and its layers have the shapes of the adapter's; False also if it cannot be
+    read."""
     try:
         folder = models.local_folder(model_id)
         return folder is not None and not _misfits(tensors, headers.of_folder(folder))

@@ -107,7 +107,7 @@ def next_name(name: str) -> str:
 
 
 def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
-    """Return recipe with the locked settings (LOCKED) replaced by the parent's."""
+    """Return recipe with the settings that a continued run must keep (LOCKED) replaced by the parent's."""
     sections: dict[str, dict[str, object]] = {}
     for section, name in LOCKED:
         sections.setdefault(section, {})[name] = _value(parent, section, name)
@@ -151,6 +151,7 @@ def facts_of(parent: RunFolder) -> RunFacts:
 
 
 def start_of(run: RunFolder) -> Path:
+    """Return the folder of the adapter that the run starts from."""
     return run.path / "start"
 
 

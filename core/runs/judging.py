@@ -32,7 +32,7 @@ class Judged:
     problems: dict[str, Message] = field(default_factory=dict)
 
     def rewards(self, judges: Sequence[WeightedJudge]) -> list[float]:
-        """Return the weighted sum of each answer's scores; NaN where no judge could judge it."""
+        """Return the weighted sum of each answer's known scores; NaN where no judge could judge it."""
         weights = [judge.weight for judge in judges]
         rewards = list[float]()
         for scores in zip(*self.scores, strict=True):
@@ -42,8 +42,9 @@ class Judged:
 
 
 def shares_of_groups(rewards: Sequence[float], copies: int, largest: float) -> dict[str, float]:
-    """Return the shares of questions whose answers all got the same reward, none, and the largest. rewards: groups of
-    `copies` are neighbours; NaN is left out."""
+    """Return the shares of groups, the answers to one question, whose rewards are all equal (frac_reward_zero_std), all
+    at most 0 (frac_all_wrong), or all the largest (frac_all_right). rewards: groups of `copies` are neighbours; NaN is
+    left out."""
     groups = [rewards[i : i + copies] for i in range(0, len(rewards), copies)]
     known = [[reward for reward in group if not math.isnan(reward)] for group in groups]
     counts = {
@@ -122,7 +123,7 @@ class Judging:
         return msg("rewards.judge_ended") if ended else msg("rewards.judge_slow", seconds=seconds)
 
     def close(self) -> None:
-        """End the child."""
+        """Kill the child, if there is one; the next judging starts another."""
         if self._child:
             kill_tree(self._child.process.pid)
             self._child.end(5.0)

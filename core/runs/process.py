@@ -68,9 +68,9 @@ def recipe_of(run: RunFolder) -> Recipe:
 
 
 def missing_cards(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
-    """Return the planned GPUs that cannot be used now, as uuid to name."""
+    """Return the planned GPUs of the run's ranks that cannot be used now, as uuid to name."""
     facts = run.facts()
-    of_run = [*_planned_cards(facts).items()][: recipe_of(run).train.ranks if facts.wanted_beside else 1]
+    of_run = [*_names_of_planned_cards(facts).items()][: recipe_of(run).train.ranks if facts.wanted_beside else 1]
     usable = {card.uuid for card in nvidia.cards if card.usable}
     return {uuid: name for uuid, name in of_run if uuid not in usable}
 
@@ -160,19 +160,20 @@ def _other_device_error(run: RunFolder, why: Message, nvidia: Nvidia) -> RunErro
 
     The replacement is recorded in run.json as an offer.
     """
-    left = _usable_planned_cards(run.facts(), nvidia)
+    left = _names_of_usable_planned_cards(run.facts(), nvidia)
     best = devices.best_card(nvidia)
     instead = left or ({best.uuid: best.name or "?"} if best and best.uuid and not best.mig else {})
     run.add_facts(RunFacts(offered_device=next(iter(instead), None)))
     return RunError(why, msg("device.offer", card=", ".join(instead.values())) if instead else msg("device.plan_again"))
 
 
-def _usable_planned_cards(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
+def _names_of_usable_planned_cards(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
     usable = {card.uuid for card in nvidia.cards if card.usable}
-    return {uuid: name for uuid, name in _planned_cards(facts).items() if uuid in usable}
+    return {uuid: name for uuid, name in _names_of_planned_cards(facts).items() if uuid in usable}
 
 
-def _planned_cards(facts: RunFacts) -> dict[str, str]:
+def _names_of_planned_cards(facts: RunFacts) -> dict[str, str]:
+    """Return the names of the planned GPUs by uuid; {} if none was named."""
     return ({facts.wanted_device: name_of(facts)} if facts.wanted_device else {}) | facts.wanted_beside
 
 
@@ -181,7 +182,7 @@ def accept_offer(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
     the planned ones are back; the offer is cleared."""
     if facts.offered_device is None:
         return RunFacts()
-    left = _usable_planned_cards(facts, nvidia)
+    left = _names_of_usable_planned_cards(facts, nvidia)
     if len(left) == 1 + len(facts.wanted_beside):
         return RunFacts(offered_device=None)
     if not facts.wanted_beside:

@@ -73,7 +73,7 @@ class Reporter(Job[Status]):
         return EXIT[status.state]
 
     def set_stage(self, stage: str, progress: Progress | None = None) -> None:
-        """Set the current stage, as catalogue key `stage.<stage>`."""
+        """Set the current stage, a catalogue key `stage.<stage>`, and its progress; log a new stage as an event."""
         if stage != self._status.stage:
             self.run.log_event("stage", stage=stage)
         self._progress(stage=stage, progress=progress)
@@ -85,6 +85,7 @@ class Reporter(Job[Status]):
         self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
     def set_awake(self, how: Message) -> None:
+        """Note in state.json how the PC is kept awake."""
         self._progress(awake=how)
 
     def set_ranks(self, in_use: tuple[RankUse, ...]) -> None:

@@ -55,6 +55,7 @@ class Frame(BaseModel):
 
 
 def append(run: RunFolder, frame: Frame) -> None:
+    """Append a frame with the present time to the run's sample answers."""
     files.append_line(
         run.path / FILE, frame.model_copy(update={"time": round(time.time(), 3)}).model_dump(exclude_none=True)
     )
@@ -84,7 +85,7 @@ class Forgetting(Frozen):
 
     @property
     def forgot(self) -> Forgot:
-        """The size of the change in a word."""
+        """The size of the change in a word: better, nothing, little, some or much."""
         if self.change < -NOTHING:
             return "better"
         bands: tuple[tuple[float, Forgot], ...] = ((NOTHING, "nothing"), (LITTLE, "little"), (SOME, "some"))

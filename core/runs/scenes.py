@@ -112,13 +112,13 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = shuffle(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
-    own = [Scene(source="own", turns=(_question(question),)) for question in recipe.train.sample_prompts]
+    own = [Scene(source="own", turns=(_user_turn(question),)) for question in recipe.train.sample_prompts]
     neutral = neutral_prompts()
     all_questions = "".join(scene.question for scene in (*rows, *own))
     # a Latin word has about four letters
     is_chinese = len(re.findall(r"[\u4e00-\u9fff]", all_questions)) > len(re.findall(r"[A-Za-z]", all_questions)) / 4
     others = [
-        Scene(source="neutral", turns=(_question(question),))
+        Scene(source="neutral", turns=(_user_turn(question),))
         for question in neutral.prompts["zh" if is_chinese else "en"]
     ]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
@@ -141,7 +141,7 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
     candidates: list[Scene] = []
     if recipe.data.source.startswith("sample:") and questions.is_file():
         candidates = [
-            Scene(source="kept_apart", turns=(_question(one.prompt),), answer=one.expected or None, judge=one.judge)
+            Scene(source="kept_apart", turns=(_user_turn(one.prompt),), answer=one.expected or None, judge=one.judge)
             for one in load_heldout(questions)
         ]
     else:
@@ -203,7 +203,7 @@ def probe_row(example: Example) -> JsonObject | None:
     )
 
 
-def _question(text: str) -> SceneTurn:
+def _user_turn(text: str) -> SceneTurn:
     return SceneTurn(role="user", content=text)
 
 

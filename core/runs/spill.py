@@ -134,6 +134,7 @@ class SpillWatch:
 
     @property
     def usual(self) -> float | None:
+        """The median of usual measurements; None while there are fewer than IN_A_ROW."""
         return statistics.median(self._usual) if len(self._usual) >= IN_A_ROW else None
 
 

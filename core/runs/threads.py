@@ -61,7 +61,7 @@ class Threads:
         """Record a step, and begin, judge or end a trial of another number of threads: the seconds that it took alone
         and the tokens that it read.
 
-        Returns a message once a trial has succeeded.
+        Returns a message once a trial has succeeded, else None.
         """
         if self.most == 1:
             return None
@@ -77,7 +77,7 @@ class Threads:
             return self._judge(*self._before)
         if took > JOLT * usual and self._rest <= 0 and (fewer := self._beside(self.others())) < self.now:
             self._before, self._has_reason = (self.now, took), False
-            self._go_to(fewer)
+            self._use_threads(fewer)
         elif len(self._recent) == TRIED and self._wait <= 0:
             self._look()
         return None
@@ -100,7 +100,7 @@ class Threads:
             self._recent.clear()  # only steps with the reason are compared
         elif self._has_reason:
             self._before, self._has_reason = (self.now, usual), False
-            self._go_to(count)
+            self._use_threads(count)
 
     def _judge(self, count: int, usual: float) -> Message | None:
         """End a trial: return its message if steps are faster, else go back to count threads and wait longer; None also
@@ -112,14 +112,15 @@ class Threads:
         self._before, self._wait, self._rest, self._calm = None, self._patience, self._patience, 0.0
         if tried > FASTER * usual or (self.now < count <= self._beside(self.others())):
             # or the load of the others has already ended
-            self._go_to(count)
+            self._use_threads(count)
             return None
         self._recent.clear()
         return msg(
             "threads.fewer" if self.now < count else "threads.more", now=self.now, before=count, faster=usual / tried
         )
 
-    def _go_to(self, count: int) -> None:
+    def _use_threads(self, count: int) -> None:
+        """Let torch use count threads, and forget the times with another number."""
         self.now = count
         self._recent.clear()
         self.use(count)

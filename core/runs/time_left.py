@@ -57,14 +57,15 @@ class TimeLeft:
         self._began = self._mark = self.clock()
 
     def finish(self, step: int) -> None:
-        """Record the end of a step, once its numbers are written."""
+        """Record the end of a step, once its numbers are written, with its tokens and seconds."""
         now = self.clock()
         self._steps.append((self._tokens(step) - self._tokens(step - 1), now - self._mark))
         self._mark = now
 
     @contextmanager
     def pause(self, kind: str) -> Iterator[None]:
-        """Measure something beside the steps: "evaluation", "saving" or "sampling"."""
+        """Context manager: measure something beside the steps, "evaluation", "saving" or "sampling", whose time no step
+        gets."""
         started = self.clock()
         yield
         self._mark = self.clock()

@@ -77,7 +77,8 @@ class SetEvaluation(PromptComparison):
         return evaluation
 
     def take_over(self, workspace: Workspace) -> None:
-        """Copy the answers that are missing here from other evaluations with the same settings, weights and turns."""
+        """Copy the answers that are missing here from other evaluations with the same settings, weights and turns, and
+        save them."""
         missing = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
         for other in SetEvaluation.all_of(workspace):
             if not missing:

@@ -68,7 +68,7 @@ def read(root: Path) -> Verdicts:
 
 def verdict_of(spec: ModelJudge, prompt: Prompt, answer: str, verdicts: Verdicts) -> Verdict:
     """Return the verdict on an answer: right, partly or wrong (score 1, 0.5, 0) if both orders say so, partly if they
-    differ. Raises JudgeError before both have."""
+    differ. Raises JudgeError before both have, or for a server that cannot be used."""
     try:
         name = endpoint_of(spec).name
     except ChatError as error:

@@ -112,7 +112,8 @@ class Making:
         return results
 
     def marks(self) -> dict[str, Mark]:
-        """Return a person's newest decision on each row, by the row's id."""
+        """Return a person's newest decision on each row, by the row's id, the last decided last; unreadable ones are
+        skipped."""
         marks = dict[str, Mark]()
         for record in files.read_lines(self.path / MARKS, 0).records:
             with suppress(ValidationError):

@@ -74,8 +74,8 @@ def _draws(order: MakingOrder, passage: Passage) -> bool:
 def _drafts(
     writer: RowWriter, request: list[Turn], kind: Kind, language: str, count: int, order: MakingOrder
 ) -> tuple[list[Draft], list[Dropped]]:
-    """Request rows, at most ATTEMPTS times, until a reply is JSON; return them, and what is wrong with the replies. An
-    order with another seed than 0 has no greedy attempt, but other rows."""
+    """Request rows, at most ATTEMPTS times, until a reply is JSON; return them, none if none was, and what is wrong
+    with the reply. An order with another seed than 0 has no greedy attempt, but other rows."""
     tokens = min(MAX_TOKENS, ROW_TOKENS * count + 60 * count * (order.wordings - 1))
     absent = prompts.prompt_of("absent").absent_answer
     text = ""

@@ -75,7 +75,7 @@ def writing(
 
 
 def answering(language: str, turns: Sequence[Turn], passage: str) -> list[Turn]:
-    """Return the request to answer the last of `turns` from a passage alone."""
+    """Return the request to answer the last of `turns` from a passage alone, or to say that it is not stated there."""
     system = _shared("answer").text(language, stated=NOT_STATED)
     content = json.dumps({"passage": harmless(passage)}, ensure_ascii=False)
     return [{"role": "system", "content": f"{system}\n\n{content}"}, *(dict(turn) for turn in turns)]

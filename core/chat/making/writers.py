@@ -95,7 +95,7 @@ class ServerWriter:
                     raise
 
     def _wait(self, seconds: float) -> None:
-        """Sleep, unless stopped. Raises ChatError when stopped."""
+        """Wait for these seconds. Raises ChatError as soon as the writing is stopped."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self.stopped():

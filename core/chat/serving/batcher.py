@@ -36,10 +36,10 @@ class ServedModel:
 
     def base(self) -> ChatTarget:
         """The base in memory, without an adapter."""
-        return _base_of(self.target)
+        return _without_adapter(self.target)
 
 
-def _base_of(target: ChatTarget) -> ChatTarget:
+def _without_adapter(target: ChatTarget) -> ChatTarget:
     return replace(target, adapter=None, label="", run=None)
 
 
@@ -59,7 +59,8 @@ class ServedModels:
         return [*self._runs, BASE, *checkpoints]
 
     def find(self, name: str) -> ServedModel:
-        """Return the model of a name. Raises ApiError (404)."""
+        """Return the model, with its strength and checkpoint, of a name in a request. Raises ApiError (404), with the
+        known names, for any other."""
         if name == BASE:
             return ServedModel(self._first, "base")
         label, *how = [name] if name in self._runs else name.split("@")
@@ -111,7 +112,8 @@ class Batcher:
         threading.Thread(target=self._serve, name="serving", daemon=True).start()
 
     def add(self, request: Request) -> None:
-        """Let a request wait for its answers. Raises ApiError if too many wait."""
+        """Let a request wait for its answers, which its `put` receives. Raises ApiError if it is no question, too long,
+        or too many wait."""
         request.check()
         with self._changed:
             if len(self._waiting) >= MAX_WAITING:
@@ -129,7 +131,8 @@ class Batcher:
             request.put(ApiError(503, "The server is ending."))
 
     def _serve(self) -> None:
-        """Answer batch after batch until the end."""
+        """Answer the waiting requests batch after batch, each gathered for GATHER_S, until the end. Requests of a batch
+        that fails get the error."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._is_over)
@@ -195,7 +198,7 @@ class Batcher:
         model = next((request.model for request in batch if request.model.column == "tuned"), batch[0].model)
         while True:
             loaded = self._chat.state().target
-            any_adapter = model.column == "base" and loaded is not None and _base_of(loaded) == model.base()
+            any_adapter = model.column == "base" and loaded is not None and _without_adapter(loaded) == model.base()
             ensure_loaded(self._chat, loaded if any_adapter and loaded else model.target)
             try:
                 return self._chat.ask_together(*_rows(batch), model.strength)
@@ -206,7 +209,7 @@ class Batcher:
 
 
 def _rows(batch: list[Request]) -> tuple[list[Question], list[ApiSampling]]:
-    """Return the requests' questions for the worker, and the sampling of each."""
+    """Return the requests' questions for the worker, and the sampling of each; n answers to one request get n seeds."""
     questions: list[Question] = [
         (turns, None) if request.model.column == "base" else (None, turns)
         for request in batch

@@ -54,7 +54,7 @@ class Reply:
         return all(choice.finish_reason for choice in self._choices)
 
     def add(self, item: Piece | Done) -> None:
-        """Add a piece, or the end of an answer."""
+        """Add a piece of an answer, or its end with the counts of tokens, to what `response` and `chunks` return."""
         choice = self._choices[item.question]
         if isinstance(item, Piece):
             choice.text += item.text
@@ -65,7 +65,7 @@ class Reply:
             self._completion_tokens += item.tokens
 
     def response(self) -> JsonObject:
-        """Return the response without a stream."""
+        """Return the complete response, for a request without a stream: choices with text or tool calls, and usage."""
         choices = list[JsonObject]()
         for index, choice in enumerate(self._choices):
             text, calls = split_calls(choice.text) if self._has_tools else (choice.text, [])
@@ -80,7 +80,7 @@ class Reply:
         return self._head | {"choices": choices, "usage": self._usage()}
 
     def beginning(self) -> Iterator[JsonObject]:
-        """Yield the chunks before any text."""
+        """Yield the chunks before any text: in a chat one for each choice, with the assistant's role."""
         if self._is_chat:
             for index in range(len(self._choices)):
                 yield self._chunk(index, {"role": "assistant", "content": ""})
@@ -114,18 +114,18 @@ class Reply:
     def ending(self) -> Iterator[JsonObject]:
         """Yield the chunk with the usage, if it was requested."""
         if self._with_usage:
-            yield self._head | {"object": self._chunk_object(), "choices": [], "usage": self._usage()}
+            yield self._head | {"object": self._chunk_object_name(), "choices": [], "usage": self._usage()}
 
-    def _chunk_object(self) -> str:
+    def _chunk_object_name(self) -> str:
         return "chat.completion.chunk" if self._is_chat else "text_completion"
 
     def _chunk(
         self, index: int, delta: JsonObject, reason: str | None = None, logprobs: tuple[JsonObject, ...] = ()
     ) -> JsonObject:
-        """Return one chunk of a stream."""
+        """Return one chunk of a stream: a part of choice `index`, or with reason its end."""
         content = {"delta": delta} if self._is_chat else {"text": delta.get("content", "")}
         choice = {"index": index, "finish_reason": reason} | content | self._logprobs(list(logprobs))
-        return self._head | {"object": self._chunk_object(), "choices": [choice]}
+        return self._head | {"object": self._chunk_object_name(), "choices": [choice]}
 
     def _logprobs(self, logprobs: list[JsonObject], is_whole: bool = False) -> JsonObject:
         """Return the log probabilities as the object of the endpoint; null without any requested, and in a chunk

@@ -88,7 +88,8 @@ class ChatTurn(BaseModel):
 
 
 def _call_turn(call: Call) -> JsonObject:
-    """Return a tool call with its arguments as an object."""
+    """Return a tool call as name, arguments (an object) and its id, if it has one. Raises ApiError for other
+    arguments."""
     arguments = call.function.arguments
     if isinstance(arguments, str):
         try:
@@ -116,7 +117,8 @@ class Body(BaseModel, ABC):
     @model_validator(mode="before")
     @classmethod
     def _is_supported(cls, body: Any) -> Any:
-        """Refuse settings that would change the answer and are not supported."""
+        """Return the body without fields that are null. Raises ApiError for settings that would change the answer and
+        are not supported."""
         if isinstance(body, dict):
             for name, neutral in NEUTRAL.items():
                 if body.get(name) not in neutral:
@@ -160,6 +162,8 @@ class ChatBody(Body):
 
     @property
     def sampling(self) -> ApiSampling:
+        """The sampling with the number of top logprobs, None without any, and the tools, none if tool_choice is
+        "none"."""
         tools = [] if self.tool_choice == "none" else self.tools or []
         top = (self.top_logprobs or 0) if self.logprobs else None
         return super().sampling.model_copy(update={"top_logprobs": top, "tools": tools})

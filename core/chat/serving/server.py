@@ -52,7 +52,12 @@ class ApiServer:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._text, methods=["POST"]),
         ]
-        errors = {ApiError: _refused, HTTPException: _refused, ClientDisconnect: _gone, Exception: _refused}
+        errors = {
+            ApiError: _error_response,
+            HTTPException: _error_response,
+            ClientDisconnect: _response_to_gone_client,
+            Exception: _error_response,
+        }
         self.app = Starlette(routes=routes, exception_handlers=errors)
 
     def listen(self, port: int) -> str:
@@ -71,7 +76,7 @@ class ApiServer:
         self._server.run([self._listening])
 
     def stop(self) -> None:
-        """End the server and its requests."""
+        """End the server after its present answers; requests that wait get an error."""
         self._batcher.end()
         if self._server is not None:
             self._server.should_exit = True
@@ -90,10 +95,12 @@ class ApiServer:
 
     # ---- routes -----------------------------------------------------------------------------------------------------
     async def _list(self, request: HttpRequest) -> Response:
+        """Answer with the list of served models. Raises ApiError."""
         self._admit(request)
         return JSONResponse({"object": "list", "data": list(map(_model, self.models.names()))})
 
     async def _one(self, request: HttpRequest) -> Response:
+        """Answer with one served model. Raises ApiError (404) for another name."""
         self._admit(request)
         self.models.find(name := request.path_params["name"])
         return JSONResponse(_model(name))
@@ -120,7 +127,8 @@ class ApiServer:
         return StreamingResponse(_events(reply, first, items), media_type="text/event-stream")
 
     async def _items(self, http: HttpRequest, body: Body) -> AsyncGenerator[Piece | Done]:
-        """Have a request answered and yield its items; closing this, or a client that has gone, frees its place."""
+        """Have a request answered and yield its items; closing this, or a client that has gone, frees its place. Raises
+        ApiError, ClientDisconnect."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Piece | Done | Exception]()
 
         def put(item: Piece | Done | Exception) -> None:
@@ -147,7 +155,8 @@ class ApiServer:
 
 
 async def _events(reply: Reply, first: Piece | Done, items: AsyncGenerator[Piece | Done]) -> AsyncIterator[str]:
-    """Yield the server-sent events of a stream; an error that comes too late for a status is an event."""
+    """Yield the server-sent events of a stream; an error that comes too late for a status is an event. Ends without
+    [DONE] for a client that has gone."""
     try:
         for chunk in reply.beginning():
             yield _event(chunk)
@@ -190,7 +199,8 @@ def _model(name: str) -> JsonObject:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Return any error as one with an HTTP status."""
+    """Return any error as one with an HTTP status: 503 if the app is busy, 400 for a template's refusal, 500 for
+    unknown ones without their text."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException):
@@ -204,10 +214,10 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, f"An unexpected error: {type(error).__name__}. The details are in chat.log in the workspace.")
 
 
-async def _refused(request: HttpRequest, error: Exception) -> Response:
+async def _error_response(request: HttpRequest, error: Exception) -> Response:
     refusal = as_api_error(error)
     return JSONResponse(refusal.body(), refusal.status)
 
 
-async def _gone(request: HttpRequest, error: Exception) -> Response:
+async def _response_to_gone_client(request: HttpRequest, error: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it

@@ -48,7 +48,7 @@ class Parcel:
 
 
 def check_name(repo: str, run_name: str) -> None:
-    """Raise ExportError if repo is no owner/name of a hub."""
+    """Raise ExportError, with a name that would do, if repo is no owner/name of a hub."""
     if not REPO_ID.fullmatch(repo):
         owner, _, name = repo.rpartition("/")
         better = f"{names.slug(owner, fallback='your-name')}/{names.slug(name or run_name, fallback='tuned')}"
@@ -75,7 +75,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         repo=repo,
         with_film=with_film,
     )
-    pieces = [_generated("README.md", model_card.of_run(run, form, base_folder))]
+    pieces = [_file_of_text("README.md", model_card.of_run(run, form, base_folder))]
     for name, size in sorted(result.files.items()):
         path = folder / name
         if name in EXCLUDED:
@@ -86,7 +86,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         if name == CONFIG:
             # The local config names a folder of this computer; a published one names the model on the hub.
             named = {"base_model_name_or_path": model_card.base_id_of(recipe), "revision": recipe.model.revision}
-            pieces.append(_generated(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
+            pieces.append(_file_of_text(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
         else:
             pieces.append(ParcelFile(name, size, path))
     base = model_card.base_of(recipe, base_folder)
@@ -98,5 +98,5 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
     return Parcel(result.kind, repo, tuple(pieces), tuple(notes))
 
 
-def _generated(name: str, text: str) -> ParcelFile:
+def _file_of_text(name: str, text: str) -> ParcelFile:
     return ParcelFile(name, len(text.encode()), text.encode())

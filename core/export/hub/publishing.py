@@ -68,6 +68,7 @@ class Publishing:
         return self._job(export).wait(self._started.get(export), on_status)
 
     def cancel(self, export: str) -> ExportStatus | None:
+        """End the attempt as cancelled, and return its status; None if there is none."""
         return self._job(export).end(self._started.get(export), CANCELLED)
 
     def request(self, export: str) -> PublishRequest | None:

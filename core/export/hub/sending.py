@@ -203,7 +203,7 @@ class Sender:
         return ExportError("publish.not_a_hub", **values)
 
     def _status_error(self, error: HfHubHTTPError, values: JsonObject) -> ExportError:
-        """Return the error for an HTTP status of the hub."""
+        """Return the error for an HTTP status of the hub; that of 429 names the seconds to wait, if the hub does."""
         status = error.response.status_code
         if status == 429:
             seconds = wait_of(error)

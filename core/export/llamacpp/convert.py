@@ -51,10 +51,10 @@ def _offline() -> None:
     folder."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
-    def refuse(*_: object, **__: object) -> NoReturn:
+    def refuse_connection(*_: object, **__: object) -> NoReturn:
         raise OSError("no network while converting")
 
-    socket.socket.connect = refuse  # type: ignore[method-assign]
+    socket.socket.connect = refuse_connection  # type: ignore[method-assign]
 
 
 def _refuse_code(folder: Path) -> None:
@@ -84,10 +84,10 @@ def _restore_hub_config(folder: Path) -> None:
     files.replace_json(file, to_hub_config(files.read_object(file)))
     upstream = ModelBase.load_hparams
 
-    def load_hparams(*arguments: object, **more: object) -> JsonObject:
+    def hub_hparams(*arguments: object, **more: object) -> JsonObject:
         return to_hub_config(upstream(*arguments, **more))
 
-    ModelBase.load_hparams = staticmethod(load_hparams)
+    ModelBase.load_hparams = staticmethod(hub_hparams)
 
 
 def _convert(folder: Path, request: JsonObject) -> None:
@@ -127,7 +127,7 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
     """
     upstream = text_model.get_vocab_base_pre
 
-    def known_or_named(self: ModelBase, tokenizer: PreTrainedTokenizerBase) -> str:
+    def known_or_added_name(self: ModelBase, tokenizer: PreTrainedTokenizerBase) -> str:
         try:
             return str(upstream(self, tokenizer))
         except NotImplementedError:
@@ -136,7 +136,7 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
             self.gguf_writer.add_string(NAMED, pre)
             return pre
 
-    text_model.get_vocab_base_pre = known_or_named
+    text_model.get_vocab_base_pre = known_or_added_name
 
 
 def _class_of(folder: Path) -> type[ModelBase]:
@@ -159,7 +159,8 @@ def _write_end_of_turn(model: ModelBase, stop: str) -> None:
     one, which it does not do for every family."""
     upstream = model.prepare_metadata
 
-    def prepare_metadata(*arguments: object, **more: object) -> None:
+    def prepare_with_end_of_turn(*arguments: object, **more: object) -> None:
+        """Prepare the metadata, and add the id of the stop token as the end of a turn if there is none."""
         upstream(*arguments, **more)
         written = {key for values in model.gguf_writer.kv_data for key in values}
         tokens = files.read_json(model.dir_model / "tokenizer.json") or {}
@@ -169,7 +170,7 @@ def _write_end_of_turn(model: ModelBase, stop: str) -> None:
         if "tokenizer.ggml.eot_token_id" not in written and stop in ids:
             model.gguf_writer.add_eot_token_id(ids[stop])
 
-    model.prepare_metadata = prepare_metadata
+    model.prepare_metadata = prepare_with_end_of_turn
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ class LlamaPrompts:
 
 
 def stop_of(tokenizer: Tokenizer) -> int | None:
-    """The token that ends a turn in the training template, else the end-of-text token."""
+    """Return the token that ends a turn in the training template, if that is one, else the end-of-text token; None
+    without either."""
     ids = tokenizer.encode(tokenizer.template.stop) if tokenizer.template.stop else []
     return ids[0] if len(ids) == 1 else tokenizer.eos_token_id
 
@@ -190,7 +191,7 @@ def judge_sixteen(
 
 
 def judge_other(prompts: LlamaPrompts, file: Path, most: float) -> FileVerdict:
-    """Judge a file by the 16-bit file's probabilities."""
+    """Return the verdict on a file by the 16-bit file's probabilities. most: the largest divergence that passes."""
     prompts.work.progress("asking_llamacpp", None)
     answer = prompts.ask(file, "sixteen.logs", None, ANSWERS_SHOWN)
     return judge(answer, most, len(prompts.work.probes) + len(AWKWARD), None)

@@ -38,17 +38,18 @@ class Library:
         self._load(folder)
         self.log: list[str] = []
 
-        def keep(level: int, words: Any, _: object) -> None:
+        def log_newest_lines(level: int, words: Any, _: object) -> None:
             self.log.append(self.ffi.string(words).decode("utf-8", "replace"))
             del self.log[:-MAX_LOG_LINES]
 
         # C holds only its address, so a reference has to stay
-        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)
+        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(log_newest_lines)
         self.lib.llama_log_set(self.keep, self.ffi.NULL)
         self.lib.llama_backend_init()
 
     def _load(self, folder: Path) -> None:
-        """Load the bindings module alone, without its package, and through it the shared libraries."""
+        """Load the bindings module alone, without its package, and through it the shared libraries, as `ffi` and
+        `lib`."""
         spec = importlib.util.spec_from_file_location(
             "llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py"
         )
@@ -61,6 +62,7 @@ class Library:
         self.lib: Any = bindings.get_lib()
 
     def error(self, what: str) -> LlamaError:
+        """Return an error of what failed, with the log's last three lines that name an error."""
         lines = [line for line in "".join(self.log).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
 
@@ -77,6 +79,7 @@ class Library:
 
 
 def work(request: JsonObject) -> JsonObject:
+    """Quantize in request["folder"], which becomes the working directory. Raises Refused with llama.cpp's reason."""
     os.chdir(request["folder"])
     try:
         return quantize(Library(Path(request["runtime"])), request)

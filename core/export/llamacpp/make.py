@@ -149,7 +149,7 @@ def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
 def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
     """Return a check that also reports, as progress of stage, the size of file divided by expected, at most 1."""
 
-    def check_and_report() -> None:
+    def check_and_report_size() -> None:
         order.check()
         try:
             size = file.stat().st_size
@@ -157,7 +157,7 @@ def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> 
             size = 0
         order.stage(stage, min(1.0, size / expected))
 
-    return check_and_report
+    return check_and_report_size
 
 
 def complete_tokenizer(base: Path, merged: Path) -> None:

@@ -55,7 +55,7 @@ def ask(library: Library, request: JsonObject) -> JsonObject:
 
 
 def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: FileIO) -> list[int]:
-    """The model's greedy answer to a prompt."""
+    """Return the ids of the model's greedy answer to a prompt, and write one byte to counted, the progress."""
     tokens = model.greedy(ids, request["answer"])
     counted.write(b".")
     return tokens
@@ -63,7 +63,7 @@ def generate(model: LoadedGguf, ids: list[int], request: JsonObject, counted: Fi
 
 def compare(model: LoadedGguf, request: JsonObject, counted: FileIO) -> JsonObject:
     """Return the Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens
-    of each row; write this file's probabilities to request["keep"].
+    of each row; write this file's probabilities to request["keep"], and a byte a row to counted, the progress.
 
     The divergence is averaged over all positions, and over the closest nine tenths of them. Raises LlamaError for a
     smaller vocabulary.

@@ -67,8 +67,8 @@ class OllamaAdder:
         name = other_programs.ollama_name(result)
         ended = AddStatus(result.run, msg("ollama.cancelled"), active=False)
         try:
-            program.check_version(ollama, model_type, self._check)
-            model = program.create_model(ollama, name, folder / "Modelfile", self._report, self._check)
+            program.check_version(ollama, model_type, self._raise_if_cancelled)
+            model = program.create_model(ollama, name, folder / "Modelfile", self._set_stage, self._raise_if_cancelled)
             text = msg("ollama.answered", name=name, question=program.QUESTION, answer=model.answer)
             if model.replaced:
                 text = msg("ollama.both", first=text, second=msg("ollama.replaced", name=name))
@@ -84,10 +84,10 @@ class OllamaAdder:
         finally:
             self._status = ended
 
-    def _report(self, stage: str) -> None:
+    def _set_stage(self, stage: str) -> None:
         if self._status:
             self._status = replace(self._status, message=msg(f"ollama.{stage}"))
 
-    def _check(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         if self._cancelled.is_set():
             raise StopRequested

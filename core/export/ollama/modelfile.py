@@ -50,6 +50,7 @@ def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> st
 
 
 def notes(model_type: str) -> tuple[Message, ...]:
-    """Notes on what Ollama does differently from training. model_type: of the base's config.json."""
+    """Return notes on what Ollama does differently from training; () if nothing. model_type: of the base's
+    config.json."""
     family = model_type.removesuffix("_text")
     return (msg("export.ollama_own_template", family=family),) if family in load("ollama")["own_templates"] else ()

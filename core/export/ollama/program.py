@@ -125,10 +125,8 @@ def _call_or_raise(program: Path, arguments: list[str], limit_s: float, check: C
 
 
 def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> tuple[int, str]:
-    """Run Ollama: (exit status, output without terminal control sequences).
-
-    Kills it and raises ExportError if it runs for longer than limit_s or writes too much; check may raise too.
-    """
+    """Run Ollama, and return (exit status, output without terminal control sequences). Raises ExportError if it cannot
+    start, runs for longer than limit_s or writes too much, and what check raises; it is killed then."""
     what = arguments[0].lstrip("-")
     with tempfile.TemporaryFile() as output_file:  # a full pipe would block it
         try:

@@ -89,8 +89,8 @@ def select_part(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -
 
 
 def about(name: SetName, with_rows: bool = False) -> AboutSet:
-    """Return the details of a dataset, and with_rows the first rows of its named part, or why there are none, within
-    LOOK_S, from a worker that is killed at the end. Raises DataError, with similar names for a missing one."""
+    """Return the details of a dataset, and with_rows the first rows of its named part, or why there are none. A worker
+    that is killed at the end has LOOK_S for it. Raises DataError, with similar names for a missing one."""
     if constants.HF_HUB_OFFLINE:
         raise DataError("hub_set.offline_mode", repo=name.repo)
     request = HubRequest.create(name.repo, pages=PAGES)

@@ -37,6 +37,7 @@ class SetName:
 
     @classmethod
     def looks_like(cls, written: str) -> bool:
+        """Return whether written can be read as a dataset's name."""
         try:
             cls.parse(written)
         except DataError:

@@ -92,13 +92,13 @@ def _rows_of_card(card: RepoCardData | None) -> int | None:
     unless all are there."""
     info = card.get("dataset_info") if card else None
     configs = info if isinstance(info, list) else [info] if info else []
-    splits = [split for config in configs if isinstance(config, dict) for split in _list(config.get("splits"))]
+    splits = [split for config in configs if isinstance(config, dict) for split in _list_or_empty(config.get("splits"))]
     numbers = [split.get("num_examples") for split in splits if isinstance(split, dict)]
     counts = [count for count in numbers if isinstance(count, int)]
     return sum(counts) if counts and len(counts) == len(numbers) else None
 
 
-def _list(value: object) -> Iterable[object]:
+def _list_or_empty(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 

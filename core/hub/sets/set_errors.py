@@ -25,6 +25,7 @@ def dataset_message(message: Message) -> Message:
 
 
 def dataset_error(error: Exception, request: HubRequest) -> DataError:
+    """Return an error of the hub as a DataError with one sentence."""
     if isinstance(error, TooSlow):
         return DataError("hub_set.slow", repo=request.repo, host=host_of(request.endpoint))
     return DataError(dataset_message(sentence(error, request).message))

@@ -90,10 +90,12 @@ WITHOUT_ADAPTER = {
 
 
 def names_in(target_modules: str) -> set[str]:
+    """Return the names in a list with commas."""
     return {name.strip() for name in target_modules.split(",") if name.strip()}
 
 
 def names_of(model_type: str) -> Names:
+    """Return a family's names of its layers, the usual ones of a family that has no own."""
     return _FAMILIES.get(model_type, Names())
 
 

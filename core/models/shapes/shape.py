@@ -144,7 +144,7 @@ class ModelShape(Strict):
         return self.model_copy(update={"held": held, "source": "headers", "low_confidence": doubts})
 
     def config(self) -> JsonObject:
-        """Return the part of a config.json that follows from the widths."""
+        """Return the part of a config.json that follows from the widths, as far as they are known."""
         names = (
             "model_type",
             *NEEDED,

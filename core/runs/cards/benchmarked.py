@@ -59,7 +59,8 @@ def results_of(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tup
 
 
 def write(run: RunFolder, results: tuple[BenchmarkResult, ...]) -> None:
-    """Keep results beside those of other tasks. Raises RunError for a full disk."""
+    """Keep results in the run's file beside those of other tasks, in place of earlier ones. Raises RunError for a full
+    disk."""
     new = {(one.task, one.metric): one for one in (*read(run), *results)}
     with files.writing(run.path):
         kept = Benchmarked(step=run.facts().adapter_step, results=tuple(new.values()))

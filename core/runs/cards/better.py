@@ -85,6 +85,7 @@ def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_p
         return []
 
     def is_right(question: Scene, answer: FrameAnswer) -> bool:
+        """Judge by the question's own judge or the film's; by equal text if that judge cannot judge it."""
         try:
             return judge.is_right(question.judge or film.judge, question.answer or "", answer.text)
         except JudgeError:  # an expected answer of another kind than nearly all, as "unknown" among numbers

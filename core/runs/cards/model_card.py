@@ -105,6 +105,7 @@ def write(
 
 
 def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
+    """Return the base model's licence."""
     return licence.for_model(recipe.model.id, base_folder)
 
 

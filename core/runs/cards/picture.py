@@ -28,26 +28,26 @@ def draw(run: RunFolder, trained: Points, measured: Points, words: Callable[[Mes
 
     trained, measured: losses of training and validation. words: renders a message in a language.
     """
-    parts, y = [_text(EDGE, 56, run.name, 26, weight=700)], 84
+    parts, y = [_text_element(EDGE, 56, run.name, 26, weight=700)], 84
     for line in filter(None, (words(each) for each in _facts(run))):
-        parts.append(_text(EDGE, y, line, 15, QUIET))
+        parts.append(_text_element(EDGE, y, line, 15, QUIET))
         y += LINE
     if len(trained) > 1:
         parts.append(_curve(trained, measured, y + 4))
         y += CURVE_HEIGHT + 34
     for answer in results.answers(run, run.facts().adapter_step)[:2]:
         for line in _clipped(answer.question, 2, COLUMNS - 8):
-            parts.append(_text(EDGE, y, line, 16, weight=700))
+            parts.append(_text_element(EDGE, y, line, 16, weight=700))
             y += LINE
         for key, text in (("before", answer.before), ("after", answer.after)):
-            parts.append(_text(EDGE, y, words(msg(f"recipe_picture.{key}")), 14, QUIET))
+            parts.append(_text_element(EDGE, y, words(msg(f"recipe_picture.{key}")), 14, QUIET))
             for line in _clipped(text, MAX_LINES):
-                parts.append(_text(EDGE + 84, y, line, 14))
+                parts.append(_text_element(EDGE + 84, y, line, 14))
                 y += LINE - 4
             y += 4
         y += 10
     made = time.strftime("%Y-%m-%d", time.localtime(run.facts().created))
-    parts.append(_text(EDGE, y + 6, words(msg("recipe_picture.made", date=made)), 12, QUIET))
+    parts.append(_text_element(EDGE, y + 6, words(msg("recipe_picture.made", date=made)), 12, QUIET))
     height = y + 30
     ground = f'<rect width="{WIDTH}" height="{height}" rx="16" fill="{GROUND}" stroke="#e2dfd9"/>'
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="{escape(FONT)}"'
@@ -59,14 +59,14 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
     """Return the picture of a run. Raises RecipeError if its recipe cannot be read."""
     metrics = run.all_metrics()
 
-    def points(kind: str) -> Points:
+    def curve_points(kind: str) -> Points:
         return [
             (line["step"], value)
             for line in metrics
             if line.get("kind") == kind and (value := measure(line)) is not None
         ]
 
-    return draw(run, points("train"), points("eval"), words)
+    return draw(run, curve_points("train"), curve_points("eval"), words)
 
 
 def _facts(run: RunFolder) -> list[Message]:
@@ -106,7 +106,7 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
     last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
 
     def line(points: Points, colour: str, dashes: str) -> str:
-        """Draw at most one point a pixel."""
+        """Return the polyline of a curve, at most one point a pixel."""
         thinned = points[:: max(1, len(points) // (WIDTH - 2 * EDGE))]
         across, down = (WIDTH - 2 * EDGE) / last, CURVE_HEIGHT / ((most - least) or 1)
         places = " ".join(f"{EDGE + across * step:.1f},{top + down * (most - loss):.1f}" for step, loss in thinned)
@@ -118,7 +118,7 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
     return ground + line(trained, LOSS, "") + (line(measured, MEASURED, "6 5") if len(measured) > 1 else "")
 
 
-def _text(x: int, y: int, text: str, size: int, colour: str = INK, weight: int = 400) -> str:
+def _text_element(x: int, y: int, text: str, size: int, colour: str = INK, weight: int = 400) -> str:
     shown = "".join(letter for letter in text if letter.isprintable())
     return f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(shown)}</text>'
 

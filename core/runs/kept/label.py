@@ -50,4 +50,5 @@ def describe(run: RunFolder, tags: str, note: str) -> None:
 
 
 def archive(run: RunFolder, archived: bool) -> None:
+    """Note in the run's label whether it is archived."""
     run.relabel(archived=archived)
