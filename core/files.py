@@ -161,6 +161,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
 
 
 def replace_json(path: Path, value: object) -> None:
+    """Write value as JSON in place of a file, complete or not at all. Raises OSError."""
     replace(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -261,7 +262,7 @@ if sys.platform == "win32":
     _FAIL_IMMEDIATELY, _LOCK_VIOLATION, _IO_PENDING = 1, 33, 997
 
     def _lock_shared(descriptor: int) -> bool:
-        """Take a shared lock on the first byte, which FileLock locks. Returns False if it is held."""
+        """Take a shared lock on the first byte, which FileLock locks. Returns False if it is held. Raises OSError."""
         handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
         if _KERNEL32.LockFileEx(handle, _FAIL_IMMEDIATELY, 0, 1, 0, ctypes.byref(_Overlapped())):
             return True

@@ -515,6 +515,7 @@ class Recipe(_Section):
         return to_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
+        """Write the recipe as YAML, complete or not at all. Raises OSError."""
         files.replace(path, self.dump())
 
     @property
@@ -525,6 +526,7 @@ class Recipe(_Section):
 
     @property
     def lora_alpha(self) -> int:
+        """The adapter's lora_alpha, or twice its rank if it has none."""
         return self.adapter.lora_alpha or 2 * self.adapter.r
 
 

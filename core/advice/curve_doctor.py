@@ -234,8 +234,8 @@ def _risen(series: Series) -> Evidence | None:
 
 
 def _jumps(series: Series) -> Evidence | None:
-    """Return evidence and first step of more than MAX_JUMPS steps after which the loss stays up for three steps; an odd
-    row alone raises one step."""
+    """Return evidence and first step of more than MAX_JUMPS steps after which the loss stays up for three steps, else
+    None; an odd row alone raises one step."""
     losses = series.losses
     jumps: list[int] = []
     if len(losses) < WINDOW + 3:
@@ -332,7 +332,7 @@ def _stop(recipe: Recipe, series: Series) -> Message:
 
 
 def _while_learning(series: Series) -> float:
-    """Return the last step whose learning rate was not yet low."""
+    """Return the last step whose learning rate was not yet low; 0 without any."""
     known = series.rates[np.isfinite(series.rates)]
     high = series.rates >= LEARNING * known.max(initial=0.0)
     return float(series.steps[high][-1]) if high.any() else 0.0

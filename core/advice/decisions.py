@@ -136,14 +136,14 @@ def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
     """Return the largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest,
     else None."""
 
-    def fits(length: int) -> bool:
+    def fits_at(length: int) -> bool:
         return bool(case.fits(with_settings(draft, max_length=length)))
 
     longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
     # number that fit: a shorter length always fits too
-    fitting = bisect(longer, False, key=lambda length: not fits(length))
+    fitting = bisect(longer, False, key=lambda length: not fits_at(length))
     longest = longer[fitting - 1] if fitting else shortest
-    return longest if longest < draft.data.max_length and fits(longest) else None
+    return longest if longest < draft.data.max_length and fits_at(longest) else None
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
@@ -204,21 +204,21 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     and the unpacking of 4-bit weights happen once a micro-batch; but not at the price of gradient checkpointing.
     """
 
-    def with_size(size: int) -> Recipe:
+    def draft_of_size(size: int) -> Recipe:
         return with_settings(draft, per_device_train_batch_size=size)
 
-    def fits(size: int) -> tuple[int, Message]:
-        return size, msg("advise.batch_fits", value=size, **case.numbers(with_size(size)))
+    def size_and_reason(size: int) -> tuple[int, Message]:
+        return size, msg("advise.batch_fits", value=size, **case.numbers(draft_of_size(size)))
 
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
         short = many <= effective_batch(case, draft) and many * draft.data.max_length <= TOKENS_AT_ONCE
-        if short and case.fits(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
-            return fits(many)
+        if short and case.fits(with_settings(draft_of_size(many), gradient_checkpointing=False, r=RANKS[-1])):
+            return size_and_reason(many)
     of_pairs = draft.train.compares and draft.train.objective != "kto"
     most = min(effective_batch(case, draft), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]
-    value = next((size for size in useful if case.fits(with_size(size))), 1)
+    value = next((size for size in useful if case.fits(draft_of_size(size))), 1)
     if case.fits(draft) is None:
         return 1, msg("advise.batch_unknown")
     if (
@@ -228,12 +228,12 @@ def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     ):
         return size, msg("advise.batch_offload", value=size)
     if value == useful[0]:
-        return fits(value)
+        return size_and_reason(value)
     too_many = useful[useful.index(value) - 1]
     return value, msg(
         "advise.batch_that_fits",
         more=too_many,
-        **case.numbers(with_size(too_many)),
+        **case.numbers(draft_of_size(too_many)),
     )
 
 
@@ -433,7 +433,7 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
     A larger one needs more offloaded layers, and copies them less often.
     """
 
-    def copied(size: int) -> float:
+    def copied_bytes_a_row(size: int) -> float:
         each = with_settings(draft, per_device_train_batch_size=size)
         fewest = fewest_offloaded(case, each)
         if case.shape is None or fewest is None:
@@ -441,8 +441,8 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
         setup = Setup.from_recipe(with_settings(each, offload_layers=fewest), "card")
         return arithmetic.copied_bytes(case.shape, setup) / size
 
-    best = min(sizes, key=copied)
-    return best if copied(best) < math.inf else None
+    best = min(sizes, key=copied_bytes_a_row)
+    return best if copied_bytes_a_row(best) < math.inf else None
 
 
 def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
@@ -617,7 +617,8 @@ def _trained_rows(data: DataFacts, eval_fraction: float) -> int:
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
-    """Return a warning if the adapter has fewer parameters than there are answer tokens."""
+    """Return a warning if the adapter has fewer parameters than there are answer tokens, else None; None also for an
+    unknown model."""
     if case.shape is None or (params := _capacity(case.shape, draft, draft.adapter.r)) >= data.learned_tokens:
         return None
     return msg("advise.warn_capacity", r=draft.adapter.r, params=params, tokens=data.learned_tokens)

@@ -33,7 +33,8 @@ class Diagnosis(Frozen):
 
 
 def applied(recipe: Recipe, finding: Diagnosis) -> Recipe:
-    """Return recipe with the finding's changes. Raises RecipeError if they are impossible."""
+    """Return recipe with the finding's settings (`fix`) in place of its own. Raises RecipeError if they are
+    impossible."""
     value = recipe.model_dump(mode="json", exclude_unset=True)
     for name, setting in finding.fix.items():
         section, key = name.split(".")

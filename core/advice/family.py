@@ -58,5 +58,6 @@ def families() -> tuple[Family, ...]:
 
 
 def family_of(model_type: str) -> Family | None:
-    """Return the family with this model_type, which is that of the text part (core.models.shapes.shape.ModelShape)."""
+    """Return the family with this model_type, which is that of the text part (core.models.shapes.shape.ModelShape);
+    None if none has it."""
     return next((family for family in families() if model_type in family.model_types), None)

@@ -44,7 +44,7 @@ def goals() -> tuple[Goal, ...]:
 
 
 def goal_of(goal_id: str) -> Goal:
-    """Return the goal. Raises RecipeError that lists the existing ones."""
+    """Return the goal with this id. Raises RecipeError that lists the existing ones."""
     if match := next((goal for goal in goals() if goal.id == goal_id), None):
         return match
     raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])

@@ -82,8 +82,8 @@ def submit(
 
 
 def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = True) -> None:
-    """Raise DataError if nothing shows which column of a set is the answer; or, without accept_guess, also if only the
-    contents of its rows do."""
+    """Raise DataError if nothing shows which column of a set is the answer, or who answers in a chat; or, without
+    accept_guess, also if only the contents of its rows do."""
     report = datasets.report(data.source, data.format, Choices.from_data(data))
     if not report.undecided and (accept_guess or not report.guessed):
         return

@@ -114,7 +114,7 @@ def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Groun
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
-    """Return [the reason for beta] in preference training, else []."""
+    """Return [the reason for beta: chosen, or the usual one of the loss] in preference training, else []."""
     train = filled.train
     if not train.compares:
         return []
@@ -300,7 +300,8 @@ def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> 
 
 
 def documented(case: Case, draft: Recipe) -> Documented:
-    """Return the row and the rule of the VRAM table (core/memory/documented) that apply to draft."""
+    """Return the row and the rule of the VRAM table (core/memory/documented) that apply to draft, None where none does,
+    and the row's least memory for its method."""
     if case.on_cpu:
         rule = msg("advise.table_of_cards")
     elif case.for_qlora_only:

@@ -67,7 +67,7 @@ def fewer_at_once(case: Case, draft: Recipe) -> Way | None:
 
 
 def checkpointing(case: Case, draft: Recipe) -> Way | None:
-    """Return gradient checkpointing as a way, if it is off and makes the plan fit."""
+    """Return gradient checkpointing as a way, if it is off and makes the plan fit, else None."""
     saving = with_settings(draft, gradient_checkpointing=True)
     if draft.train.gradient_checkpointing or not case.fits(saving):
         return None
@@ -75,8 +75,8 @@ def checkpointing(case: Case, draft: Recipe) -> Way | None:
 
 
 def in_four_bit(case: Case, draft: Recipe) -> Way | None:
-    """Return QLoRA as a way if it makes the plan fit, on a GPU alone: on a CPU it saves no memory (docs/memory.md,
-    measured here)."""
+    """Return QLoRA as a way if it makes the plan fit, on a GPU alone, else None: on a CPU it saves no memory
+    (docs/memory.md, measured here)."""
     small = with_settings(draft, method="qlora")
     if case.on_cpu or draft.adapter.method == "qlora" or not case.fits(small):
         return None

@@ -206,7 +206,9 @@ def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object
         starter = known_models()[0]
         place[starter.id] = min(place[model.id] for model in known_models()[1:] if model.family == starter.family)
 
-    def key(row: ShelfRow) -> tuple[object, ...]:
+    def sort_key(row: ShelfRow) -> tuple[object, ...]:
+        """Return the key: verdict first, then a licence that forbids selling, the wished order, another language, and
+        the catalogue's order."""
         model = row.model
         by: dict[str, object] = {
             "newest": -int(model.released.replace("-", "")),
@@ -218,7 +220,7 @@ def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object
         licence = wish.sell and model.commercial != "allowed"
         return RANK[row.verdict], licence, by.get(wish.order, 0), passing, place[model.id]
 
-    return key
+    return sort_key
 
 
 # ---- results of the hub ----------------------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ def goal_warnings(case: Case) -> Iterator[Message]:
 
 
 def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[Alternative, ...]) -> Iterator[Message]:
-    """Yield warnings of an unknown or too large model, cut texts, an unpacked base, a tied head, an uncertain estimate,
-    a slow or short CPU. others: the alternatives."""
+    """Yield warnings of a too large model, cut texts, an unpacked base, a tied head, an uncertain estimate, a slow or
+    short CPU; of an unknown model that alone. others: the alternatives."""
     estimate = case.estimate(draft)
     if case.shape is None or estimate is None:
         yield msg("advise.warn_unknown_model")

@@ -88,8 +88,8 @@ class ReadWish:
 
 
 def read(words: str, wish: Wish | None = None) -> ReadWish:
-    """Return the conditions that words ask for, on top of those of wish, with unknown words. Never raises: unknown
-    words are reported."""
+    """Return the conditions that the first LONGEST characters of words ask for, on top of those of wish, with unknown
+    words. Never raises: unknown words are reported."""
     fields: dict[str, Any] = {}
     text = _cards(f" {unicodedata.normalize('NFKC', words[:LONGEST]).lower()} ", fields)
     text, meanings = _known_words(_sizes(text, fields))
@@ -164,7 +164,8 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
     """Remove GPU names and sizes (1 to 999 GB) from text, put the GPU's GB into fields, and return the rest; an
     explicit size counts more than a name."""
 
-    def card(match: re.Match[str]) -> str:
+    def take_card(match: re.Match[str]) -> str:
+        """Note the memory of a known GPU and take its name out of the text."""
         name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
         gb = cards.get(name)
         if gb is None:
@@ -172,31 +173,34 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
         fields.setdefault("card_gb", float(gb))
         return " "
 
-    def size(match: re.Match[str]) -> str:
+    def take_memory(match: re.Match[str]) -> str:
+        """Note a memory of 1 to 999 GB and take it out of the text."""
         if not 1 <= float(match[1]) <= 999:
             return match[0]
         fields["card_gb"] = float(match[1])
         return " "
 
     cards = {str(name): gb for name, gb in _presets()["cards"].items()}
-    text = _GB.sub(size, text)
-    return _CARD.sub(card, text)
+    text = _GB.sub(take_memory, text)
+    return _CARD.sub(take_card, text)
 
 
 def _sizes(text: str, fields: dict[str, Any]) -> str:
     """Remove model sizes ("7b", "under 4b", "3-8b") from text, put (least, most) billions into fields, and return the
     rest; a bare size means about that size."""
 
-    def billions(number: str, unit: str) -> float:
+    def in_billions(number: str, unit: str) -> float:
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
 
-    def between(match: re.Match[str]) -> str:
-        least, most = sorted((billions(match[1], match[3]), billions(match[2], match[3])))
+    def take_range(match: re.Match[str]) -> str:
+        """Note a range of sizes and take it out of the text."""
+        least, most = sorted((in_billions(match[1], match[3]), in_billions(match[2], match[3])))
         fields["billions"] = (least, most)
         return " "
 
-    def one(match: re.Match[str]) -> str:
-        size = billions(match[3], match[4])
+    def take_size(match: re.Match[str]) -> str:
+        """Note a size, at most, at least or about it, and take it out of the text."""
+        size = in_billions(match[3], match[4])
         if size <= 0:
             return match[0]
         if match[1] or match[5]:
@@ -207,7 +211,7 @@ def _sizes(text: str, fields: dict[str, Any]) -> str:
             fields["billions"] = (size / ABOUT, size * ABOUT)
         return " "
 
-    return _SIZE.sub(one, _RANGE.sub(between, text))
+    return _SIZE.sub(take_size, _RANGE.sub(take_range, text))
 
 
 def _size_text(least: float, most: float) -> Message:
@@ -256,12 +260,12 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
     """Return the text without the vocabulary's words, and of each such word its (condition, value)."""
     meanings: list[tuple[str, str]] = []
 
-    def take(match: re.Match[str]) -> str:
+    def take_meaning(match: re.Match[str]) -> str:
         meanings.append(_vocabulary()[match[0]])
         return " "
 
     for pattern in _patterns():
-        text = pattern.sub(take, text)
+        text = pattern.sub(take_meaning, text)
     return text, meanings
 
 

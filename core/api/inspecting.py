@@ -96,14 +96,15 @@ def inspect(
     apart: set[int] = set()  # of the first rows: the dataset's own validation rows
     stored = InMemory()
 
-    def keep(read: ReadRow) -> None:
+    def keep_row(read: ReadRow) -> None:
+        """Keep the first good rows, note which are for validation, and store each row if it is to be tokenized."""
         if len(kept) < max(SHOWN, rows):
             kept.extend(read.good())
             apart.update((read.number,) if read.validation else ())
         if model is not None:
             stored.add(read)
 
-    report = inspect_file(path, choices=choices, keep=keep)
+    report = inspect_file(path, choices=choices, keep=keep_row)
     examples = [(number, example_of(text)) for number, text in kept]
     if model is not None and not examples:
         raise report.refusal(path.name)
@@ -181,7 +182,8 @@ def _header_question(header: bool | None, choices: Choices) -> list[JsonObject]:
 
 
 def preview_of(space: Workspace, model: str, rows: Rows) -> Preview:
-    """Return the preview of a dataset under a model's tokenizer and template. Downloads the model if needed."""
+    """Return the preview of a dataset under a model's tokenizer and template, every row counted. Downloads the model if
+    needed. Raises GarageError."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: in a terminal, exact numbers are worth the wait.
     return Preview.measure(rows, Tokenizer(folder), every_row=True)
@@ -190,7 +192,7 @@ def preview_of(space: Workspace, model: str, rows: Rows) -> Preview:
 def _rendered(
     preview: Preview, index: int, max_length: int, long_examples: LongExamples
 ) -> list[dict[str, str]] | None:
-    """Return a row as the template renders it, in pieces of one kind (core/data/sets/row_view); null if it is
+    """Return a row as the template renders it, in pieces of one kind (core/data/sets/row_view); None if it is
     refused."""
     try:
         view = preview.row(index, max_length, long_examples)

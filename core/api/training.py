@@ -142,22 +142,22 @@ class PreparedRun:
         return run_doctor.before(planned) if planned else ()
 
     def begin(self) -> RunFolder:
-        """Create the run. Raises BusyError while another is at work."""
+        """Create the run, which a worker then has to carry out. Raises BusyError while another is at work."""
 
-        def create(recipe: Recipe, facts: RunFacts) -> RunFolder:
+        def create_unless_busy(recipe: Recipe, facts: RunFacts) -> RunFolder:
             runs = Runs(self.space)
             refuse_while_busy(runs)
             return runs.create(recipe, "command", facts)
 
-        return plan.submit(self.made, dataset_store(self.space), create, self.device, self.parent)
+        return plan.submit(self.made, dataset_store(self.space), create_unless_busy, self.device, self.parent)
 
     def enqueue(self, at: str | None) -> tuple[RunFolder, Message]:
         """Create the run in the queue, to start at a time of day if one is given; return it with a sentence on it."""
 
-        def create(recipe: Recipe, facts: RunFacts) -> tuple[RunFolder, Message]:
+        def create_in_queue(recipe: Recipe, facts: RunFacts) -> tuple[RunFolder, Message]:
             return queue.create(self.space, recipe, facts, at)
 
-        return plan.submit(self.made, dataset_store(self.space), create, self.device, self.parent)
+        return plan.submit(self.made, dataset_store(self.space), create_in_queue, self.device, self.parent)
 
 
 def prepare(
@@ -170,7 +170,7 @@ def prepare(
     answer: str = "",
     accept_guess: bool = False,
 ) -> PreparedRun:
-    """Import a recipe's data and plan its open settings. Raises GarageError."""
+    """Import a recipe's data and plan its open settings; no run is created yet. Raises GarageError."""
     writable.require(space)
     if parent:
         recipe = further.child_of(recipe, parent)

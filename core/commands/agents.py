@@ -46,14 +46,15 @@ INSTRUCTIONS = (
 
 @app.command("mcp")
 def serve_agents(workspace: WorkspaceOption = None) -> None:
-    """Offer this app to agents over standard input and output (Model Context Protocol); needs its SDK, `mcp`."""
+    """Offer this app to agents over standard input and output (Model Context Protocol) until they close it. Raises
+    RecipeError without the protocol's SDK, `mcp`."""
     if find_spec("mcp") is None:
         raise RecipeError("agents.no_sdk", command=f"{sys.executable} -m pip install mcp")
     server_of(Agents(Workspace.open(workspace))).run("stdio")
 
 
 def server_of(agents: Agents) -> MCPServer:
-    """Return the server with all tools."""
+    """Return the Model Context Protocol server with all tools, whose errors are the commands' sentences."""
     from mcp.server.mcpserver import Context, MCPServer
 
     server = MCPServer("LoRA Garage", instructions=INSTRUCTIONS, log_level="ERROR")
@@ -69,13 +70,13 @@ def with_its_sentence(tool: Callable[..., Awaitable[JsonObject]]) -> Callable[..
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
-    async def call(*arguments: Any, **options: Any) -> JsonObject:
+    async def call_with_tool_error(*arguments: Any, **options: Any) -> JsonObject:
         try:
             return await tool(*arguments, **options)
         except (CommandFailed, GarageError) as error:
             raise ToolError(str(error)) from error
 
-    return call
+    return call_with_tool_error
 
 
 class Agents:

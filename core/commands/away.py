@@ -30,7 +30,8 @@ def pack(
     answer: AnswerOption = "",
     accept_guess: AcceptGuessOption = False,
 ) -> None:
-    """Write one archive with everything that another PC needs to train a recipe."""
+    """Write one archive with everything that another PC needs to train a recipe. Raises DataError for columns that are
+    not decided."""
     space = Workspace.open(workspace)
     writable.require(space)
     store, parent_run = dataset_store(space), Runs(space).find(parent) if parent else None

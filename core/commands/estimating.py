@@ -70,41 +70,49 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     """Return the recommendation as lines for a terminal in a language: verdict, reasons, memory, alternatives, the
     documented table."""
 
-    def text(key: str, **params: object) -> str:
+    def page_sentence(key: str, **params: object) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
 
     adapter = advice.recipe.adapter
     layers = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "target_modules": adapter.target_modules}
-    lines = [text("head", method=METHOD_NAMES[adapter.method], **layers)]
+    lines = [page_sentence("head", method=METHOD_NAMES[adapter.method], **layers)]
     lines += [reason.text.render(language) for reason in advice.reasons if reason.field in ("verdict", "budget")]
     if advice.warnings:
-        lines += ["", text("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
-    lines += ["", text("why")]
+        lines += ["", page_sentence("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
+    lines += ["", page_sentence("why")]
     for reason in advice.reasons:
         if reason.field not in ("verdict", "budget"):
             value = value_of(advice.recipe, reason.field) if reason.field in SETTINGS else ""
             shown = f"{value:g}" if isinstance(value, float) else METHOD_NAMES.get(str(value), value)
             lines.append(f"  {reason.field} {shown}".rstrip() + f": {reason.text.render(language)}")
-    lines += ["", text("memory")]
+    lines += ["", page_sentence("memory")]
     if advice.estimate:
         rows = [msg("memory.row", gib=gib, what=msg(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
         lines += [row.render(language) for row in rows]
-        lines.append("  " + text("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
+        lines.append(
+            "  " + page_sentence("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib)
+        )
         if advice.correction:
             lines.append("  " + msg("probe.corrected", **advice.correction.model_dump()).render(language))
     else:
-        lines.append("  " + text("total_unknown"))
+        lines.append("  " + page_sentence("total_unknown"))
     if advice.alternatives:
-        lines += ["", text("alternatives"), *(f"  - {other.text.render(language)}" for other in advice.alternatives)]
+        lines += [
+            "",
+            page_sentence("alternatives"),
+            *(f"  - {other.text.render(language)}" for other in advice.alternatives),
+        ]
     table = vram_table()
     lines += [
         "",
-        text("table", document=table.document(language)),
-        "  " + columns(text("size"), text("full"), "LoRA", "QLoRA"),
+        page_sentence("table", document=table.document(language)),
+        "  " + columns(page_sentence("size"), page_sentence("full"), "LoRA", "QLoRA"),
     ]
     for row in table.rows:
         cells = (in_language(cell.shown, language) for cell in (row.full, row.lora, row.qlora))
-        lines.append("  " + columns(row.name, *cells, text("here") if row.name == advice.documented.row else ""))
+        lines.append(
+            "  " + columns(row.name, *cells, page_sentence("here") if row.name == advice.documented.row else "")
+        )
     return lines + ([f"  {advice.documented.rule.render(language)}"] if advice.documented.rule else [])
 
 

@@ -136,7 +136,7 @@ def in_foreground(paused: Message, quiet: bool) -> Iterator[Report]:
     4."""
     line, speed, live = "", Speed(), sys.stderr.isatty()
 
-    def show(progress: Progress) -> None:
+    def show_if_changed(progress: Progress) -> None:
         nonlocal line
         text = progress_of(progress, speed.add(progress.done) if live else None)
         if not quiet and text != line:
@@ -144,7 +144,7 @@ def in_foreground(paused: Message, quiet: bool) -> Iterator[Report]:
             line = text
 
     try:
-        yield show
+        yield show_if_changed
     except KeyboardInterrupt:
         say(paused)
         raise typer.Exit(4) from None

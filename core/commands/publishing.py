@@ -52,7 +52,7 @@ def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
     if wish.as_json:
         _print(parcel, wish, status)
     elif status:
-        say(_ending(status))
+        say(_message_of_end(status))
     raise typer.Exit(0 if status is None or status.state == "done" else 3 if status.state == "cancelled" else 1)
 
 
@@ -64,12 +64,12 @@ def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
     except KeyboardInterrupt:
         status = exports.cancel(job.request.name) or job.status()
-        say(_ending(status))
+        say(_message_of_end(status))
         raise typer.Exit(3) from None
     job.process.wait()
     result = exports.finished(run, wish.kind, wish.quant, wish.checkpoint, wish.strength)
     if status.state != "done" or result is None:
-        raise ExportError(_ending(status))
+        raise ExportError(_message_of_end(status))
     return result
 
 
@@ -124,5 +124,5 @@ def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> No
     print_json(in_words(plain(value | {"notes": [plain(note) for note in parcel.notes]} | state)))
 
 
-def _ending(status: ExportStatus) -> Message:
+def _message_of_end(status: ExportStatus) -> Message:
     return status.message or msg("export.went_away")

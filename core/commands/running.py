@@ -146,7 +146,7 @@ def say_before(prepared: training.PreparedRun, quiet: bool) -> None:
 
 
 def require_trainable_together(recipe: Recipe, nodes: Nodes | None) -> None:
-    """Raise RecipeError for a recipe that several PCs cannot train."""
+    """Raise RecipeError for a recipe that several PCs cannot train; nodes None: one PC, which is always allowed."""
     if nodes is None:
         return
     if recipe.train.fsdp:
@@ -194,7 +194,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[s
     """Train the run with a progress line on stderr until it ends, unless quiet, and return its status."""
     shown, live = "", sys.stderr.isatty()
 
-    def show(status: Status) -> None:
+    def show_if_changed(status: Status) -> None:
         nonlocal shown
         line = progress_line(status)
         if not quiet and line != shown:
@@ -202,7 +202,7 @@ def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[s
             shown = line
 
     pausing = partial(say, msg("command.pausing", run=run.id))
-    status = training.follow(run, space, show, pausing, environment, 0.3 if live else training.LOOKS_S)
+    status = training.follow(run, space, show_if_changed, pausing, environment, 0.3 if live else training.LOOKS_S)
     if live and not quiet:
         print(file=sys.stderr)
     return status

@@ -70,7 +70,7 @@ def rows(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a page of a dataset's rows."""
+    """Print a page of a dataset's rows, which may be searched or limited to those with problems."""
     stored = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
     shown = working.problems(stored, begin, count) if problems else working.page(stored, begin, count, search)
     if as_json:
@@ -141,7 +141,7 @@ def fix(
 
 @data.command()
 def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Undo the last change."""
+    """Undo the dataset's last change, and print its version and rows."""
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         undone = edits.undo()
@@ -150,7 +150,7 @@ def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption 
 
 @data.command()
 def redo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Redo the last change that was undone."""
+    """Redo the last change that was undone, and print the version and rows."""
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         again = edits.redo()
@@ -185,7 +185,7 @@ def export(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a dataset's rows to a file that any trainer can read."""
+    """Write a dataset's rows to a new file that any trainer can read. Raises DataError if the file exists."""
     target = expand(str(file))
     if target.exists():
         raise DataError("sets.file_exists", file=str(target))
@@ -236,7 +236,7 @@ def split(
 
 
 def _print_new(as_json: bool, *made: DatasetInfo) -> None:
-    """Print ids and rows of new datasets."""
+    """Print ids and rows of new datasets, as JSON or a sentence each."""
     if as_json:
         print_json(in_words({"sets": [info.model_dump(mode="json") for info in made]}))
         return
@@ -245,7 +245,7 @@ def _print_new(as_json: bool, *made: DatasetInfo) -> None:
 
 
 def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) -> None:
-    """Print the dataset's version and rows after a change."""
+    """Print the dataset's version and rows after a change, as JSON or a sentence."""
     info = store.get(id)
     if as_json:
         print_json(in_words({"id": id, "version": info.version, "rows": info.good_rows, "what": plain(change.what)}))
@@ -254,7 +254,7 @@ def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) 
 
 
 def _json(text: str) -> object:
-    """Parse text as JSON. Raises DataError."""
+    """Parse text as JSON. Raises DataError that quotes it."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

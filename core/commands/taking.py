@@ -93,7 +93,7 @@ def export(
     """Export a run as adapter, merged model or GGUF file, verified against base and adapter; or publish it on the
     Hub."""
 
-    def show(status: ExportStatus) -> None:
+    def say_new_stage(status: ExportStatus) -> None:
         if not as_json and status.stage not in shown:
             shown.append(status.stage)
             say(status.stage_text)
@@ -111,7 +111,7 @@ def export(
     receiver = Receiver.find(to, space, chosen)
     job = exports.start(chosen, to, quant, checkpoint, keep_unproven, strength)
     try:
-        status = job.wait(on_status=show)
+        status = job.wait(on_status=say_new_stage)
     except KeyboardInterrupt:
         status = exports.cancel(job.request.name) or job.status()
         say(status.message or msg("export.cancelled"))

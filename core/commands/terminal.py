@@ -142,14 +142,14 @@ def progress_on_terminal(quiet: bool) -> Iterator[Callable[[Message], None]]:
     a terminal. The line ends with the block."""
     line = ""
 
-    def show(message: Message) -> None:
+    def show_over_last(message: Message) -> None:
         nonlocal line
         if not quiet and sys.stderr.isatty():
             before, line = line, message.render(terminal_language())
             print(written_over(before, line), end="", file=sys.stderr, flush=True)
 
     try:
-        yield show
+        yield show_over_last
     finally:
         if line:
             print(file=sys.stderr)

@@ -128,12 +128,12 @@ def _largest_demand(card: Card, others: list[Holder], at_work: bool, min_gib: fl
 def demand_of_programs(named: Iterable[str], running: Iterable[str]) -> Message | None:
     """Return the message that one of the named programs runs, the first, with or without .exe in its name; None if none
     does."""
-    by_plain_name = {_plain(name): name for name in running}
-    match = next((by_plain_name[_plain(name)] for name in named if _plain(name) in by_plain_name), None)
+    by_plain_name = {_program_key(name): name for name in running}
+    match = next((by_plain_name[_program_key(name)] for name in named if _program_key(name) in by_plain_name), None)
     return msg("game.named", program=match) if match else None
 
 
-def _plain(name: str) -> str:
+def _program_key(name: str) -> str:
     return name.casefold().removesuffix(".exe")
 
 

@@ -87,7 +87,7 @@ class Order(Frozen):
 
     @property
     def app_is_open(self) -> bool:
-        """Return whether the app that last worked on this queue is still running."""
+        """Return whether the app that last worked on this queue is still running, by its pid and start time."""
         try:
             return self.app is not None and abs(psutil.Process(self.app.pid).create_time() - self.app.started) < 2
         except psutil.Error:
@@ -150,6 +150,7 @@ class Queue:
         self._lock = FileLock(workspace.root / "line.lock")
 
     def read(self) -> Order:
+        """Return the queue's order; an empty one if its file is missing or unreadable."""
         return files.read_model(Order, self.path) or Order()
 
     @contextmanager
@@ -178,6 +179,7 @@ class Queue:
             return new
 
     def put(self, **changes: object) -> Order:
+        """Change these fields of the order, and return it. Raises BusyError, RunError."""
         return self.change(lambda order: order.with_changes(**changes))
 
     # ---- places ---------------------------------------------------------------------------------------------------
@@ -192,15 +194,16 @@ class Queue:
         """Add or move a run to the end, or in front; now: it starts whatever holds the queue. A hold ends if no other
         run waits. Returns the new order."""
 
-        def added(order: Order) -> Order:
+        def with_run(order: Order) -> Order:
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
             entry = QueuedRun(run=run_id, not_before=not_before, now=now)
             runs = (entry, *others) if front or now else (*others, entry)
             return order.with_changes(runs=runs, hold=order.hold if others else None)
 
-        return self.change(added)
+        return self.change(with_run)
 
     def forget(self, run_id: str) -> Order:
+        """Remove a run from the queue, if it is there, and return the order. Raises BusyError, RunError."""
         return self.change(
             lambda order: order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run_id))
         )
@@ -209,7 +212,7 @@ class Queue:
         """Move a run by one place and return the new order. way: -1 towards the front, 1 towards the end; at either end
         nothing happens. Raises RunError for a run that does not wait."""
 
-        def moved(order: Order) -> Order:
+        def with_moved_run(order: Order) -> Order:
             entries = list(arranged(order, waiting))
             place = next((i for i, entry in enumerate(entries) if entry.run == run_id), None)
             if place is None:
@@ -217,13 +220,13 @@ class Queue:
             entries.insert(min(max(0, place + way), len(entries) - 1), entries.pop(place))
             return order.with_changes(runs=tuple(entries))
 
-        return self.change(moved)
+        return self.change(with_moved_run)
 
     def set_time(self, run_id: str, not_before: float | None, waiting: Sequence[str]) -> Order:
         """Set when a run may start, in seconds since 1970; None: as soon as its turn comes. Returns the new order.
         Raises RunError for a run that does not wait."""
 
-        def timed(order: Order) -> Order:
+        def with_start_time(order: Order) -> Order:
             if run_id not in waiting:
                 raise RunError("queue.not_in_queue", run=run_id)
             entries = arranged(order, waiting)
@@ -232,15 +235,15 @@ class Queue:
                 runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries)
             )
 
-        return self.change(timed)
+        return self.change(with_start_time)
 
 
 Action = Literal["list", "up", "down", "remove", "at", "go", "hold"]
 
 
 def listing(space: Workspace) -> JsonObject:
-    """Return the object that `queue --json` prints: the runs in their order, and the reasons for which the queue waits
-    (null: none)."""
+    """Return the object that `queue --json` prints: the runs in their order, the reasons for which the queue waits,
+    `hold` and `game` (null: none), and whether the app is open."""
     runs, order = Runs(space), Queue(space).read()
     rows = [
         {"place": place, "run": entry.run, "name": runs.get(entry.run).name, "not_before": entry.not_before}

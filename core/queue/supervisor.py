@@ -141,6 +141,7 @@ class Supervisor:
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def pause(self, run: RunFolder) -> None:
+        """Ask the run to pause, and note when; a worker that does not obey is ended later."""
         self.runs.pause(run)
         self._stop_asked.setdefault(run.id, time.monotonic())
 
@@ -237,8 +238,8 @@ class Supervisor:
                     self._begin(self.runs.get(turn))
 
     def _at_work(self) -> tuple[RunFolder | None, bool]:
-        """Return the run that is at work now, or None, and whether it is this app's. A worker of ours that has ended is
-        settled, one that vanished marked as interrupted, a requested stop enforced."""
+        """Settle a worker of ours that has ended, mark one that vanished as interrupted and enforce a requested stop;
+        then return the run that is at work, or None, and whether it is this app's."""
         if self._worker:
             run, process, attempt = self._worker
             # False if the run was resumed before this process had ended

@@ -117,7 +117,9 @@ class Turns:
         that game mode paused is noted for later, or resumed if game mode is over. waiting: the runs behind it."""
         now = self.clock()
 
-        def after(order: Order) -> Order:
+        def without_run(order: Order) -> Order:
+            """Return the order without the run; one that was paused by a game is remembered, by a person holds the
+            queue."""
             order = order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run.id))
             if status.state == State.PAUSED and run.requested_by == "game":
                 return order.with_changes(game=order.game.model_copy(update={"run": run.id})) if order.game else order
@@ -126,7 +128,7 @@ class Turns:
                 return order.with_changes(hold=Hold(why="paused", since=now, run=run.id)) if others else order
             return order
 
-        self.queue.change(after)
+        self.queue.change(without_run)
         if status.state == State.PAUSED and self.queue.read().game is None:  # the user let it go on while it paused
             self._resume(run)
 
@@ -157,14 +159,14 @@ class Turns:
             return
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
-        def held(order: Order) -> Order:  # unless the user let training go on between the two reads
+        def held_by_game(order: Order) -> Order:  # unless the user let training go on between the two reads
             return (
                 order
                 if order.ignore_game
                 else order.with_changes(game=_renewed(order.game, verdict.why, until, self.clock()))
             )
 
-        order = self.queue.change(held)
+        order = self.queue.change(held_by_game)
         if active and is_of_app and order.game and not active.requested() and may_pause(active.status().state):
             active.request("pause", by="game")
 
@@ -189,6 +191,7 @@ class Turns:
         return Observation(minute, *(next(filter(None, values), None) for values in zip(*demands, strict=True)))
 
     def _paused_by_game(self) -> RunFolder | None:
+        """Return the run that game mode paused; None if there is none or it was deleted."""
         game = self.queue.read().game
         try:
             return self.runs.get(game.run) if game and game.run else None
@@ -240,7 +243,7 @@ def used_bytes_of(run: RunFolder, card: Card | None) -> int | None:
 
 def busy(runs: Runs) -> RunFolder | None:
     """Return the run that is at work, started by a command, or next in an open app's queue, in this app or in any other
-    process on its workspace."""
+    process on its workspace; None without one."""
     waiting = {}
     for run in runs.list():
         status = runs.status(run)

@@ -95,7 +95,7 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
         [path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
-    def release() -> None:
+    def end_program() -> None:
         with contextlib.suppress(OSError):
             process.terminate()
         process.communicate()  # closes its pipes, and waits for it
@@ -103,10 +103,10 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
     if waits_for and process.stdout is not None and process.stdout.readline() != waits_for:
         errors = process.communicate()[1].decode(errors="replace").strip().splitlines()
         return msg("awake.refused", reason=errors[-1][:200] if errors else f"{name}, exit status {process.returncode}")
-    return release
+    return end_program
 
 
-def _give_free(held: Release | Message | None) -> None:
+def _release_if_held(held: Release | Message | None) -> None:
     if held is not None and not isinstance(held, Message):
         held()
 
@@ -149,7 +149,7 @@ class KeepAwake:
         while True:
             against = self._reason_against()
             if against is not None:
-                _give_free(held)
+                _release_if_held(held)
                 held = None
             elif held is None:
                 held = self._acquire()
@@ -161,7 +161,7 @@ class KeepAwake:
                 except Exception:  # noqa: BLE001 - a full disk must not let the PC fall asleep
                     log.exception("this state could not be reported: %s", now)
             if self._over.wait(self._look_s):
-                return _give_free(held)
+                return _release_if_held(held)
 
     def _reason_against(self) -> Message | None:
         """Return why the PC is not to be kept awake now (not wanted, or its battery runs down); None if it is."""

@@ -172,23 +172,23 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     problem with its fix, else the good result."""
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
-    def problem(key: str, fix: str, **more: object) -> CheckResult:
+    def torch_problem(key: str, fix: str, **more: object) -> CheckResult:
         return result("torch", msg(key, **values, **more), msg(fix, **values, **more))
 
     driver = version_numbers(nvidia.driver or "")
     if torch.cuda is None:
         too_old = bool(driver) and driver < OLDEST_DRIVER[12]
-        return problem(
+        return torch_problem(
             "doctor.torch_cpu_beside_card", "doctor.driver_and_repair_fix" if too_old else "doctor.repair_fix"
         )
     oldest = OLDEST_DRIVER.get(version_numbers(torch.cuda)[0]) if version_numbers(torch.cuda) else None
     if oldest and driver and driver < oldest:
-        return problem("doctor.driver_too_old", "doctor.driver_fix", oldest=str(oldest[0]))
+        return torch_problem("doctor.driver_too_old", "doctor.driver_fix", oldest=str(oldest[0]))
     if (strangers := _without_kernels(torch, nvidia)) and len(strangers) == len(nvidia.cards):
         capability = "{}.{}".format(*(strangers[0].capability or (0, 0)))
-        return problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
+        return torch_problem("doctor.no_kernels", "doctor.repair_fix", card=strangers[0].name, capability=capability)
     if not torch.sees_card:
-        return problem("doctor.torch_blind", "doctor.torch_blind_fix")
+        return torch_problem("doctor.torch_blind", "doctor.torch_blind_fix")
     return result("torch", msg("doctor.torch_cuda", **values))
 
 

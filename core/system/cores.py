@@ -27,7 +27,7 @@ def usable(groups: Path = CGROUPS, own: Path = OF_THIS_PROCESS) -> int:
 
 def _limits(groups: Path, own: Path) -> list[float]:
     """Return the CPU quotas, in cores, of this process's control groups and their parents: version 2's cpu.max, version
-    1's quota."""
+    1's quota. [] without any, and where there are no control groups."""
     limits = []
     try:
         lines = own.read_text("utf-8").splitlines()

@@ -88,7 +88,7 @@ def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | Non
     build. visible: value of CUDA_VISIBLE_DEVICES, None if unset."""
     shown = _shown(nvidia.cards, visible)
 
-    def judge(card: Card) -> Card:
+    def with_reason(card: Card) -> Card:
         has_code = build is None or build.has_kernels(card.capability)
         why = (
             "hidden"
@@ -101,7 +101,7 @@ def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | Non
         )
         return card.model_copy(update={"left_out": why})
 
-    return nvidia.model_copy(update={"cards": tuple(map(judge, nvidia.cards))})
+    return nvidia.model_copy(update={"cards": tuple(map(with_reason, nvidia.cards))})
 
 
 def is_too_old(card: Card) -> bool:
@@ -111,7 +111,7 @@ def is_too_old(card: Card) -> bool:
 
 
 def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
-    """Return the indices of visible GPUs, as CUDA reads them.
+    """Return the indices of visible GPUs, as CUDA reads them: all for None, none if one is named twice.
 
     It stops at the first word that matches nothing; the beginning of a uuid is enough.
     """
@@ -134,7 +134,8 @@ def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
 
 
 def best_card(nvidia: Nvidia) -> Card | None:
-    """Return the GPU that a run would use: the one with most free memory; one that does not report it comes last."""
+    """Return the GPU that a run would use: the one with most free memory; one that does not report it comes last. None
+    without a usable one."""
     usable = [card for card in nvidia.cards if card.usable]
     return max(usable, key=lambda card: -1 if card.free_bytes is None else card.free_bytes, default=None)
 
@@ -148,7 +149,8 @@ def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
 
 
 def nearest(device: str | None, nvidia: Nvidia) -> str | None:
-    """Return device if it is available, else what selects the best GPU: for work that may move to another device."""
+    """Return device if it is available, else what selects the best GPU, None without one: for work that may move to
+    another device."""
     is_there = device == CPU or any(card.uuid == device for card in nvidia.cards if device and card.usable)
     return device if is_there else selector_of(best_card(nvidia), nvidia)
 

@@ -69,7 +69,8 @@ class Nvidia(Frozen):
 
 
 def probe(nvml: ModuleType | None = None) -> Nvidia:
-    """Return driver and GPUs by NVML. Without NVML the result has its error. nvml replaces pynvml in tests."""
+    """Return driver and GPUs by NVML; without NVML or a driver, the error in their place. nvml replaces pynvml in
+    tests."""
     if nvml is None:
         try:
             import pynvml
@@ -190,6 +191,7 @@ def _holders(calls: _NvmlCalls, handle: object) -> tuple[Holder, ...] | None:
 
 
 def _process_name(pid: int) -> str | None:
+    """Return the name of a process; None if it has ended or cannot be read."""
     try:
         return psutil.Process(pid).name() or None
     except psutil.Error:

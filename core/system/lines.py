@@ -54,14 +54,14 @@ class Child:
     def listen(self, hear: Callable[[JsonObject], None], ended: Callable[[int], None]) -> None:
         """Start a thread that calls hear for each line, then ended with the exit status."""
 
-        def read() -> None:
+        def hear_until_end() -> None:
             _each_line(self._out, hear)
             code = self.process.wait()
             self._out.close()
             self.close()
             ended(code)
 
-        threading.Thread(target=read, name="lines", daemon=True).start()
+        threading.Thread(target=hear_until_end, name="lines", daemon=True).start()
 
     def end(self, wait_s: float) -> None:
         """Close stdin, wait at most wait_s, then kill the child and its descendants; its memory and locks are free when
@@ -74,7 +74,7 @@ class Child:
             self.process.wait()
 
     def close(self) -> None:
-        """Close the child's stdin."""
+        """Close the child's stdin, also if the child has ended."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self._in.close()
 
@@ -100,11 +100,11 @@ class ToParent:
     def listen(self, hear: Callable[[JsonObject], None], gone: Callable[[], None]) -> None:
         """Start a thread that reads the parent's lines and calls hear with each, then gone after the last."""
 
-        def read() -> None:
+        def hear_until_gone() -> None:
             _each_line(self._source, hear)
             gone()
 
-        threading.Thread(target=read, name="lines", daemon=True).start()
+        threading.Thread(target=hear_until_gone, name="lines", daemon=True).start()
 
 
 def end_with_parent() -> None:
@@ -112,11 +112,11 @@ def end_with_parent() -> None:
     messages."""
     source = _take_stdin()
 
-    def wait() -> None:
+    def exit_after_parent() -> None:
         source.read()
         os._exit(1)
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    threading.Thread(target=exit_after_parent, name="parent", daemon=True).start()
 
 
 def _take_stdin() -> IO[bytes]:
@@ -133,7 +133,7 @@ def _take_stdin() -> IO[bytes]:
 
 
 def _each_line(source: IO[bytes], hear: Callable[[JsonObject], None]) -> None:
-    """Call hear with each line of JSON until the source ends; a line that is no JSON is skipped."""
+    """Call hear with each line of JSON, and wait for more, until the source ends; a line that is no JSON is skipped."""
     for line in source:
         try:
             value = json.loads(line)

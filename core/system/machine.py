@@ -167,6 +167,7 @@ class Monitor:
             self._wake.wait(self._pause_s())
 
     def _pause_s(self) -> float:
+        """Return the seconds until the next query: few if someone asked lately."""
         return self._interval_s if self._steady() - self._requested_at <= 2 * self._interval_s else self._idle_s
 
 

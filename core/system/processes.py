@@ -73,7 +73,7 @@ def keep_freed_memory() -> None:
     Three steps of the starter (570 tokens, one thread of an EPYC, bf16): 86,147 faults before, 24,467 so, with the
     same peak.
     """
-    _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MAX_KEPT))
+    _set_mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MAX_KEPT))
 
 
 def share_one_heap() -> None:
@@ -83,10 +83,10 @@ def share_one_heap() -> None:
     outside of that heap and are returned when freed; by default glibc takes each that is returned for a reason to put
     the next into the heap.
     """
-    _mallopt((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_SHARED))
+    _set_mallopt((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_SHARED))
 
 
-def _mallopt(*options: tuple[int, int]) -> None:
+def _set_mallopt(*options: tuple[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
     for option in options if mallopt else ():
         mallopt(*option)  # type: ignore[misc]
@@ -120,8 +120,8 @@ def start_worker(
 
 
 def is_ours(pid: int | None, argument: str) -> bool:
-    """Return whether pid lives and has argument in its command line: a pid alone may belong to another program by
-    now."""
+    """Return whether pid lives and has argument in its command line: a pid alone may belong to another program by now.
+    False if that cannot be read."""
     try:
         return pid is not None and argument in psutil.Process(pid).cmdline()
     except psutil.Error:
@@ -206,7 +206,7 @@ class ResidentPeak:
             self._left.set()
 
     def _look(self) -> None:
-        """Update the peak with the current RSS, and is_over by the limit."""
+        """Update the peak with the current RSS, and is_over by the limit; nothing if the RSS cannot be read."""
         try:
             now = self._process.memory_info().rss
         except psutil.Error:
@@ -242,7 +242,8 @@ def top_by_ram(count: int) -> list[tuple[str, int]]:
 
 
 def _ours() -> set[int]:
-    """Return the pids of this process, of its parents with our own interpreter, and of all their children."""
+    """Return the pids of this process, of its parents with our own interpreter, and of all their children, as far as
+    they can be read."""
     ours = {os.getpid()}
     try:
         this_process = psutil.Process()

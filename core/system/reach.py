@@ -82,13 +82,14 @@ def _own_addresses() -> list[str]:
         address.address
         for card in psutil.net_if_addrs().values()
         for address in card
-        if address.family in (socket.AF_INET, socket.AF_INET6) and _is_reachable(address.address)
+        if address.family in (socket.AF_INET, socket.AF_INET6) and _is_of_network(address.address)
     ]
     first = _default_address()
     return sorted(dict.fromkeys(addresses), key=lambda address: (address != first, ":" in address))
 
 
-def _is_reachable(address: str) -> bool:
+def _is_of_network(address: str) -> bool:
+    """Return whether other PCs can reach the address: not loopback, link-local or unspecified."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:  # a zone
@@ -106,6 +107,7 @@ def _default_address() -> str:
 
 
 def _own_names() -> list[str]:
+    """Return this PC's host name, also without its domain and with .local; [] without one."""
     name = socket.gethostname()
     bare = name.partition(".")[0]
     return [name, bare, f"{bare}.local"] if bare else []

@@ -78,8 +78,8 @@ class Surroundings(Frozen):
 
 
 def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
-    """Yield the checks of what must be right before torch loads: the C++ runtime and the length of paths; none on other
-    systems."""
+    """Yield the checks of what must be right before torch loads, as far as it is known: the C++ runtime and the length
+    of paths; none on other systems."""
     if around.runtime is not None:
         version = ".".join(map(str, around.runtime))
         needed = "{}.{}".format(*windows.MIN_RUNTIME)
@@ -253,6 +253,7 @@ def synced_folders(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _on_another_drive(folder: Path, than: Path) -> Path | None:
+    """Return folder if it is on another drive than `than`, else None, also if that is unknown."""
     try:
         return folder if _drive(folder) != _drive(than) else None
     except OSError:
@@ -277,7 +278,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def port_is_free(port: int) -> bool:
-    """Return whether this PC's port can be bound at 127.0.0.1."""
+    """Return whether this PC's port can be bound at 127.0.0.1 now."""
     with socket.socket() as probe:
         if os.name != "nt":  # there the option means the opposite: sharing a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -54,13 +54,14 @@ def _registry(key: str, name: str) -> Any:
 
 
 def processor_name() -> str | None:
-    """Return the CPU's full name: "AMD Ryzen 5 5600X 6-Core Processor"."""
+    """Return the CPU's full name: "AMD Ryzen 5 5600X 6-Core Processor". None if unknown."""
     name = _registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString")
     return name.strip() or None if isinstance(name, str) else None
 
 
 def long_paths() -> bool | None:
-    """Return whether programs that support it (Python does) may use paths of more than 259 characters."""
+    """Return whether programs that support it (Python does) may use paths of more than 259 characters. None if
+    unknown."""
     value = _registry(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")
     return None if value is None else value == 1
 

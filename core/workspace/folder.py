@@ -24,7 +24,7 @@ LOG = Path("logs", "app.log")
 
 
 def expand(path: str | Path) -> Path:
-    """Resolve ~ in path. Raises RecipeError if there is no such home."""
+    """Return path with ~ as the home folder. Raises RecipeError if there is no such home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -78,7 +78,8 @@ class Workspace:
 
     @property
     def library_folders(self) -> tuple[Path, ...]:
-        """The folders with base models: those of settings.yaml, then those added on the Models page."""
+        """The folders with base models: those of settings.yaml, then those added on the Models page; they need not
+        exist."""
         return (*self.of_settings, *self.added_folders)
 
     @staticmethod

@@ -55,6 +55,7 @@ class ForeignRecipe:
         return msg("foreign_recipe.head", title=self.title, left=counts.pop("left_out"), **counts)
 
     def texts(self, *kinds: str) -> list[Message]:
+        """Return the sentences of the notes of these kinds."""
         return [note.text for note in self.notes if note.kind in kinds]
 
 
@@ -123,7 +124,7 @@ class _Taking:
         self.notes: list[KeyNote] = []
 
     def recipe(self) -> ForeignRecipe:
-        """Return the recipe with a note on each key that has a value."""
+        """Translate all keys, and return the recipe with a note on each key that has a value."""
         for key, default in self.entry.get("defaults", {}).items():
             if key not in self.given:
                 told = next((of for sign, of in self.entry.get("tells", {}).items() if sign in self.given), None)
@@ -140,7 +141,7 @@ class _Taking:
         self._take_data()
         reasons = {key: why for why, keys in self.entry["left"].items() for key in keys.split()}
         for key, value in self.given.items():
-            self._leave(key, value, reasons.get(key, reasons.get(key.partition(".")[0], "unknown")))
+            self._note_left_out(key, value, reasons.get(key, reasons.get(key.partition(".")[0], "unknown")))
         nested: JsonObject = {"data": {"source": NO_DATA}}
         for field, value in self.fields.items():
             section, _, name = field.partition(".")
@@ -159,7 +160,7 @@ class _Taking:
             now = ",".join(value) if isinstance(value, list) and is_names else value
             meant = next(({field: now} for field in rule.get("to", "").split() if _accepts(field, now)), None)
         if meant is None:
-            self._leave(key, value, "value")
+            self._note_left_out(key, value, "value")
             return
         self.fields |= meant
         same = all(word == str(now).lower() or now is value for now in meant.values())
@@ -201,7 +202,7 @@ class _Taking:
             if judge:
                 self._note("changed", key, name, now=f"rewards.judges: {judge}", why=msg("foreign_recipe.why_judge"))
             else:
-                self._leave(key, name, "reward")
+                self._note_left_out(key, name, "reward")
         self.fields["rewards.judges"] = [judge for judge in judges.values() if judge]
 
     def _take_data(self) -> None:
@@ -225,7 +226,7 @@ class _Taking:
         why = msg("foreign_recipe.open_data", names=shown) if shown else msg("foreign_recipe.no_data")
         self.notes.append(KeyNote("open", why))
 
-    def _leave(self, key: str, value: object, why: str) -> None:
+    def _note_left_out(self, key: str, value: object, why: str) -> None:
         self._note("left_out", key, value, why=msg(f"foreign_recipe.why_{why}"))
 
     def _note(self, kind: Literal["changed", "left_out", "taken"], key: str, value: object, **more: object) -> None:

@@ -55,16 +55,18 @@ class Owner(Frozen):
 
     @property
     def refusal(self) -> Message:
+        """The sentence that this app, on another PC, has the workspace open."""
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
         return msg("owner.other", pid=str(self.pid), host=self.host, since=since)
 
 
 def read(workspace: Workspace) -> Owner | None:
+    """Return the app that last claimed the workspace; None if none has, or its file is unreadable."""
     return files.read_model(Owner, workspace.root / "app.owner.json")
 
 
 def app_lives(workspace: Workspace) -> bool:
-    """Return whether any app owns the workspace now."""
+    """Return whether any app owns the workspace now; False if its lock cannot be opened."""
     try:
         return files.is_locked(workspace.root / "app.lock")
     except OSError:
@@ -117,6 +119,7 @@ class Ownership:
             self._write("")
 
     def release(self) -> None:
+        """Release the claim, if it is held."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):
                 self._lock.release()

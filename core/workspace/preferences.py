@@ -28,6 +28,7 @@ class Hours(Frozen):
         return self.begin <= minute < self.end if self.begin < self.end else minute >= self.begin or minute < self.end
 
     def minutes_left(self, minute: int) -> int:
+        """Return the minutes until the period ends."""
         return (self.end - minute) % 1440
 
     def __str__(self) -> str:
@@ -52,6 +53,7 @@ class Automation(Frozen):
 
     @property
     def game_mode(self) -> bool:
+        """True if anything can pause training: games on the GPU, programs or hours."""
         return self.watch_card or bool(self.programs) or bool(self.hours)
 
 

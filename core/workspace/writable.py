@@ -36,12 +36,14 @@ class WriteWatch:
 
     @property
     def problem(self) -> Message | None:
+        """The reason why the workspace cannot be written, checked again if CHECK_S old; None if it can."""
         with self._guard:
             if time.monotonic() - self._looked_at > CHECK_S:
-                self._problem, self._looked_at = self._look(), time.monotonic()
+                self._problem, self._looked_at = self._problem_now(), time.monotonic()
             return self._problem
 
-    def _look(self) -> Message | None:
+    def _problem_now(self) -> Message | None:
+        """Return why the workspace cannot be written now, by trying it on Windows; None if it can."""
         if os.name != "nt" and os.access(self._root, os.W_OK | os.X_OK):
             return None
         reason = files.unwritable_reason(self._root)

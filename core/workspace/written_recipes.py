@@ -72,7 +72,8 @@ class _Writing:
         self.done = {"data.source", "data.version", "train.objective"}
 
     def written(self) -> WrittenRecipe:
-        """Return the recipe with its notes."""
+        """Translate the recipe, and return it with its notes. Raises RecipeError for an objective that the tool does
+        not have."""
         title = self.entry["title"]
         if self.objective not in self.entry["writes"].split():
             raise RecipeError("foreign_recipe.no_objective", title=title, objective=self.objective)
@@ -110,7 +111,7 @@ class _Writing:
         return self.fields[field] not in OFF and (section == "data" or self.fields[field] != default)
 
     def _write_value(self, key: str, rule: JsonObject) -> None:
-        """Write a key whose value means exactly what fields have."""
+        """Write the first value of a key whose meaning is exactly what the fields have; nothing without one."""
         for word, meant in rule.get("values", {}).items():
             if all(self.fields.get(field) == value for field, value in meant.items()):
                 self._set(key, {"true": True, "false": False}.get(word, word), *meant, note=rule.get("note"))
@@ -125,7 +126,7 @@ class _Writing:
                 return
 
     def _set(self, key: str, value: object, *fields: str, note: str | None = None) -> None:
-        """Set a key, and note each field whose value it changes."""
+        """Set a key, note each field whose value it changes, and count the fields as done."""
         self.keys[key] = value
         for field in (name for name in fields if name not in self.done and name != TARGETS):
             was, now = shortened(self.fields[field]), shortened(value)
