@@ -70,7 +70,7 @@ def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
     try:
         options.reach = Reach.from_host(options.host)
     except (OSError, ValueError) as error:
-        raise _Refusal(w.t("page.host_refused", host=options.host, reason=_reason(error))) from error
+        raise _Refusal(w.t("page.host_refused", host=options.host, reason=_error_reason(error))) from error
     if not 1 <= options.port <= 65535:
         raise _Refusal(w.t("page.port_refused", port=options.port))
     options.secret = secret_of(options.auth, options.reach, w)
@@ -98,7 +98,7 @@ def open_or_serve(options: argparse.Namespace, workspace: Workspace, w: Wording)
     try:
         other = ownership.claim(url)
     except OSError as error:
-        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=_reason(error))) from error
+        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.root, reason=_error_reason(error))) from error
     if other:
         print(w.t("page.already_open", url=other.address), flush=True)
         if not options.no_browser:
@@ -117,7 +117,7 @@ def check_port(reach: Reach, port: int, w: Wording) -> None:
     if error is None:
         return
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or isinstance(error, socket.gaierror):
-        raise _Refusal(w.t("page.host_refused", host=reach.host, reason=_reason(error))) from error
+        raise _Refusal(w.t("page.host_refused", host=reach.host, reason=_error_reason(error))) from error
     raise port_taken(reach, port, error, w) from error
 
 
@@ -139,10 +139,10 @@ def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
     it could not be opened."""
     others = (*range(port + 1, min(port + 100, 65536)), *range(max(1024, port - 100), port))
     free = next((other for other in others if refused(reach, other) is None), 8080)
-    return _Refusal(w.t("page.port_taken", port=port, reason=_reason(error), free=free))
+    return _Refusal(w.t("page.port_taken", port=port, reason=_error_reason(error), free=free))
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -164,7 +164,9 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     try:
         to_file = log.begin(workspace.log, keeper.secrets if keeper else tuple)
     except OSError as error:
-        raise _Refusal(w.t("workspace.cannot_make", folder=workspace.log.parent, reason=_reason(error))) from error
+        raise _Refusal(
+            w.t("workspace.cannot_make", folder=workspace.log.parent, reason=_error_reason(error))
+        ) from error
     services = Services.open(workspace)
     services.begin()
     try:

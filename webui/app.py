@@ -96,7 +96,7 @@ def build(services: Services) -> gr.Blocks:
 
 
 def _build(services: Services) -> gr.Blocks:
-    """Return the app with a page for each language, and its queue."""
+    """Return the app with a page for each language, English at the root, and its queue set up."""
     with GarageBlocks(
         title="LoRA Garage", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True
     ) as demo:
@@ -150,6 +150,7 @@ def _tab(name: str, w: Wording) -> gr.Tab:
 
 
 def headline(snapshot: Snapshot, w: Wording) -> Html:
+    """Return the page's head: the shown run's state, and the signal of the PC."""
     return join([card.headline(snapshot.shown, w), signal(snapshot, w)])
 
 

@@ -95,7 +95,7 @@ class Comparing(Panel):
             return Html("")
 
     def _key(self, form: Form) -> str:
-        """Return a text that changes with what a try depends on."""
+        """Return a text that changes with what a try depends on; "-" without a dataset."""
         reading = form.answers.reading
         with suppress(GarageError, TypeError):  # the dataset is gone, or invalid JSON from a browser
             own = [form.model, form.answers.parent, form.data, self.services.datasets.version(form.data)]
@@ -104,7 +104,8 @@ class Comparing(Panel):
         return "-"
 
     def _try(self, form: Form, result_of: Callable[[Form], FormResult]) -> None:
-        """Start a try of the form's model, or stop the one that is at work."""
+        """Start a try of the form's model, or stop the one that is at work; what prevents it is shown as the try's
+        error."""
         trying, key = self.services.trying, self._key(form)
         if trying.progress().at_work and trying.progress().key == key:
             return trying.stop()
@@ -148,7 +149,7 @@ class Comparing(Panel):
         }
 
     def _answers(self, form: Form) -> list[str]:
-        """Return the last answers of the first rows. Raises DataError."""
+        """Return the last answers of the first MAX_JUDGED rows that are no plain text. Raises DataError."""
         rows = self.services.datasets.rows(form.data, choices=choices_for(form.data, form.answers.reading))
         examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
         return [str(conversation(one)[-1]["content"]) for one in examples if one.text is None]
@@ -223,9 +224,10 @@ class Comparing(Panel):
         return settings | {SETTING: kind} | ({REWARDS: self._rewards(form)} if kind == "grpo" else {})
 
     def wire(self, form: FormHandle) -> None:
-        """Let the button switch the form's objective between comparing and the better answers only."""
+        """Let the buttons switch the form's objective, and start or stop a try."""
 
         def fill(values: FieldValues) -> Filled:
+            """Fill in the other objective, as `switched` has it."""
             state = form.read(values)
             return Filling(answers={"explicit": self.switched(state)}), {}
 
@@ -244,7 +246,8 @@ def _by_rewards(kind: Kind | None, objective: str) -> bool:
 
 
 def trial_view(progress: TryingProgress, w: Wording) -> Html:
-    """Return the progress of a try, or its result: the verdict, the shares of questions, and the best answer."""
+    """Return the progress of a try, its error, or its result: the verdict, the shares of questions, and the best
+    answer; "" before any."""
     if progress.at_work:
         sentence = w.t("stage.loading_model")
         if progress.total:

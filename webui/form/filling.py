@@ -45,7 +45,7 @@ class Fillings:
 
     def add_file(self, values: FieldValues, check: Check = go_on) -> Filled:
         """Make one dataset of the dropped files and choose it, with a notice on problems; a dropped recipe fills the
-        form instead."""
+        form instead. Nothing is chosen if no file can be read."""
         data, paths = self.data, values[self.data.file]
         if not paths:
             return None, {}
@@ -61,7 +61,7 @@ class Fillings:
         return Filling({"data": added}), {**notices, data.data: gr.update(choices=data.choices())}
 
     def open_recipe(self, values: FieldValues) -> Filled:
-        """Return the form filled from the chosen file, and the file's field emptied."""
+        """Return the form filled from the chosen file, and the file's field emptied; nothing without a file."""
         file = self.goal.recipe
         if not values[file]:
             return None, {}
@@ -90,6 +90,7 @@ class Fillings:
         return filling, updates
 
     def _failed(self, why: Message | None) -> tuple[Filling, Updates]:
+        """Return a filling that shows why it failed, and nothing else."""
         return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
     def from_recipe(

@@ -109,6 +109,7 @@ class PlanFindings:
         stands."""
 
         def fill(values: FieldValues) -> Filled:
+            """Fill in the settings that the finding's fix names; nothing if it is gone."""
             state = form.read(values)
             finding = next((finding for finding in form.result_of(state).findings if finding.id == name), None)
             if finding is None:

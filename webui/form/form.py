@@ -276,6 +276,8 @@ class Wizard:
         answer = gr.JSON(None, visible=False)
 
         def filled(values: FieldValues, request: gr.Request) -> Updates:
+            """Call fill with the fields' values, and put what it returns into the form as a new answer; None leaves the
+            form as it is."""
             answers = FormAnswers.from_state(values[self.state])
             filling, updates = fill({**values, IS_LOCAL: is_local(request), READING: answers.reading})
             if filling is None:
@@ -324,6 +326,7 @@ class Wizard:
         values to fill in."""
 
         def looked(field_values: FieldValues) -> Updates:
+            """Return the values of the plan for the fields, and the parts that show it."""
             form = self.read(field_values)
             result = self.result_of(form)
             values = shown_values(result.plan.recipe) if result.plan else {}
@@ -401,6 +404,7 @@ class Wizard:
         return {self.moved: {"has_moved": has_moved}, cards_now: self.plan_step.draw_cards(memory, machine)[cards_now]}
 
     def read(self, values: FieldValues) -> Form:
+        """Return the fields' values as a Form."""
         questions = {name: values[field] for name, field in self._questions.items()}
         memory, answers = values[self.plan_step.memory], FormAnswers.from_state(values[self.state])
         return Form(**questions, memory=memory, answers=answers, cards=self.planner.cards_of(memory, answers.cards))
@@ -409,6 +413,7 @@ class Wizard:
         return self.planner.look(form, self.w)
 
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
+        """Return the filling of the form with a recipe, planned for this PC, and the updates beside it."""
         filling, updates = self.fillings.from_recipe(recipe, title, parent)
         filling.values["memory"] = HERE  # where a run is repeated, whatever was planned for before
         return filling, updates
@@ -430,7 +435,8 @@ class Wizard:
         return {self.model_step.shelf.language: (preview and preview.language) or ANY}
 
     def download(self, values: FieldValues) -> Updates:
-        """Start to download the chosen model, in the chosen revision."""
+        """Start to download the chosen model, in the chosen revision, and show the notice and the button's new
+        state."""
         part, model = self.model_step.download, values[self.model_step.model]
         revision = FormAnswers.from_state(values[self.state]).explicit.get("model.revision")
         message = part.begin(model, revision if isinstance(revision, str) and revision else None)

@@ -71,6 +71,7 @@ class FurtherForm(Panel):
         page shows. message: the place of an error. anew: use the same settings from the base model instead."""
 
         def fill(values: FieldValues) -> Filled:
+            """Fill in a run that continues the opened or shown one."""
             if opened is not None:
                 return self.fill(form, values[opened], tabs, message, anew)
             view = self.services.snapshots.now(fresh=True).shown

@@ -80,6 +80,7 @@ def about(goal: Goal | None, w: Wording) -> Html:
 
 
 def _example(goal: Goal, w: Wording) -> Html:
+    """Return a goal's example, question and answer, in the page's language."""
     parts = []
     for part in ("question", "answer"):
         text = w.preset({language: row[part] for language, row in goal.example.items()}, f"goal_{goal.id}_{part}")

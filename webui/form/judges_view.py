@@ -30,13 +30,13 @@ NUMBERS = (("num_generations", 2, 64, 1), ("max_completion_length", 1, 32768, 1)
 
 
 def component() -> gr.HTML:
-    """Return the element whose script answers the table of judges (`drawn`)."""
+    """Return the element that shows the table of judges (`drawn`), with the script that answers it."""
     return gr.HTML("", js_on_load=(ASSETS / "judges.js").read_text("utf-8"), elem_id="comparing-said")
 
 
 def drawn(given: object, proposed: JsonObject | None, answers: Sequence[str], w: Wording) -> Html:
-    """Return the table. given: the form's section `rewards`, any JSON; proposed: the section that suits the dataset;
-    answers: of the dataset."""
+    """Return the table of the judges, "" for anything that is no such section. given: the form's section `rewards`, any
+    JSON; proposed: the section that suits the dataset; answers: of the dataset."""
     raw = given.get("judges") if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
         return Html("")
@@ -101,7 +101,8 @@ def _field(id: str, name: str, type_: str, label: str, value: object, **limits: 
 def _adding(
     raw: Sequence[Mapping[str, object]], proposed: JsonObject | None, answers: Sequence[str], w: Wording
 ) -> Html:
-    """Return the list of judges that can be added: those by content that pass the own answers, then those by form."""
+    """Return the list of judges that can be added: those by content that pass the own answers, then those by form; ""
+    if none can."""
     options = [tag("option", w.t("comparing.judge_add"), value="")]
     present = [each.get("kind") for each in raw]
     for each in _offered(proposed, answers):
@@ -115,6 +116,7 @@ def _adding(
 
 
 def _offered(proposed: JsonObject | None, answers: Sequence[str]) -> Iterator[JsonObject]:
+    """Yield the judges to offer: proposed ones and those by content that accept the own answers, then those by form."""
     specs = [*(proposed or {"judges": []})["judges"], *({"kind": kind} for kind in BY_CONTENT)]
     for place, each in enumerate(specs):
         if each not in specs[:place] and (one := _read(each)) and (own_share(one, answers) or 0) > MIN_OWN_SHARE:

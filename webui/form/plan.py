@@ -103,7 +103,8 @@ class PlanStep:
         return [*hidden, "train.ranks"] if self._may_choose(memory, self.services.monitor.newest()) else hidden
 
     def _has_bad(self, data: Any) -> bool:
-        """Return whether rows of the chosen dataset are left out because their answer is marked bad."""
+        """Return whether rows of the chosen dataset are left out because their answer is marked bad; False without a
+        dataset."""
         try:
             return any(left.why.key == "left_out.why_row" for left in self.services.datasets.report(data).left_out)
         except (GarageError, TypeError):  # no dataset is chosen, or invalid JSON from a browser
@@ -126,7 +127,7 @@ class PlanStep:
         return self.w.t("wizard.memory_size_as", gb=gb, cards=self.w.t("shelf_view.comma").join(names))
 
     def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
-        """Return (title, uuid) of this PC's GPUs that can be chosen."""
+        """Return (title, uuid) of this PC's GPUs that can be chosen; "" for an unknown uuid."""
         return [(hardware.title_of(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
 
     def current_cards(self, machine: Machine) -> Html:

@@ -99,7 +99,8 @@ def _warnings(advice: Advice, w: Wording) -> list[Html]:
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
-    """Return the folded details of a plan: other warnings, reasons, alternatives, the documented table."""
+    """Return the folded details of a plan: other warnings, reasons, alternatives, the documented table; "" without a
+    plan."""
     if result.plan is None:
         return Html("")
     advice = result.plan.advice
@@ -211,7 +212,7 @@ def value_of(value: object, w: Wording) -> str:
 
 
 def alternatives(advice: Advice, w: Wording) -> Html | None:
-    """Return a fold with the plan's alternatives and their verdicts, if any."""
+    """Return a fold with the plan's alternatives and their verdicts; None without any."""
     if not advice.alternatives:
         return None
     lines = [tag("li", badge(other.verdict, w), " ", w.render(other.text)) for other in advice.alternatives]

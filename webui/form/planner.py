@@ -82,7 +82,7 @@ class FormResult:
 
     @property
     def unsettled(self) -> bool:
-        """True if a number on the card will be known in some seconds."""
+        """True while the dry run is counting, whose number the card will show in some seconds."""
         return bool(self.dry_run and self.dry_run.is_counting)
 
     @property
@@ -275,7 +275,8 @@ class Planner:
             return None, error.message
 
     def _undecided(self, recipe: Recipe) -> Message | None:
-        """Return a message if nothing shows which column of the dataset is the answer, else None."""
+        """Return a message if nothing shows which column of the dataset is the answer, else None, also if it cannot be
+        read."""
         data = recipe.data
         try:
             report = self.services.datasets.report(data.source, data.format, Choices.from_data(data))
@@ -334,7 +335,7 @@ class Planner:
         return self.services.dry_runs.look(Question(config=config, setup=planned.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> JsonObject:
-        """Return a model's config, read once: that of a hub model is downloaded."""
+        """Return a model's config.json, read once; that of a hub model is downloaded. Raises ModelError."""
         key = (model_id, revision)
         if key not in self._configs:
             self._configs[key] = self.services.models.config(model_id, revision)

@@ -81,6 +81,7 @@ class StartStep:
             return None, {self.notice: shown(message), **opened}
 
         def fill(values: FieldValues) -> Filled:
+            """Create the run of the form's plan, at once or for a time; show what is missing instead."""
             try:
                 typed = values[self.start_at]
                 not_before = time_of_day(typed if isinstance(typed, str) else None, time.time())

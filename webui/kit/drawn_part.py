@@ -51,7 +51,7 @@ def drawn_part(
         return wait if request.get("mark") == mark else wait | {"html": html}
 
     def press(request: object, browser: gr.Request | None = None) -> JsonObject:
-        """Answer a button; a refusal is returned as HTML."""
+        """Answer a button, for any JSON from a browser; a refusal is returned as {"said": notice}."""
         is_here = browser is not None and is_local(browser)
         try:
             return act((request if isinstance(request, dict) else {}) | {IS_LOCAL: is_here})

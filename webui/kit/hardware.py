@@ -22,17 +22,17 @@ def chip(machine: Machine, w: Wording) -> Html:
     was lost."""
     card = best_card(machine.nvidia)
     lost = [other for other in machine.nvidia.cards if other.lost]
-    parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
+    parts = [tag("span", w.t("hardware_view.chip_lost", name=_card_name(other, w)), class_="lg-bad") for other in lost]
     if card is not None:
         others = sum(other.usable for other in machine.nvidia.cards) - 1
-        name = _name(card, w) + (f" +{others}" if others else "")
-        parts.insert(0, tag("span", tag("span", f"{name} · {_short_memory(card, w)}"), _meter(card)))
+        name = _card_name(card, w) + (f" +{others}" if others else "")
+        parts.insert(0, tag("span", tag("span", f"{name} · {_used_memory(card, w)}"), _meter(card)))
     elif not lost:
         parts.append(tag("span", " · ".join([w.t("hardware_view.no_card"), _ram(machine, "chip_ram", w)])))
     return tag("span", *parts, class_="lg-chip")
 
 
-def _short_memory(card: Card, w: Wording) -> str:
+def _used_memory(card: Card, w: Wording) -> str:
     if card.mig:
         return w.t("hardware_view.mig_short")
     if card.used_bytes is None or card.total_bytes is None:
@@ -57,10 +57,10 @@ def _meter(card: Card) -> Html | None:
 def details(machine: Machine, w: Wording) -> Html:
     """Return a list of this PC's parts and of each card, or the reason why there is no card."""
     pairs = [
-        (w.t("hardware_view.processor"), machine.cpu or _unknown(w)),
-        (w.t("hardware_view.cores"), _unknown(w) if machine.cores is None else str(machine.cores)),
+        (w.t("hardware_view.processor"), machine.cpu or _unknown_word(w)),
+        (w.t("hardware_view.cores"), _unknown_word(w) if machine.cores is None else str(machine.cores)),
         (w.t("hardware_view.ram"), _ram(machine, "ram_free", w)),
-        (w.t("hardware_view.driver"), machine.nvidia.driver or _unknown(w)),
+        (w.t("hardware_view.driver"), machine.nvidia.driver or _unknown_word(w)),
     ]
     if machine.nvidia.error is not None:
         pairs.pop()
@@ -76,14 +76,14 @@ def why_no_card(nvidia: Nvidia, w: Wording) -> str:
     if nvidia.error is not None:
         explained = EXPLAINED.get(nvidia.error_code or 0)
         return w.t(f"hardware_view.{explained}") if explained else w.t("hardware_view.driver_says", reason=nvidia.error)
-    return "" if nvidia.cards else w.t("hardware_view.driver_alone", driver=nvidia.driver or _unknown(w))
+    return "" if nvidia.cards else w.t("hardware_view.driver_alone", driver=nvidia.driver or _unknown_word(w))
 
 
 def _card(card: Card, chosen: bool, w: Wording) -> Html:
     """Return a GPU as HTML: its name, why it is left out (if so), and its numbers; of a lost one only that. chosen:
     mark it as the one that is used."""
     badge = tag("span", w.t("hardware_view.chosen"), class_="lg-badge lg-plain") if chosen else None
-    head = tag("p", tag("strong", _name(card, w)), Html(" ") if chosen else None, badge)
+    head = tag("p", tag("strong", _card_name(card, w)), Html(" ") if chosen else None, badge)
     if card.lost:
         return join([head, tag("p", w.t("hardware_view.lost"), class_="lg-notice lg-bad")])
     left_out = why_left_out(card)
@@ -93,12 +93,12 @@ def _card(card: Card, chosen: bool, w: Wording) -> Html:
 
 def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
     """Return (label, text) of a GPU's memory, load, temperature, power and compute capability."""
-    capability = _unknown(w) if card.capability is None else "{}.{}".format(*card.capability)
+    capability = _unknown_word(w) if card.capability is None else "{}.{}".format(*card.capability)
     return [
         (w.t("hardware_view.memory"), _memory(card, w)),
         (w.t("hardware_view.utilization"), _with_unit(card.utilization_percent, "%", w)),
         (w.t("hardware_view.temperature"), _with_unit(card.temperature_c, "°C", w)),
-        (w.t("hardware_view.power"), _power(card, w)),
+        (w.t("hardware_view.power"), _power_use(card, w)),
         (w.t("hardware_view.capability"), capability),
     ]
 
@@ -106,14 +106,14 @@ def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
 def _memory(card: Card, w: Wording) -> str:
     """Return used, total and free memory in words; of a card in MIG mode only the total."""
     if card.mig:
-        return w.t("hardware_view.mig", total=gib(w, card.total_bytes) if card.total_bytes else _unknown(w))
+        return w.t("hardware_view.mig", total=gib(w, card.total_bytes) if card.total_bytes else _unknown_word(w))
     if card.total_bytes is None or card.used_bytes is None or card.free_bytes is None:
-        return _unknown(w)
+        return _unknown_word(w)
     sizes = {"used": gib(w, card.used_bytes), "total": gib(w, card.total_bytes), "free": gib(w, card.free_bytes)}
     return w.t("hardware_view.used_and_free", **sizes)
 
 
-def _power(card: Card, w: Wording) -> str:
+def _power_use(card: Card, w: Wording) -> str:
     if card.power_w is None or card.power_limit_w is None:
         return _with_unit(card.power_w and round(card.power_w), "W", w)
     return w.t("hardware_view.watts", now=round(card.power_w), limit=round(card.power_limit_w))
@@ -144,7 +144,7 @@ def current_state(card: Card, w: Wording) -> str:
 def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
     """Return a list of up to MAX_HOLDERS programs that use a GPU, or that there are none or they are unknown."""
     if holders is None:
-        return _unknown(w)
+        return _unknown_word(w)
     if not holders:
         return w.t("hardware_view.no_holders")
     lines = [tag("li", _holder(holder, w)) for holder in holders[:MAX_HOLDERS]]
@@ -172,18 +172,18 @@ def gib(w: Wording, count: int) -> str:
 def _ram(machine: Machine, key: str, w: Wording) -> str:
     """Return this PC's free and total RAM by the sentence hardware_view.<key>; "unknown" if one of them is."""
     if machine.ram_free_bytes is None or machine.ram_total_bytes is None:
-        return _unknown(w)
+        return _unknown_word(w)
     return w.t(f"hardware_view.{key}", free=gib(w, machine.ram_free_bytes), total=gib(w, machine.ram_total_bytes))
 
 
 def _with_unit(value: float | None, unit: str, w: Wording) -> str:
     """Return a number with its unit: "65 °C"; "unknown" for None."""
-    return _unknown(w) if value is None else f"{number(w, value)} {unit}"
+    return _unknown_word(w) if value is None else f"{number(w, value)} {unit}"
 
 
-def _name(card: Card, w: Wording) -> str:
+def _card_name(card: Card, w: Wording) -> str:
     return card.name or w.t("hardware_view.card", index=card.index)
 
 
-def _unknown(w: Wording) -> str:
+def _unknown_word(w: Wording) -> str:
     return w.t("hardware_view.unknown")

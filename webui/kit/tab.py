@@ -27,7 +27,7 @@ def when_opened(tab: gr.Tab, draw: Callable[[], None]) -> None:
 
     # One at a time: gradio goes through all components of a page while it draws some of them.
     @gr.render(triggers=[is_opened.change], concurrency_limit=1, concurrency_id="tabs", show_progress="minimal")
-    def drawn() -> None:
+    def draw_interactive() -> None:
         draw()
         for block in _drawn_blocks():
             # Only for the page's first components does gradio (6.31) work out that a person may change them.

@@ -26,6 +26,7 @@ class WriteNotice(Panel):
         return [LivePart(self.banner, lambda context: shown(self._text()))]
 
     def _text(self) -> Html:
+        """Return the sentence why the workspace cannot be written; "" if it can."""
         if (problem := self.services.write_watch.problem) is None:
             return Html("")
         return tag(
@@ -81,6 +82,7 @@ class LeftRuns(Panel):
         ]
 
     def _run_choices(self, context: ViewContext) -> Update:
+        """Return the update of the choice of a run, which is hidden for one alone."""
         runs = self._offered_runs(context.snapshot)
         return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 

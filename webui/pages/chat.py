@@ -125,6 +125,7 @@ class ChatPage:
             bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
 
             def end(column: object) -> None:
+                """Stop the answer in this column."""
                 if column in COLUMNS:
                     self.services.chat.stop(column)
 
@@ -222,6 +223,7 @@ class ChatPage:
         gr.on(leaves, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
 
         def keep(event: Dependency) -> None:
+            """Save the conversation once the event has succeeded."""
             event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)
 
         corrects = self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
@@ -286,7 +288,7 @@ class ChatPage:
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base)
 
     def _label(self, target: Any) -> str:
-        """Return the model's name in the list."""
+        """Return the model's name in the list; the start of target itself for one that is not in it."""
         return {id: name for name, id in self._targets()}.get(target, str(target)[:100])
 
     def _targets(self) -> list[tuple[str, str]]:
@@ -463,7 +465,8 @@ class ChatPage:
         return self._settled([], [])
 
     def load_now(self, *target: object) -> Updates:
-        """Start the load, which a run at work forbids; the status line shows its progress."""
+        """Start the load, which a run at work forbids, and return the notice and the status line, which shows its
+        progress."""
         try:
             loaded, _ = self.target_of(*target)
             self.services.snapshots.refuse_while_in_use()
@@ -501,8 +504,8 @@ class ChatPage:
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------
     def keep_both(self, *given: Any) -> Iterator[str]:
-        """Make a run of both adapters; yield a notice that it is at work, then the result's. Inputs: target (model,
-        checkpoint, precision), strength, the second adapter's."""
+        """Make a run of both adapters; yield a notice that it is at work, then the result's or the error's. Inputs:
+        target (model, checkpoint, precision), strength, the second adapter's."""
         yield notice(self.w.t("second_adapter.keeping"))
         try:
             loaded, _ = self.target_of(*given[:3])

@@ -17,6 +17,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def run_id_of(target: object) -> str | None:
+    """Return the id in "run:ID"; None for anything else."""
     return target.removeprefix("run:") if isinstance(target, str) and target.startswith("run:") else None
 
 

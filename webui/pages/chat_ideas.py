@@ -25,7 +25,8 @@ element.addEventListener("click", (event) => {
 
 
 def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
-    """Return up to MOST short questions that the run did not learn, then general ones (presets/neutral.yaml)."""
+    """Return up to MOST short questions: those that the run did not learn, then general ones (presets/neutral.yaml);
+    only these for a base model, or a run that is gone."""
     run_id = run_id_of(target)
     own: list[str] = []
     if run_id is not None:

@@ -31,7 +31,8 @@ class ServingPanel(Panel):
         self.button.click(self._press, target, [self.state, self.button], **CONTROL)
 
     def _press(self, target: object) -> Updates:
-        """Stop the server, or start it for the chosen run."""
+        """Stop the server, or start it for the chosen run, and return the updates of state and button, with the error
+        if it does not start."""
         error, serving = None, self.services.serving
         if serving.served:
             serving.stop()

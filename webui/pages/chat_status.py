@@ -12,8 +12,8 @@ MADE_ROOM = ("chat.unloaded_for_run", "chat.unloaded_for_making")  # reasons tha
 
 
 def status_line(state: ChatState, w: Wording, in_use: Message | None = None) -> Html:
-    """Return the state of the chat as one notice, whichever page loaded its model. in_use: what else uses the
-    device."""
+    """Return the state of the chat as one notice, whichever page loaded its model. in_use: what else uses the device,
+    shown while nothing is loaded."""
     if state.phase == "empty":
         is_over = in_use is None and state.why_unloaded is not None and state.why_unloaded.key in MADE_ROOM
         why = "" if is_over else w.text(w.render(state.why_unloaded), w.render(in_use))

@@ -130,8 +130,8 @@ class ConversationShelf:
             yield {self._notice: shown(notice(self.w.render(failed.message)))}
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
-        """Save a conversation under the name that it now has; return the error if that fails. One that was deleted
-        meanwhile stays so."""
+        """Save a conversation under the name that it now has; return the error if that fails, else None. One that was
+        deleted meanwhile stays so."""
         try:
             name = self.store.get(conversation.id).name
         except ChatError:
@@ -231,7 +231,7 @@ class ConversationShelf:
         return {self.opened: conversation.id, **view}
 
     def _messages(self, turns: tuple[JsonObject, ...]) -> list[Message]:
-        """Return stored turns as the chat shows them."""
+        """Return stored turns as the chat shows them, thinking and tool calls folded."""
         messages: list[Message] = []
         for turn in turns:
             if turn["role"] == "assistant":

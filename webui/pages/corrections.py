@@ -132,7 +132,8 @@ class CorrectionsPanel(Panel):
     def kept_as_test(
         self, base: list[Message] | None, tuned: list[Message] | None, target: object, system: object
     ) -> Update:
-        """Keep the last question, with its answer, as a test of the answering model's base, and return the notice."""
+        """Keep the last question, with its answer, as a test of the answering model's base, and return the notice, of
+        success or the error."""
         try:
             turns, answer = self._talked(base, tuned, target, system)
             made = sets.add_failure(self.services.workspace, self._base(str(target)), turns, answer)
@@ -165,7 +166,7 @@ class CorrectionsPanel(Panel):
         system: object,
     ) -> Updates:
         """Add a row with the better and the worse answer to the run's dataset of corrections; show what the rows are
-        enough for, and the history with the better answer."""
+        enough for, and the history with the better answer, or the error alone."""
         w, history = self.w, tuned or base
         try:
             turns, _ = self._talked(base, tuned, target, system)
@@ -233,6 +234,8 @@ class CorrectionsPanel(Panel):
         datasets there. choices: returns its current entries."""
 
         def fill(values: FieldValues) -> Filled:
+            """Fill in a run that continues with the corrections, and open the Train page; without corrections show why
+            not."""
             try:
                 model = values[target] if isinstance(values[target], str) else ""
                 info = corrections.find_dataset(self.services.datasets, model)

@@ -113,6 +113,7 @@ class DataPage:
         self.mending.follow(trigger.click(self.draw, shows, drawn, **LAST, **AT_ONCE), self.sets)
 
         def redraw(event: Dependency) -> None:
+            """Draw the table again after the event."""
             event.then(None, None, None, js=DRAW, **QUIET)
 
         for arrived in (page.load, tab.select):
@@ -155,6 +156,8 @@ class DataPage:
         current entries."""
 
         def fill(values: FieldValues) -> Filled:
+            """Choose the dataset, and a sample's goal, in the form, and open the Train page; nothing for an unknown
+            one."""
             id = values[self.sets]
             if not isinstance(id, str) or not self.services.datasets.knows(id):
                 return None, {}
@@ -172,6 +175,7 @@ class DataPage:
         return gr.skip() if id else self._first()
 
     def _first(self) -> Update:
+        """Return the update that lists the datasets anew and chooses the first."""
         choices = self._choices()
         return gr.update(choices=choices, value=choices[0][1] if choices else None)
 
@@ -180,7 +184,8 @@ class DataPage:
         return {self.parting.others: gr.update(value=[]), self.notice: shown(""), **self.row.closed()}
 
     def open_row(self, pressed: object) -> Updates:
-        """Open a row in the editor. pressed: {set, number}, 0 for a new row."""
+        """Open a row in the editor, or show why it cannot be; close the editor for anything that this page did not
+        send. pressed: {set, number}, 0 for a new row."""
         id, number = (pressed.get(name) for name in ("set", "number")) if isinstance(pressed, dict) else ("", None)
         if not isinstance(id, str) or not isinstance(number, int):  # not sent by this page
             return self.row.closed()
@@ -207,7 +212,7 @@ class DataPage:
         return None, {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=added)}
 
     def copied(self, id: str) -> Updates:
-        """Copy a dataset under a new name, and choose the copy."""
+        """Copy a dataset under a new name, and choose the copy; show the error if that fails."""
         store = self.services.datasets
         try:
             name = self.w.t("data_page.copy_name", name=samples.title(store.get(id), self.w))
@@ -218,7 +223,8 @@ class DataPage:
         return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=copy.id)}
 
     def deleted(self, id: object) -> Updates:
-        """Delete a dataset; nothing if the person did not confirm, as id is None then."""
+        """Delete a dataset, choose the first of the others and close the row editor; nothing if the person did not
+        confirm, as id is None then."""
         if not isinstance(id, str) or not id:
             return {}
         message = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))
@@ -288,6 +294,7 @@ class DataPage:
         return self.w.t("data_page.and_more", names=listed, more=more) if more > 0 else listed
 
     def _choices(self) -> list[tuple[str, str]]:
+        """Return (line, id) of each dataset."""
         return [(self._set_line(info), info.id) for info in self.services.datasets.list()]
 
     def _set_line(self, info: DatasetInfo) -> str:

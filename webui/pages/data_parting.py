@@ -59,6 +59,7 @@ class Parting(Panel):
             return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
 
         def make() -> list[DatasetInfo]:
+            """Join the dataset with the others under all their names."""
             names = [samples.title(self.services.datasets.get(each), self.w) for each in (id, *others)]
             name = self.w.t("data_page.and").join(names)
             return [working.join(self.services.datasets, [id, *others], name, self.services.workspace.cache / "sets")]
@@ -70,6 +71,7 @@ class Parting(Panel):
         random choice."""
 
         def make() -> list[DatasetInfo]:
+            """Split the dataset by the size (a share or a number of rows) and the seed into two new ones."""
             store = self.services.datasets
             name = samples.title(store.get(id), self.w)
             names = self.w.t("data_page.split_most", name=name), self.w.t("data_page.split_held", name=name)

@@ -155,6 +155,7 @@ class RowEditor(Panel):
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def closed(self) -> Updates:
+        """Return the updates that close the editor."""
         return {self.opened: None, self.column: gr.update(visible=False)}
 
     def show(self, id: str, number: int, row: JsonObject, kind: Kind, why: Message | None = None) -> Updates:
@@ -192,8 +193,8 @@ class RowEditor(Panel):
         return self.show(id, 0, row, kind_of(row))
 
     def as_read(self, sent: object, model: object) -> Update:
-        """Return the opened row as tokens, marked as it would be trained; no change for a new row. sent: the value of
-        `opened`. model: chosen in Train."""
+        """Return the opened row as tokens, marked as it would be trained, or why it cannot be; no change for a new row,
+        "" for one that is not used. sent: the value of `opened`. model: chosen in Train."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number = row.get("set"), row.get("number")
         if not isinstance(id, str) or not isinstance(number, int) or not number:
@@ -217,6 +218,7 @@ class RowEditor(Panel):
         store, texts = self.services.datasets, (str(first or ""), str(second or ""))
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
+            """Add the row if its number is 0, else replace it unless it has changed meanwhile."""
             if not number:
                 return working.edit_rows(store, id, add=[row_from_fields(NEW.get(kind, {}), kind, *texts)])
             return rewrite(store, id, number, expected_mark, lambda row, now: row_from_fields(row, now, *texts))
@@ -227,6 +229,7 @@ class RowEditor(Panel):
         """Delete the row. One that another page has changed is shown instead. sent: the value of `opened`."""
 
         def act(id: str, number: int, kind: Kind, expected_mark: object) -> Change:
+            """Remove the row unless it has changed meanwhile."""
             current_row(self.services.datasets, id, number, expected_mark)
             return working.edit_rows(self.services.datasets, id, remove=[number])
 
@@ -234,7 +237,7 @@ class RowEditor(Panel):
 
     def _done(self, sent: object, act: Callable[[str, int, Kind, object], Change]) -> Updates:
         """Call act for the row that the page sent, and return the updates that close the editor and say so; if it was
-        changed meanwhile, show it as it is now."""
+        changed meanwhile, show it as it is now. An error is shown."""
         row: JsonObject = sent if isinstance(sent, dict) else {}
         id, number, kind = row.get("set"), row.get("number"), cast(Kind, str(row.get("kind")))
         if not isinstance(id, str) or not isinstance(number, int):

@@ -90,6 +90,7 @@ class RowsTable(Panel):
         sentence."""
 
         def served(request: object) -> JsonObject:
+            """Answer a request of the table; an error is returned as {"error": sentence}."""
             try:
                 return answer(request if isinstance(request, dict) else {})
             except GarageError as error:
@@ -197,12 +198,13 @@ class RowsTable(Panel):
 
 
 def _int(request: Mapping[str, object], name: str) -> int:
+    """Return the integer of this name, 0 for anything else."""
     value = request.get(name)
     return value if isinstance(value, int) else 0
 
 
 def _short(text: str | None) -> str | None:
-    """Return a text on one line, of at most A_CELL characters."""
+    """Return a text on one line, of at most A_CELL characters; None for None."""
     if text is None:
         return None
     line = " ".join(text[: 4 * A_CELL].split())
@@ -237,14 +239,15 @@ def with_cell(row: JsonObject, at: int, text: str) -> JsonObject:
 
 
 def _with_turn(turns: Sequence[JsonObject], at: int, text: str) -> list[JsonObject]:
-    """Return the turns with another content at index `at`."""
+    """Return a copy of the turns with another content at index `at`."""
     changed = list(turns)
     changed[at] = changed[at] | {"content": text}
     return changed
 
 
 def _readonly_cells(row: ShownRow) -> tuple[str, str | None]:
-    """Return the last question and answer of a row that the table does not edit, such as one with tool calls."""
+    """Return the last question and answer of a row that the table does not edit, such as one with tool calls; the
+    answer is None for a text."""
     example = row.example
     assert example is not None
     if not example.messages:

@@ -56,7 +56,7 @@ class View:
         return len(self._codes)
 
     def look(self) -> None:
-        """Search the next LOOKED_AT rows for the words and add the matches."""
+        """Search the next LOOKED_AT rows for the words and keep the matches."""
         with self._guard:
             end = min(self.looked_at + LOOKED_AT, len(self._codes))
             for at in range(self.looked_at, end):

@@ -146,7 +146,8 @@ class EvaluatePlace:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
-        """Start the evaluation that the fields describe. Raises ChatError while a run trains."""
+        """Start the evaluation that the fields describe, and show all its questions. Raises GarageError for wrong
+        fields, and while a run trains."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         self.services.snapshots.refuse_while_in_use()
         self.services.evaluating.start(choice)
@@ -163,6 +164,7 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _stop(self, request: JsonObject) -> JsonObject:
+        """Stop the evaluation."""
         self.services.evaluating.stop()
         return {"said": ""}
 
@@ -190,7 +192,7 @@ class EvaluatePlace:
         return table, number, place
 
     def _vote(self, request: JsonObject) -> JsonObject:
-        """Keep a person's verdict on an answer."""
+        """Keep a person's verdict on an answer: "right", or anything else for wrong."""
         table, number, place = self._answered(request)
         outcome: Outcome = "right" if request.get("verdict") == "right" else "wrong"
         turns = table.evaluation.lineup.prompts[number].turns
@@ -229,12 +231,13 @@ class EvaluatePlace:
         return self._notice("evaluate_page.brought", name=set_name(made, self.w)) | {"chosen": {"set": made.name}}
 
     def _remove(self, request: JsonObject) -> JsonObject:
-        """Take a question out of a set."""
+        """Take the question at `at` out of the named set; nothing for another text than a number."""
         at = _text(request, "at")
         sets.remove_questions(self.services.workspace, _text(request, "name"), {int(at)} if at.isdecimal() else ())
         return {"said": ""}
 
     def _delete(self, request: JsonObject) -> JsonObject:
+        """Delete the test set that the request names."""
         sets.remove(self.services.workspace, _text(request, "name"))
         return {"said": ""}
 
@@ -249,6 +252,7 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _notice(self, key: str, **params: object) -> JsonObject:
+        """Return the answer to a button that shows a notice of success."""
         return {"said": success(self.w.t(key, **params))}
 
 

@@ -54,6 +54,7 @@ def text_of(chapter: str, language: str) -> str:
 
 
 def title_of(chapter: str, language: str) -> str:
+    """Return a chapter's heading, the first line of its file."""
     first = _file(chapter, language).read_text("utf-8").partition("\n")[0]
     return first.lstrip("# ").strip()
 

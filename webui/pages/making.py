@@ -317,6 +317,7 @@ class DocumentQuestions:
         return newest.order.seed + (len(read.results) == len(read.passages))
 
     def _stop(self, request: JsonObject) -> JsonObject:
+        """Stop the writing."""
         self.services.makings.stop()
         return {"said": ""}
 
@@ -351,7 +352,7 @@ class DocumentQuestions:
         return {"said": "", "chosen": {"edit": ""}}
 
     def _add(self, request: JsonObject) -> JsonObject:
-        """Make a dataset of the rows, and return the notice."""
+        """Make a dataset of the rows, and return the notice; the page then draws it."""
         info = self._making(request).dataset(self.services.workspace, self.services.datasets)
         sentence = self.w.t("making_view.added", name=info.name, count=info.good_rows or 0)
         return {"said": success(sentence), "click": "#data-draw"}
@@ -375,6 +376,7 @@ def _read(making: Making) -> _Read:
 
 @lru_cache(maxsize=8)
 def _read_as(path: Path, order: MakingOrder, *_stamps: object) -> _Read:
+    """Return a making's passages, results, marks and rows; cached by the stamps of its files."""
     making = Making(path, order)
     passages = {passage.number: passage for passage in making.passages()}
     return _Read(passages, making.results(), making.marks(), *making.rows())
@@ -395,6 +397,7 @@ def _fields_of(order: MakingOrder) -> dict[str, str]:
 
 
 def _values(fields: Mapping[str, str], names: Sequence[str]) -> list[str | None]:
+    """Return the fields of these names, None for a missing one."""
     return [fields.get(name) for name in names]
 
 

@@ -55,6 +55,7 @@ def wire_train(form: Wizard) -> None:
     button, model = gr.Button("", visible="hidden", elem_id="models-train"), gr.Textbox("", visible=False)
 
     def fill(values: FieldValues) -> Filled:
+        """Choose the model in the form."""
         return Filling({"model": values[model]} if isinstance(values[model], str) else {}), {}
 
     form.fill_on(button.click, fill, {model}, set(), js=MODEL, **QUIET).then(None, None, None, js=SHOW_FORM, **QUIET)
@@ -69,7 +70,8 @@ class ModelsPage:
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
     def drawn(self, request: JsonObject) -> Html:
-        """Return the whole page for any JSON from a browser."""
+        """Return the whole page: models on this PC, folders, downloads, and the search, by the fields that the browser
+        sent, any JSON."""
         w, stored, coming = self.w, self._on_disk(), self.services.downloads.rows()
         here = tag(
             "section",
@@ -181,7 +183,9 @@ class ModelsPage:
 
     # ---- pressed ----------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:
-        """Answer a button, for any JSON from a browser. Raises GarageError for what cannot be done."""
+        """Carry out a button (delete, download, search, add or remove a folder, bring in, or of a download), for any
+        JSON from a browser; return {"said": notice}, "" if nothing is to be said. Raises GarageError for what cannot be
+        done."""
         act = _text(request, "act")
         if act == "delete":
             return {"said": self._delete(_text(request, "kept"))}
@@ -242,5 +246,7 @@ class ModelsPage:
 
 
 def _text(request: JsonObject, name: str, most: int = LONGEST) -> str:
+    """Return the request's text of this name without blanks around it, at most `most` characters; "" for anything
+    else."""
     value = request.get(name)
     return value.strip()[:most] if isinstance(value, str) else ""

@@ -90,7 +90,7 @@ class ManageRun:
         }
 
     def describe(self, run_id: str | None, *fields: object) -> Update:
-        """Save the run's name, tags and note, and return the notice."""
+        """Save the run's name, tags and note, and return the notice, of success or the error."""
         name, tags, note = (each if isinstance(each, str) else "" for each in fields)
         runs = self.services.runs
         try:
@@ -102,7 +102,7 @@ class ManageRun:
         return shown(success(self.w.t("run_manage.saved")))
 
     def put_away(self, run_id: str | None) -> Update:
-        """Archive the run, or restore it to the list, and return the notice."""
+        """Archive the run, or restore it to the list, and return the notice, of success or the error."""
         try:
             run = self.services.runs.get(run_id or "")
             archived = not label.Label.from_run(run).archived
@@ -112,12 +112,12 @@ class ManageRun:
         return shown(success(self.w.t("run_manage.archived" if archived else "run_manage.is_back")))
 
     def ask_delete(self, run_id: str | None) -> Updates:
-        """Ask before deleting a run, with what that deletes."""
+        """Ask before deleting a run, with what that deletes; nothing for a run that is gone."""
         view = self.services.snapshots.view(run_id)
         return self._confirmation(" ".join(self._lost(view)), self.really) if view else {}
 
     def ask_free(self, run_id: str | None) -> Updates:
-        """Ask before deleting a run's checkpoints alone."""
+        """Ask before deleting a run's checkpoints alone; nothing for a run that is gone."""
         view = self.services.snapshots.view(run_id)
         if view is None:
             return {}
@@ -150,11 +150,13 @@ class ManageRun:
         return target is not None and target.adapter is not None and target.adapter.is_relative_to(folder)
 
     def _out_of_chat(self, folder: Path) -> None:
+        """Unload the chat's model if it is from this folder."""
         if self._is_in_chat(folder):
             self.services.chat.unload()
 
     def drop(self, run_id: str | None) -> Updates:
-        """Delete the run's checkpoints, unloading them from Chat first."""
+        """Delete the run's checkpoints, unloading them from Chat first; close the question, and show the freed bytes or
+        the error."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
             size = format.bytes_used(self.w, freeing.spare_bytes(run))
@@ -166,7 +168,8 @@ class ManageRun:
         return {self.sure: gr.update(visible=False), self.notice: shown(message)}
 
     def remove(self, run_id: str | None, chart: gr.HTML, runs: gr.HTML, talk_to: gr.Textbox) -> Updates:
-        """Delete the run, after unloading it from Chat; talk_to gets its id, so that Chat chooses another model."""
+        """Delete the run, after unloading it from Chat, and close the question; talk_to gets its id, so that Chat
+        chooses another model. An error is shown."""
         hidden: Updates = {self.sure: gr.update(visible=False)}
         try:
             run = self.services.runs.get(run_id or "")

@@ -216,7 +216,8 @@ class RunsPage:
         return {self.list: gr.update(value=updates[self.opened]), **updates}
 
     def open(self, run_id: object) -> Updates:
-        """Return the updates that open a run and empty the notices."""
+        """Return the updates that open a run and empty the notices; a run that does not exist closes the one that was
+        open."""
         view = self.services.snapshots.view(run_id if isinstance(run_id, str) else None)
         id = view.row.id if view else None
         updates = {self.opened: id, self.chart: gr.update(value=id), **self.manage.opened_values(view)}

@@ -65,7 +65,7 @@ class SettingsPage:
         return hardware.details(self.services.monitor.newest(), self.w)
 
     def _places(self) -> Html:
-        """Return the folders of workspace and models, free space, and versions."""
+        """Return the folders of workspace and models, free space ("unknown" if unreadable), and versions."""
         w, workspace = self.w, self.services.workspace
         try:
             free: str = format.bytes_used(w, shutil.disk_usage(workspace.root).free)

@@ -65,6 +65,7 @@ class AutomationCard(Panel):
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
     def _stored(self) -> list[object]:
+        """Return the stored automation as the fields' values."""
         now = preferences.read(self.services.workspace).automation
         programs, hours = _joined(now.programs), _joined(now.hours)
         return [now.keep_awake, hours, programs, now.watch_card, now.min_gib]
@@ -77,7 +78,8 @@ class AutomationCard(Panel):
         return {self.sent: stored, **fields, self.doubt: self._doubt()}
 
     def keep(self, awake: object, hours: object, programs: object, card: object, gib: object) -> Updates:
-        """Store the automation, and show hours and programs as they were parsed."""
+        """Store the automation, and show hours and programs as they were parsed; show the error, and store nothing, if
+        one cannot be."""
         try:
             automation = Automation(
                 keep_awake=awake is True,
@@ -129,7 +131,7 @@ class HubTokenCard(Panel):
         self.forget.click(self.drop, None, outputs, **AT_ONCE)
 
     def take(self, token: object, request: gr.Request) -> Updates:
-        """Take a token for this app's life, from a browser on this PC only."""
+        """Take a token for this app's life, from a browser on this PC only, and show where it is from, or the error."""
         try:
             if not is_local(request):
                 raise ModelError("hub_token_card.elsewhere")  # over the network it would be sent unencrypted

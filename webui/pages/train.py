@@ -85,7 +85,7 @@ class TrainPage:
         ]
 
     def _plan_says(self, context: ViewContext) -> Update:
-        """Return the line that the next run is planned while one trains."""
+        """Return the line that the next run is planned while one trains or waits; "" otherwise."""
         busy = context.snapshot.busy
         key = "plan_waits" if busy and busy.status.state == State.QUEUED else "plan_says"
         return gr.update(value=muted(self.w.t(f"queue_panel.{key}", name=busy.name)) if busy else "")
@@ -117,6 +117,7 @@ class TrainPage:
 
         # `opened` is set first, because Runs opens what it names when it is drawn.
         def go_to_runs(button: gr.Button, which: Callable[[], str | None]) -> Dependency:
+            """Let the button open the run that `which` returns, on the Runs page."""
             pressed = button.click(which, None, opened, **AT_ONCE)
             return poller.after(pressed.then(lambda: gr.update(selected="runs"), None, tabs, **AT_ONCE))
 
@@ -127,11 +128,11 @@ class TrainPage:
         saved.then(None, [run.picture_file], None, js=runs.SAVE, **QUIET)
 
     def _ended(self) -> str | None:
-        """Return the id of the run that the link to a result names."""
+        """Return the id of the run that the link to a result names; None without one."""
         row = self.services.snapshots.now().ended
         return row.id if row else None
 
     def _shown(self) -> str | None:
-        """Return the id of the run that the page shows."""
+        """Return the id of the run that the page shows; None without one."""
         view = self.services.snapshots.now().shown
         return view.row.id if view else None

@@ -35,7 +35,7 @@ def _vote_lines(view: RunView, w: Wording) -> list[Html]:
     run = Path(view.folder)
     workspace = Workspace(run.parents[1])
     stamps = tuple((file.parent.name, *files.stamp(file)) for file in comparison.vote_files(workspace))
-    score = _votes(workspace, run.name, stamps)
+    score = _cached_votes(workspace, run.name, stamps)
     if score is None or score.interval is None:
         return []
     low, high = (round(100 * end) for end in score.interval)
@@ -94,7 +94,7 @@ def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> H
 
 
 @lru_cache(maxsize=16)
-def _votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...]) -> comparison.Score | None:
+def _cached_votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...]) -> comparison.Score | None:
     return comparison.votes_on_run(workspace, run)
 
 

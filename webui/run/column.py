@@ -166,14 +166,14 @@ class RunColumn:
         poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Update:
-        """Pause the run at work, and return the notice."""
+        """Ask the run at work to pause, and return the notice, also if none is at work."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))
         return outcome(self.w, lambda: self.services.supervisor.pause(self.services.runs.get(busy.id)), tone="plain")
 
     def resume_run(self) -> Update:
-        """Resume the run that is shown, and return the notice."""
+        """Resume the run that is shown, if it can be, and return the notice."""
         row = self._resumable(self.services.snapshots.now(fresh=True))
         if row is None:
             return shown(notice(self.w.t("train_page.nothing_to_resume"), "plain"))

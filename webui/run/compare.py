@@ -53,6 +53,8 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
     exports = KnownExports(services)
 
     def rows(stamp: object) -> JsonObject:
+        """Return the table with its stamp and the time until the next poll; the last two alone if the page has this
+        stamp."""
         runs = services.snapshots.now().rows
         table = {"rows": [row_data(row, w) for row in runs], "disk": disk_line(runs, exports.bytes(), w)}
         digest = hashlib.blake2b(json.dumps(table).encode(), digest_size=8).hexdigest()
@@ -60,6 +62,7 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
         return {"stamp": digest, "wait_ms": wait} | ({} if stamp == digest else table)
 
     def compared(ids: object) -> JsonObject:
+        """Return the curves and settings of the runs with these ids, at most MOST, for any JSON from a browser."""
         return overlay(
             services, [one for one in ids if isinstance(one, str)][:MOST] if isinstance(ids, list) else [], w
         )
@@ -82,6 +85,7 @@ class KnownExports:
         self._services, self._stamp, self._bytes = services, -1, 0
 
     def bytes(self) -> int:
+        """Return the bytes of all exports; those counted last if the folder cannot be read."""
         with suppress(OSError):
             if (now := self._services.workspace.exports.stat().st_mtime_ns) != self._stamp:
                 self._stamp, self._bytes = now, sum(done.bytes for done in self._services.exports.list())

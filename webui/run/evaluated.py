@@ -31,11 +31,13 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
     """Return the evaluation of one run as a component, with its buttons. value: a run id, "" for the run of the Train
     page, None for none."""
 
-    def draw(request: JsonObject) -> Html:
+    def drawn_run(request: JsonObject) -> Html:
         row = _row(services, request.get("run"))
         return drawn(services.workspace, row, services.evaluating.progress(), w) if row else Html("")
 
-    def press(request: JsonObject) -> JsonObject:
+    def stop_or_start(request: JsonObject) -> JsonObject:
+        """Stop the evaluation, or start one of the run with all contestants. Raises GarageError while a run is at
+        work."""
         if request.get("act") == "stop":
             services.evaluating.stop()
         elif row := _row(services, request.get("run")):
@@ -43,7 +45,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
             services.evaluating.start(Choice(f"{RUN}{row.id}"))
         return {"said": ""}
 
-    return drawn_part(services, w, value, elem_id, draw, press)
+    return drawn_part(services, w, value, elem_id, drawn_run, stop_or_start)
 
 
 def _row(services: Services, requested: object) -> RunRow | None:
@@ -82,7 +84,7 @@ def _title(w: Wording) -> Html:
 
 
 def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
-    """Return [a sentence on an evaluation's progress, a bar, the Stop button]."""
+    """Return [a sentence on an evaluation's progress, a bar, the Stop button], while it prepares too."""
     values = {"done": progress.done, "total": progress.total}
     sentence = w.t("evaluation_view.answers", **values) if progress.total else w.t("evaluation_view.preparing")
     percent = round(100 * progress.done / progress.total) if progress.total else None
@@ -156,12 +158,12 @@ def result_of(workspace: Workspace, evaluation: SetEvaluation | None) -> Result:
         return None, None
     own = (evaluation.path / name for name in (ANSWERS, LEFT_OUT, JUDGE))
     written = *own, *(workspace.root / one.FILE for one in (votes, model_judge))
-    return _table(workspace, evaluation.id, tuple(map(files.stamp, written)))
+    return _cached_table(workspace, evaluation.id, tuple(map(files.stamp, written)))
 
 
 @lru_cache(maxsize=8)
 def _conclusion(table: Table) -> Message | None:
-    """Return the sentence of a table, resampled once and not with each poll."""
+    """Return the sentence of a table, resampled once and not with each poll. None without one."""
     return table.conclusion()
 
 
@@ -171,6 +173,6 @@ def _newest(workspace: Workspace, run_id: str, stamp: object) -> SetEvaluation |
 
 
 @lru_cache(maxsize=8)
-def _table(workspace: Workspace, evaluation_id: str, stamps: object) -> Result:
+def _cached_table(workspace: Workspace, evaluation_id: str, stamps: object) -> Result:
     table = table_of(SetEvaluation.open(workspace, evaluation_id))
     return table, None if table is None or table.evaluation.missing() else lost_since(workspace, table)

@@ -140,16 +140,16 @@ def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
     """Return the buttons of a finished export: give a GGUF file to each of the programs ollama and lmstudio, open its
     folder, delete it."""
 
-    def button(act: str, **more: str) -> Html:
+    def action_button(act: str, **more: str) -> Html:
         label = w.t(f"way_out.{act}")
         return tag("button", label, type="button", data_act=act, data_name=done.name, class_="lg-small", **more)
 
     sure = w.t("way_out.sure", name=done.name, size=format.bytes_used(w, done.bytes))
     return tag(
         "div",
-        *(button(each) for each in ("ollama", "lmstudio") if done.kind == "gguf" and each in programs),
-        button("open") if file_window.opener() else None,
-        button("delete", data_sure=sure),
+        *(action_button(each) for each in ("ollama", "lmstudio") if done.kind == "gguf" and each in programs),
+        action_button("open") if file_window.opener() else None,
+        action_button("delete", data_sure=sure),
         class_="lg-acts",
     )
 

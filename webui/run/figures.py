@@ -74,7 +74,7 @@ def _evaluated(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _memory(view: RunView, w: Wording) -> tuple[str, str, str]:
-    """Return (number, remark, tone); the remark is the planned memory."""
+    """Return (number, remark, tone) of the measured memory, "–" before that; the remark is the planned memory."""
     facts = view.facts.memory
     measured = facts and (facts.peak_gib or facts.measured_gib)
     if facts is None or not measured:

@@ -108,7 +108,7 @@ def reel(run: RunFolder, w: Wording) -> JsonObject:
 
 
 def _answer(answer: FrameAnswer) -> list[str]:
-    """Return [text, how it ends] as in `reel`."""
+    """Return [text, how it ends]: "none" if there was no time for it, "more" if it was cut off, else ""."""
     if answer.why == "time":
         return ["", "none"]
     return [answer.text[:MAX_TEXT], "more" if answer.why == "length" else ""]

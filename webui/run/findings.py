@@ -34,9 +34,9 @@ class RunFinding:
         self.button = gr.Button("", visible=False, size="sm", elem_id=f"{self.name}-remedy", elem_classes="lg-remedy")
 
     def parts(self) -> list[LivePart]:
-        return [LivePart(self.text, self._text), LivePart(self.button, self._button)]
+        return [LivePart(self.text, self._text_update), LivePart(self.button, self._button)]
 
-    def _text(self, context: ViewContext) -> Update:
+    def _text_update(self, context: ViewContext) -> Update:
         finding = self.services.diagnoses.diagnose(self.view(context))
         return shown(finding_card(finding, self.w) if finding else "")
 
@@ -48,13 +48,13 @@ class RunFinding:
         """Let the button carry out the finding's remedy: stop the run, or fill the form and show it. opened: the id of
         the run; None for the one that the Train page shows. message: the place of an error."""
 
-        def fill(values: FieldValues) -> Filled:
+        def fill_from_finding(values: FieldValues) -> Filled:
             shown_now = self.services.snapshots.now(fresh=True).shown
             run_id = values[opened] if opened is not None else shown_now.row.id if shown_now else None
             return self._fill(form, self.services.snapshots.view(run_id), tabs, message)
 
         filled = form.fill_on(
-            self.button.click, fill, {opened} if opened is not None else set(), {message, tabs}, **CONTROL
+            self.button.click, fill_from_finding, {opened} if opened is not None else set(), {message, tabs}, **CONTROL
         )
         filled.then(None, None, None, js=SHOW_FORM, **QUIET)
 

@@ -41,7 +41,7 @@ def judged_view(services: Services, w: Wording, value: str | None, elem_id: str)
     """Return the section as a component; empty for a run of another kind. value: as of live_chart, below which it
     stands."""
 
-    def draw(request: JsonObject) -> Html:
+    def drawn_if_rewarded(request: JsonObject) -> Html:
         run_id, _ = services.snapshots.now().followed(request.get("run"))
         try:
             run = services.runs.get(run_id)
@@ -50,7 +50,7 @@ def judged_view(services: Services, w: Wording, value: str | None, elem_id: str)
             return Html("")
         return drawn(run, recipe, w) if recipe.rewards else Html("")
 
-    return drawn_part(services, w, value, elem_id, draw, partial(pressed, services, w))
+    return drawn_part(services, w, value, elem_id, drawn_if_rewarded, partial(pressed, services, w))
 
 
 def pressed(services: Services, w: Wording, request: JsonObject) -> JsonObject:
@@ -66,7 +66,7 @@ def pressed(services: Services, w: Wording, request: JsonObject) -> JsonObject:
 
 def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:
     """Return the section of a run by rewards; empty before its first step."""
-    metrics = _metrics(run.path, files.stamp(run.path / "metrics.jsonl"))
+    metrics = _cached_metrics(run.path, files.stamp(run.path / "metrics.jsonl"))
     if not any(line.get("kind") == "train" for line in metrics):
         return Html("")
     rows = [*_judges(recipe, metrics, w), *_others(metrics, w)]
@@ -99,13 +99,13 @@ def _judges(recipe: Recipe, metrics: Sequence[JsonObject], w: Wording) -> Iterat
 def _others(metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:
     """Yield a row for each of SHARES, LENGTH and DISTANCE that was measured."""
 
-    def row(metric: str, key: str, shown: Callable[[float], str], most: float = 0.0) -> Iterator[Html]:
+    def metric_row(metric: str, key: str, shown: Callable[[float], str], most: float = 0.0) -> Iterator[Html]:
         return _row(w.t(f"judged_view.{key}"), _values(metrics, metric), shown, most)
 
     for metric, key in SHARES:
-        yield from row(metric, key, lambda share: _percent(share, w), 1.0)
-    yield from row(*LENGTH, lambda count: format.grouped(w, round(count)))
-    yield from row(*DISTANCE, lambda nats: format.loss(w, nats))
+        yield from metric_row(metric, key, lambda share: _percent(share, w), 1.0)
+    yield from metric_row(*LENGTH, lambda count: format.grouped(w, round(count)))
+    yield from metric_row(*DISTANCE, lambda nats: format.loss(w, nats))
 
 
 def _percent(share: float, w: Wording) -> str:
@@ -139,7 +139,7 @@ def _curve(values: Sequence[float], most: float) -> Html:
 
 
 @lru_cache(maxsize=4)
-def _metrics(path: Path, _stamp: object) -> list[JsonObject]:
+def _cached_metrics(path: Path, _stamp: object) -> list[JsonObject]:
     return RunFolder(path).all_metrics()
 
 

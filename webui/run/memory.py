@@ -31,13 +31,13 @@ def memory(facts: MemoryFacts | None, w: Wording) -> Html | None:
     if facts is None or facts.measured_gib is None:
         return None
     if facts.predicted_gib is None:
-        return _line(w.t("run_memory.measured_alone", measured=facts.measured_gib))
+        return _quiet_line(w.t("run_memory.measured_alone", measured=facts.measured_gib))
     numbers = {"predicted": facts.predicted_gib, "measured": facts.measured_gib}
     peak = facts.peak_gib
     text = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
     if facts.runs > 0 and facts.factor is not None:
         text += w.t("language.between_sentences") + correction.factor_sentence(facts.factor, facts.runs, w)
-    return _line(text)
+    return _quiet_line(text)
 
 
 def ranks(status: Status, w: Wording) -> Html | None:
@@ -75,7 +75,7 @@ def time(view: RunView, w: Wording) -> Html | None:
                 w.t("run_memory.after_steps", steps=measured.after_steps, time=format.about(w, measured.said_seconds))
             )
         parts.append(w.t("run_memory.took", time=format.duration(w, measured.took_seconds)))
-    return _line(w.t("run_memory.time", parts=w.t("run_memory.comma").join(parts))) if parts else None
+    return _quiet_line(w.t("run_memory.time", parts=w.t("run_memory.comma").join(parts))) if parts else None
 
 
 def spill(view: RunView, w: Wording) -> Html | None:
@@ -84,5 +84,5 @@ def spill(view: RunView, w: Wording) -> Html | None:
     return notice(w.render(sentence(facts)), "warn") if facts and view.row.status.state in BUSY else None
 
 
-def _line(text: str) -> Html:
+def _quiet_line(text: str) -> Html:
     return tag("p", text, class_="lg-quiet lg-held-beside")

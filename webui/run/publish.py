@@ -68,7 +68,7 @@ class PublishPanel:
         Cancel."""
         return [
             LivePart(self.which, self._which),
-            LivePart(self.status, self._status),
+            LivePart(self.status, self._status_update),
             LivePart(
                 self.cancel,
                 lambda context: gr.update(visible=any(status.active for _, status in self._attempts(context))),
@@ -78,7 +78,7 @@ class PublishPanel:
     def _which(self, context: ViewContext) -> Update:
         """Return the update of the choices: the finished exports that passed their check; hidden without any."""
         choices = [
-            (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
+            (f"{self._export_name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
             for each in self._finished(context)
             if each.check.passed
         ]
@@ -89,12 +89,12 @@ class PublishPanel:
         attempts = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
         return [(each, status) for each, status in attempts if status]
 
-    def _status(self, context: ViewContext) -> Update:
+    def _status_update(self, context: ViewContext) -> Update:
         return shown(join(self._status_card(each, status) for each, status in self._attempts(context)))
 
     def _status_card(self, result: ExportResult, status: ExportStatus) -> Html:
-        """Return an upload's progress, or how it ended."""
-        w, name = self.w, self._name(result)
+        """Return an upload's progress as a bar with its phase, or how it ended as a notice."""
+        w, name = self.w, self._export_name(result)
         if not status.active:
             tone = {"done": "ok", "cancelled": "plain"}.get(status.state, "bad")
             return notice(w.t("publish_panel.ended", form=name, message=w.render(status.message)), tone)
@@ -108,7 +108,7 @@ class PublishPanel:
             class_="lg-run",
         )
 
-    def _name(self, result: ExportResult) -> str:
+    def _export_name(self, result: ExportResult) -> str:
         return export_name(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
@@ -137,9 +137,10 @@ class PublishPanel:
         name. film: with sample answers. who: "public", else private."""
         w, listing = self.w, ""
 
-        def pack() -> None:
+        def list_pieces() -> None:
+            """Pack the export, and set `listing` to its files, size and notes."""
             nonlocal listing
-            parcel = self.services.publishing.pack(self._chosen(opened, which), self._repo(repo), film is True)
+            parcel = self.services.publishing.pack(self._chosen(opened, which), self._stripped_repo(repo), film is True)
             rows = [
                 tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size))
                 for piece in parcel.pieces[:MAX_SHOWN]
@@ -157,7 +158,7 @@ class PublishPanel:
                 ]
             )
 
-        refusal = outcome(w, pack)
+        refusal = outcome(w, list_pieces)
         return {
             self.files: shown(listing),
             self.send: gr.update(visible=bool(listing)),
@@ -173,20 +174,22 @@ class PublishPanel:
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 
-        def start() -> None:
+        def start_publishing() -> None:
             result = self._chosen(opened, which)
-            self.services.publishing.start(result, self._repo(repo), private=who != "public", with_film=film is True)
+            self.services.publishing.start(
+                result, self._stripped_repo(repo), private=who != "public", with_film=film is True
+            )
 
-        return {**self.forget(), self.notice: outcome(self.w, start), self.listed: None}
+        return {**self.forget(), self.notice: outcome(self.w, start_publishing), self.listed: None}
 
     def stop(self, opened: str | None) -> Update:
-        """Cancel all uploads of the run, and return the notice."""
+        """Cancel the uploads of all the run's exports, and return the notice."""
 
-        def cancel() -> None:
+        def cancel_all_exports() -> None:
             for result in self.services.exports.list(opened or ""):
                 self.services.publishing.cancel(result.name)
 
-        return outcome(self.w, cancel)
+        return outcome(self.w, cancel_all_exports)
 
     def _chosen(self, opened: str | None, which: object) -> ExportResult:
         """Return the chosen export. Raises ExportError if it is no finished export of the opened run."""
@@ -195,5 +198,5 @@ class PublishPanel:
             raise ExportError("publish.none_chosen")
         return export
 
-    def _repo(self, repo: object) -> str:
+    def _stripped_repo(self, repo: object) -> str:
         return repo.strip() if isinstance(repo, str) else ""

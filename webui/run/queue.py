@@ -78,20 +78,20 @@ class QueuePanel(Panel):
     def parts(self) -> list[LivePart]:
         """Return the parts that update with the clock: the reasons with their buttons, and the list of runs."""
 
-        def visible_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], Update]:
+        def visibility_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], Update]:
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [
-            LivePart(self.reasons_card, visible_if(lambda snapshot: waiting_reasons(snapshot, self.w))),
+            LivePart(self.reasons_card, visibility_if(lambda snapshot: waiting_reasons(snapshot, self.w))),
             LivePart(self.reasons, lambda context: gr.update(value=waiting_reasons(context.snapshot, self.w))),
-            LivePart(self.resume, visible_if(awaited)),
+            LivePart(self.resume, visibility_if(awaited)),
             LivePart(self.go_on, self._go_on),
-            LivePart(self.anyway, visible_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
-            LivePart(self.stay, visible_if(lambda m: m.queue.order.game and m.queue.order.game.run)),
-            LivePart(self.card, visible_if(lambda m: m.queue.waiting)),
+            LivePart(self.anyway, visibility_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
+            LivePart(self.stay, visibility_if(lambda m: m.queue.order.game and m.queue.order.game.run)),
+            LivePart(self.card, visibility_if(lambda m: m.queue.waiting)),
             LivePart(self.next, self._next),
             LivePart(self.list, lambda context: gr.update(choices=choices(context.snapshot, self.w))),
-            LivePart(self.hold, visible_if(lambda m: not m.queue.order.hold)),
+            LivePart(self.hold, visibility_if(lambda m: not m.queue.order.hold)),
         ]
 
     def _next(self, context: ViewContext) -> Update:
@@ -130,10 +130,10 @@ class QueuePanel(Panel):
     def move(self, way: int) -> Callable[[object], Update]:
         """Return the handler that moves the chosen run up (way -1) or down (1)."""
 
-        def moved(chosen: object) -> Update:
+        def moved_chosen(chosen: object) -> Update:
             return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
-        return moved
+        return moved_chosen
 
     def resume_awaited(self) -> None:
         """Resume the run that the queue waits for. Raises RunError if there is none."""
@@ -142,7 +142,8 @@ class QueuePanel(Panel):
         self.services.supervisor.resume(self.services.runs.get(row.id))
 
     def take_out(self, chosen: object) -> Updates:
-        """Remove the chosen run from the queue; nothing is chosen any more."""
+        """Stop the chosen run, which removes it from the queue, and return the notice; nothing is chosen any more. An
+        error is shown."""
         try:
             run = self._run(chosen)
             self.services.supervisor.stop(run)

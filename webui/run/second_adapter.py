@@ -67,9 +67,9 @@ class SecondAdapter(Panel):
 
     def combine(self, target: ChatTarget, strength: float, *chosen: Any) -> tuple[ChatTarget, float]:
         """Return (target to load, its strength): the target itself without a second adapter, else both combined,
-        written to the cache (which holds one) with strength 1. chosen: the id of the second run or NONE, its strength,
-        PEFT's combination type, the density in percent. Strengths: 1 is as trained. Raises GarageError if the two
-        cannot be combined."""
+        written to the cache in place of the previous one, with strength 1. chosen: the id of the second run or NONE,
+        its strength, PEFT's combination type, the density in percent. Strengths: 1 is as trained. Raises GarageError if
+        the two cannot be combined."""
         how = self._how(target, strength, *chosen)
         if how is None:
             return target, strength

@@ -107,7 +107,7 @@ class WayOut:
                 self.ollama_message, lambda context: shown(exported.ollama_notice(self._ollama_status(context), self.w))
             ),
             LivePart(self.progress, self._progress),
-            LivePart(self.results, self._results),
+            LivePart(self.results, self._results_update),
             *self.hub.parts(),
         ]
 
@@ -139,7 +139,8 @@ class WayOut:
         return bool(ollama and ollama.active) or any(status.active for _, status in self._exports(context)[1])
 
     def _progress(self, context: ViewContext) -> Update:
-        """Return the update that shows the attempts to export the run, those at work with the time left."""
+        """Return the update that shows the attempts to export the run, those at work with the time left; empty without
+        any."""
         row, attempts = context.row, self._exports(context)[1]
         if row is None or not attempts:
             return shown("")
@@ -154,11 +155,12 @@ class WayOut:
     def _similar(
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
-        """Return the newest export like this one, and this one's time as a multiple of its."""
+        """Return the newest export like this one, and this one's time as a multiple of its; None without one."""
         shape = self.services.models.local_shape(base)
         return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 
-    def _results(self, context: ViewContext) -> Update:
+    def _results_update(self, context: ViewContext) -> Update:
+        """Return the update that lists the finished exports, each with the programs that can open it."""
         exports = self.services.exports
         finished = self._exports(context)[0]
         finders = {"ollama": self.services.ollama.find, "lmstudio": lmstudio.models_folder}
@@ -304,7 +306,8 @@ class WayOut:
     def _estimate(
         self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]
     ) -> estimate.ExportEstimate | None:
-        """Return the expected size, needs and time of an export; None if the base or the adapter is not on this PC."""
+        """Return the expected size, needs and time of an export; None if the base's shape or the adapter is not on this
+        PC."""
         kind, _, quant = form.partition(":")
         try:
             size = files.bytes_in(self.services.runs.get(row.id).adapter)
@@ -316,8 +319,8 @@ class WayOut:
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: object, form: object, strength: object) -> Update:
-        """Start an export, and return the notice; refused while a run is at work. The chat's model is unloaded first,
-        which its page shows."""
+        """Start an export, and return the notice, empty if it started; refused while a run is at work. The chat's model
+        is unloaded first, which its page shows."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))
@@ -339,17 +342,17 @@ class WayOut:
     def cancel_all(self, opened: str | None) -> Update:
         """Cancel the run's exports and its adding to Ollama, and return the notice."""
 
-        def cancel() -> None:
+        def cancel_active() -> None:
             self.services.ollama.cancel()
             for request, status in self.services.snapshots.exports(opened or "")[1]:
                 if status.active:
                     self.services.exports.cancel(request.name)
 
-        return outcome(self.w, cancel)
+        return outcome(self.w, cancel_active)
 
     def act(self, pressed: object, request: gr.Request) -> Update:
-        """Carry out a button of a finished export (delete, open, ollama, lmstudio), and return the notice. pressed: the
-        button and the export's name."""
+        """Carry out a button of a finished export (delete, open, ollama, lmstudio), and return the notice: of success,
+        of the error, or empty. pressed: the button and the export's name."""
         act, _, name = pressed.partition(" ") if isinstance(pressed, str) else ("", "", "")
         exports = self.services.exports
         result = next((each for each in exports.list() if each.name == name), None)

@@ -13,8 +13,8 @@ from gradio.utils import deep_hash
 
 class GarageBlocks(gr.Blocks):
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Return a handler's result as gradio does, and log its exception (none that is meant for the page) in gradio's
-        place, which prints it to a terminal that may be closed (6.31)."""
+        """Return a handler's result as gradio does; log its exception (none that is meant for the page), raise it as
+        gr.Error, and keep gradio from printing it to a terminal that may be closed (6.31)."""
         try:
             return await super().process_api(*arguments, **options)
         except gr.Error:

@@ -59,6 +59,7 @@ class DoorSecret:
         return cls(None, secrets.token_urlsafe(24))
 
     def fits(self, user: str, word: str) -> bool:
+        """Return whether user and password are right; any user fits a key."""
         good_user = self.user is None or _same(user, self.user)
         return _same(word, self.word) and good_user
 
@@ -98,6 +99,7 @@ class FailedAttempts:
             self._counts.popitem(last=False)
 
     def succeeded(self, address: str) -> None:
+        """Forget the failed attempts of an address."""
         self._counts.pop(address, None)
 
 
@@ -116,8 +118,8 @@ class Doorkeeper:
         return url if self.secret.user is not None else f"{url.rstrip('/')}/?{KEY}={self.secret.word}"
 
     def ticket(self, url: str) -> str:
-        """Return the url with a new key that is valid once, for the browser that we open ourselves: other programs can
-        see a browser's command line."""
+        """Make a new key that is valid once, and return the url with it, for the browser that we open ourselves: other
+        programs can see a browser's command line."""
         word = secrets.token_urlsafe(24)
         self._tickets.add(word)
         return f"{url.rstrip('/')}/?{KEY}={word}"
@@ -189,7 +191,8 @@ class Door:
         await respond(receive, send, 401, [*PLAIN_TEXT, *NO_STORE], w.t("door.closed").encode())
 
     async def _knock(self, scope: Scope, receive: Receive, send: Send, w: Wording) -> None:
-        """Answer the sent form: let the visitor in, or show why not. A form above MAX_FORM is refused."""
+        """Answer the sent form: let the visitor in, or show why not. A form above MAX_FORM is refused; a visitor who
+        has gone gets no answer."""
         body, more = b"", True
         while more and len(body) <= MAX_FORM:
             message = await receive()

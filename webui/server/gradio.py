@@ -54,13 +54,13 @@ def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
     launch(app_kwargs={"middleware": ...}) puts them inside gradio's own, whose CORS layer answers preflights by itself.
     """
 
-    def within(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def app_with_middleware(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         app = make(*arguments, **options)
         for layer in reversed(layers):
             app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
         return app
 
-    with _making_apps(within):
+    with _making_apps(app_with_middleware):
         yield
 
 
@@ -98,11 +98,11 @@ def forbid_fetching() -> None:
     import gradio as gr
     from gradio import processing_utils
 
-    async def refuse(*_: Any, **__: Any) -> Any:
+    async def refuse_to_fetch(*_: Any, **__: Any) -> Any:
         raise gr.Error("Refused: an address stands where a file should.", print_exception=False)
 
-    processing_utils.async_ssrf_protected_get = refuse
-    processing_utils.async_ssrf_protected_download = refuse
+    processing_utils.async_ssrf_protected_get = refuse_to_fetch
+    processing_utils.async_ssrf_protected_download = refuse_to_fetch
 
 
 def replace_surrogates() -> None:
@@ -115,7 +115,7 @@ def replace_surrogates() -> None:
     from gradio import routes
     from gradio.components import json_component
 
-    def dumps(value: Any, **options: Any) -> bytes:
+    def dumps_any_text(value: Any, **options: Any) -> bytes:
         try:
             return orjson.dumps(value, **options)
         except TypeError:
@@ -123,7 +123,7 @@ def replace_surrogates() -> None:
 
     modules: tuple[Any, ...] = (routes, json_component)
     for module in modules:
-        module.orjson = SimpleNamespace(**vars(orjson) | {"dumps": dumps})
+        module.orjson = SimpleNamespace(**vars(orjson) | {"dumps": dumps_any_text})
     modules[0].JSONResponse = routes.ORJSONResponse  # else an error message with a surrogate raises another exception
 
 
@@ -164,6 +164,7 @@ class _WithoutStubs(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
+        """Load the module, and replace its function that writes stub files by one that does nothing."""
         self._loader.exec_module(module)
         if hasattr(module, "create_or_modify_pyi"):
             module.create_or_modify_pyi = lambda *arguments, **options: None

@@ -87,7 +87,8 @@ class Guard:
             status, sentence = refusal
             return await respond(receive, send, status, [*PLAIN_TEXT, *HEADERS], sentence.encode())
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
+            """Send a message; the response's start gets our headers in place of gradio's CORS ones."""
             if message["type"] == "http.response.start":
                 passed = [
                     pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")
@@ -98,7 +99,7 @@ class Guard:
             await send(message)
 
         inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in PROXYS]}
-        await self.app(inner, receive if is_upload else self._limited(receive), with_headers)
+        await self.app(inner, receive if is_upload else self._limited(receive), send_with_headers)
 
     def _refusal(self, method: str, headers: dict[str, str], is_upload: bool) -> tuple[int, str] | None:
         """Return status and text for a request that must not pass (unknown host, another site, too large), else
@@ -126,7 +127,8 @@ class Guard:
         JSON, and answers with its error."""
         received = 0
 
-        async def counted() -> Message:
+        async def receive_up_to_limit() -> Message:
+            """Receive a part of the body; end the body empty once it is above the limit."""
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -134,7 +136,7 @@ class Guard:
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
 
-        return counted
+        return receive_up_to_limit
 
 
 PATIENCE_S = 5.0

@@ -84,7 +84,7 @@ def _remembered(cookies: str) -> str | None:
 
 
 async def _go(send: Send, where: str, cookie: str | None = None) -> None:
-    """Redirect (303) to the address `where`. cookie: value of a Set-Cookie header."""
+    """Send a redirect (303) to the address `where`. cookie: value of a Set-Cookie header."""
     headers = [
         (b"location", where.encode("latin1", "replace")),
         (b"content-length", b"0"),

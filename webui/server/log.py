@@ -59,6 +59,7 @@ def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    """Log an exception that nothing has caught; Ctrl-C and exits are left to Python."""
     if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
         sys.__excepthook__(kind, error or kind(), where)
     else:

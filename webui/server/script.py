@@ -46,7 +46,7 @@ def serve_fixed_script() -> None:
     """Make gradio serve its script with the fixes of `with_fixes`, not to be cached; other files as they are."""
     from gradio import route_utils, routes
 
-    def send(folder: Any, path: Any) -> Response:
+    def send_with_fixes(folder: Any, path: Any) -> Response:
         response = route_utils.file_response(folder, path)
         if not NAME.fullmatch(str(path)):
             return response
@@ -54,4 +54,4 @@ def serve_fixed_script() -> None:
         text = with_fixes(Path(response.path).read_text("utf-8"))
         return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
-    routes.file_response = send
+    routes.file_response = send_with_fixes

@@ -74,8 +74,8 @@ class DownloadsCard(Panel):
         poller.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED, **EACH, **CONTROL))
 
     def act(self, pressed: object) -> Update:
-        """Carry out the pressed button on its download, and return the notice. pressed: its data (act, repo, revision)
-        as JSON."""
+        """Carry out the pressed button on its download, and return the notice, empty unless it failed. pressed: its
+        data (act, repo, revision) as JSON; anything else does nothing."""
         try:
             button = json.loads(pressed) if isinstance(pressed, str) and pressed else {}
             act_on(self.services, button if isinstance(button, dict) else {})

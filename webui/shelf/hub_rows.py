@@ -46,7 +46,7 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
 
 
 def instead(base: str | None, marks: Marks, w: Wording) -> Html | None:
-    """Return the model that this one was made from, with its button."""
+    """Return the model that this one was made from, with its button; None without one."""
     if base is None:
         return None
     if marks.button is not None:

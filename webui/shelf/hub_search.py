@@ -43,8 +43,8 @@ class HubSearch:
         return self.results.select(None, None, [model], js=CHOSEN, **QUIET)
 
     def search_hub(self, memory: object, words: object, model: object, cards: object = ()) -> Update:
-        """Search the Hub for words, and return the models as rows, or the error. memory, cards: the hardware that is
-        planned for. model: the chosen one."""
+        """Search the Hub for words, and return the update that lists the models, or shows the error. memory, cards: the
+        hardware that is planned for. model: the chosen one."""
         text = words if isinstance(words, str) else ""
         try:
             models = search(text)

@@ -72,6 +72,7 @@ def thin(*columns: Sequence[float] | np.ndarray, most: int = MAX_POINTS) -> np.n
 
 
 def _with_median_for_nan(values: np.ndarray) -> np.ndarray:
+    """Return the values with NaN replaced by the median of the others, 0 without any."""
     known = values[~np.isnan(values)]
     if len(known) == len(values):
         return values
@@ -126,8 +127,8 @@ class Curve:
         ]
 
     def _add(self, record: JsonObject) -> None:
-        """Add a line of the metrics: a training step with its smoothed loss, an evaluation, memory, or pairs' numbers.
-        Steps that a resume or a rollback repeats replace the earlier ones."""
+        """Add a line of the metrics: a training step with its smoothed loss, an evaluation, memory, or pairs' numbers;
+        others are ignored. Steps that a resume or a rollback repeats replace the earlier ones."""
         kind, step, attempt = record.get("kind"), record.get("step"), record.get("attempt", 1)
         if kind not in ("train", "eval", "gpu") or not _is_count(step) or not _is_count(attempt):
             return
@@ -360,6 +361,7 @@ class CurveColumns:
         return self._count
 
     def add(self, step: int, *values: float) -> None:
+        """Append a point, in a new block if the last one is full."""
         block, place = divmod(self._count, BLOCK)
         if block == len(self._blocks):
             self._blocks.append(np.empty((len(self.names), BLOCK)))

@@ -21,7 +21,8 @@ class Diagnoses:
     _kept: dict[str, tuple[object, Diagnosis | None]] = field(default_factory=dict)
 
     def diagnose(self, view: RunView | None) -> Diagnosis | None:
-        """Return the doctor's first finding on a run, computed again only if its files changed. None without one."""
+        """Return the doctor's first finding on a run, computed again only if its files changed. None without one,
+        without a run, or if its files are unreadable."""
         if view is None or view.recipe is None:
             return None
         try:

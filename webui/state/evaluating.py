@@ -68,6 +68,7 @@ class Choice:
 
     @property
     def run_id(self) -> str:
+        """The id of the chosen run, "" for a base model."""
         return self.model.removeprefix(RUN) if self.model.startswith(RUN) else ""
 
     @property
@@ -153,7 +154,7 @@ class Evaluating:
         return choice.questions.removeprefix(DATA) if choice.questions.startswith(DATA) else ""
 
     def _files(self, choice: Choice, source: str) -> Iterator[Path]:
-        """Yield the files that the ground of a choice is read from."""
+        """Yield the files whose change makes the ground of a choice stale: of the test set and the dataset."""
         if choice.questions.startswith(SET):
             yield self._workspace.root / sets.FOLDER / f"{choice.questions.removeprefix(SET)}.jsonl"
         if self._datasets.knows(source):

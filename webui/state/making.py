@@ -79,6 +79,7 @@ class Makings(OtherWork):
         return self._progress if self.is_at_work() or self.waits_since() is not None else None
 
     def waits_since(self) -> float | None:
+        """Return when the writing began to wait for its turn, seconds since 1970; None if it does not wait."""
         progress = self._progress
         return progress.since if progress.stage == "waiting" and progress.at_work and not self.is_at_work() else None
 
@@ -87,6 +88,7 @@ class Makings(OtherWork):
         return self._turn.is_set()
 
     def begin(self) -> None:
+        """Let the writing that waits for its turn begin."""
         self._turn.set()
 
     def needed_gib(self, writer: str) -> float | None:
@@ -119,8 +121,9 @@ class Makings(OtherWork):
         return self._divided[1]
 
     def start(self, order: MakingOrder, endpoint: Endpoint | None, first: int | None = None) -> None:
-        """Write the missing rows of an order, in a thread. endpoint: the server whose model writes; None for a model of
-        this PC. first: only of so many passages from the beginning. Raises ChatError while another one is at work."""
+        """Write the missing rows of an order, in a thread, and begin its progress. endpoint: the server whose model
+        writes; None for a model of this PC. first: only of so many passages from the beginning. Raises ChatError while
+        another one is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("making_view.other_at_work")

@@ -71,7 +71,7 @@ class Services:
         dry_runs = DryRuns(lambda: busy(runs))
         chat, exports = ChatClient(workspace), Exports(workspace)
 
-        def make_room(why: Message) -> None:
+        def free_chat_and_dry_runs(why: Message) -> None:
             dry_runs.rest()
             chat.unload(why)
 
@@ -81,19 +81,19 @@ class Services:
             datasets,
             ChatClient(workspace, doing=LEASE),
             Queue(workspace),
-            make_room=lambda: make_room(msg("chat.unloaded_for_making")),
+            make_room=lambda: free_chat_and_dry_runs(msg("chat.unloaded_for_making")),
         )
 
         supervisor = Supervisor(
             workspace,
-            before_start=lambda run: make_room(msg("chat.unloaded_for_run", name=run.name)),
+            before_start=lambda run: free_chat_and_dry_runs(msg("chat.unloaded_for_run", name=run.name)),
             turns=Turns(workspace, machine=monitor.newest, exporting=exports.has_live_worker, other=makings),
         )
 
-        def bring_adapter(row: Download, report: Report, check: Check) -> str:
+        def adapter_as_run(row: Download, report: Report, check: Check) -> str:
             return foreign.from_hub(workspace, row.repo, row.revision, row.adapter or "", report, check).name
 
-        curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets), bring_adapter)
+        curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets), adapter_as_run)
         return cls(
             workspace=workspace,
             runs=runs,
@@ -121,7 +121,7 @@ class Services:
         )
 
     def begin(self) -> None:
-        """Start the supervision of runs; for the app that owns the workspace."""
+        """Start what the app that owns the workspace does: watching the hardware, supervising runs, downloading."""
         self.monitor.start()
         self.supervisor.start()
         self.downloads.begin()

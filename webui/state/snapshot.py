@@ -79,6 +79,7 @@ class RunRow:
 
     @property
     def can_chat(self) -> bool:
+        """True if the run has an adapter or a checkpoint, and is not at work."""
         return self.status.state not in BUSY and (self.status.has_adapter or bool(self.checkpoints))
 
 
@@ -190,7 +191,7 @@ class Snapshots:
             raise ChatError(in_use)
 
     def view(self, run_id: str | None) -> RunView | None:
-        """Return all that is shown of a run; None if there is no such run."""
+        """Return all that is shown of a run; None if there is no such run, or it cannot be read."""
         try:
             run = self._runs.get(run_id or "")
             with self._guard:
@@ -299,7 +300,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         model=recipe.model.id if recipe else "",
         data=(facts.data and facts.data.name) or (recipe.data.source if recipe else ""),
         is_reward=bool(recipe and recipe.rewards),
-        last_measure=_last(measures(newest, "train")),
+        last_measure=_last_or_none(measures(newest, "train")),
         bytes_used=_bytes(run.bytes_used),
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
@@ -313,7 +314,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
     )
 
 
-def _last(values: Sequence[float]) -> float | None:
+def _last_or_none(values: Sequence[float]) -> float | None:
     return values[-1] if values else None
 
 
@@ -323,8 +324,8 @@ def _evaluated(run: RunFolder, facts: RunFacts, newest: Sequence[JsonObject]) ->
     if facts.best_eval_loss is not None:
         return facts.best_eval_loss
     if facts.best_reward is not None:
-        return _last(measures(run.all_metrics(), "eval", facts.adapter_step))
-    return _last(measures(newest, "eval"))
+        return _last_or_none(measures(run.all_metrics(), "eval", facts.adapter_step))
+    return _last_or_none(measures(newest, "eval"))
 
 
 def course(run: RunFolder) -> tuple[float, ...]:

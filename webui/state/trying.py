@@ -77,7 +77,7 @@ class Trying:
     def _tried(self, recipe: Recipe, parent: str | None) -> Trial:
         """Return the trial, noting the progress. Raises GarageError, also when stopped."""
 
-        def report(done: int, total: int) -> None:
+        def note_or_stop(done: int, total: int) -> None:
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 raise ChatError("compare.stopped")
@@ -87,4 +87,4 @@ class Trying:
             model.id, model.revision, None, adapter.method == "qlora", model.id, adapter.load_in_8bit
         )  # fmt: skip
         examples = self._datasets.rows(data.source, data.format, Choices.from_data(data)).examples
-        return try_model(LocalWriter(self._chat, target), recipe, examples, report)
+        return try_model(LocalWriter(self._chat, target), recipe, examples, note_or_stop)

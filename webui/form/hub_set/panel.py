@@ -118,7 +118,7 @@ class HubSetPanel(Panel):
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def search(self, words: object) -> Updates:
-        """Show the datasets of a search; a name with a slash is opened."""
+        """Show the datasets of a search, or its error; a name with a slash is opened instead."""
         text = words.strip() if isinstance(words, str) else ""
         if "/" in text:
             return {self.results: shown(""), **self.open(text)}
@@ -146,7 +146,8 @@ class HubSetPanel(Panel):
         }
 
     def choose_part(self, dataset: object, part: object) -> Updates:
-        """Show another part of the shown dataset, or why it is not available. part: its key in the list."""
+        """Show another part of the shown dataset, or why it is not available; nothing if none is shown. part: its key
+        in the list."""
         if not isinstance(dataset, AboutSet):
             return {}
         try:
@@ -159,6 +160,7 @@ class HubSetPanel(Panel):
         follows it. rows: at most so many, 0 for all."""
 
         def begun(dataset: object, part: object, question: object, answer: object) -> Updates:
+            """Start the download of the chosen part, and the clock that follows it; show an error instead."""
             if not isinstance(dataset, AboutSet):
                 return {}
             try:
@@ -176,7 +178,8 @@ class HubSetPanel(Panel):
         return begun
 
     def poll(self, name: object) -> Updates:
-        """Follow a download with the clock, which stops at its end; `arrived` then gets the new dataset's id."""
+        """Follow a download with the clock, which stops at its end, failure or cancelling; `arrived` gets the id of a
+        finished one."""
         row = self.services.downloads.row(name) if isinstance(name, str) and PartName.parse(name) else None
         if row is None:  # cancelled in the list of downloads
             return self._ended()
@@ -187,7 +190,7 @@ class HubSetPanel(Panel):
         return {self.progress: shown(view.progress(row, self.w))}
 
     def fill(self, values: FieldValues) -> Filled:
-        """Return the form with the downloaded dataset chosen, if it still exists, and the panel closed."""
+        """Return the form with the downloaded dataset chosen, and the panel closed; nothing if it no longer exists."""
         arrived = values[self.arrived]
         id = arrived.get("id") if isinstance(arrived, dict) else None
         choices = [samples.choice(info, self.w) for info in self.services.datasets.list()]

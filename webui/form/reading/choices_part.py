@@ -104,9 +104,11 @@ class ReadingPart:
         returns its current entries, since a dataset may have another number of rows now."""
 
         def chosen(read: Callable[[FieldValues, Choices], Choices]) -> Fill:
+            """Return a handler that stores what `read` makes of the fields."""
+
             def fill(values: FieldValues) -> Filled:
-                """Store the new choice with those of the recipe, except its version, which belongs to another
-                reading."""
+                """Store the new choice with those of the recipe, except its version, which belongs to another reading;
+                an error is shown."""
                 id, store = values[data], self.services.datasets
                 choices_before = choices_for(id, form.read(values).answers.reading).model_copy(update={"version": None})
                 try:

@@ -71,11 +71,13 @@ class ImportPart:
         emptied first, so that it accepts further files."""
 
         def begin(newest: object, dropped: object = None) -> Updates:
+            """Note the new import, and start the clock that shows its progress."""
             begins = dropped or not file
             newest = Import(dropped, next(iter(unfinished(newest)), None)) if begins else newest
             return {self.newest: newest, self.clock: gr.Timer(active=True), **({file: None} if file else {})}
 
         def begun(fn: Callable[..., object], inputs: Components, outputs: Components, **options: object) -> Dependency:
+            """Call fn after `begin` has noted the import."""
             files = [file] if file else []
             first = listen(begin, [self.newest, *files], [self.newest, self.clock, *files], **EACH, **AT_ONCE)
             return first.then(fn, inputs | {self.newest}, outputs, **EACH, **options)
@@ -89,6 +91,7 @@ class ImportPart:
         notice. file: the drop zone, whose files are passed to fill."""
 
         def filled(values: FieldValues) -> Filled:
+            """Call fill for the import that is due; a cancelled one gives a notice alone."""
             due = (
                 one
                 for one in reversed(unfinished(values[self.newest]))
@@ -117,12 +120,12 @@ class ImportPart:
         return {self.row: gr.update(visible=True), self.progress: text}
 
     def cancelled(self, newest: object) -> Updates:
-        """Cancel the import that is shown, and show that it ends."""
+        """Cancel the import that is shown, if there is one, and show that it ends."""
         if reading := self.current(newest):
             reading.is_cancelled = True
         return self.look(newest)
 
     def current(self, newest: object) -> Import | None:
-        """Return the import to show: of several, which run one after the other, the first that was not cancelled.
-        newest: as of `unfinished`."""
+        """Return the import to show: of several, which run one after the other, the first that was not cancelled; None
+        without any. newest: as of `unfinished`."""
         return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

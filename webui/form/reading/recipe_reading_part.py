@@ -71,7 +71,7 @@ class RecipeReadingPart(Panel):
 
     def draw(self, data: object, reading: RecipeReading | None) -> Updates:
         """Return the updates: notices if the recipe's dataset is missing, read in another way, or changed since, with
-        the buttons that help."""
+        the buttons that help; all hidden if none of that holds."""
         notices: list[Html] = []
         newest: int | None = None
         is_other = False

@@ -103,7 +103,8 @@ class BlindDuel:
         length: object,
         *rest: object,
     ) -> Iterator[Updates]:
-        """Answer all questions, then show the first pair; showing pairs earlier would reveal the models by their speed.
+        """Answer all questions, then show the first pair, or the error; showing pairs earlier would reveal the models
+        by their speed.
 
         Inputs: target, checkpoint, count, own questions, longest answer, the fields of both, voter.
         """
@@ -126,8 +127,8 @@ class BlindDuel:
         yield self._next(comparison, _voter(voter))
 
     def vote(self, opened: object, at: object, verdict: Verdict, voter: object) -> Updates:
-        """Store a verdict on prompt number `at`, if it is the one due for this voter, and show the next, or the result.
-        opened: the comparison's id."""
+        """Store a verdict on prompt number `at`, if it is the one due for this voter, and show the next, the result, or
+        an error. opened: the comparison's id."""
         try:
             comparison = PromptComparison.open(self.services.workspace, str(opened))
             if comparison.missing():
@@ -139,7 +140,8 @@ class BlindDuel:
             return self._view(None, None, notice(self.w.render(error.message)))
 
     def keep_pairs(self, opened: object) -> Update:
-        """Add all voters' verdicts as pairs to the dataset of the run's corrections, and return the notice."""
+        """Add all voters' verdicts as pairs to the dataset of the run's corrections, and return the notice, of success
+        or the error."""
         w, services = self.w, self.services
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))

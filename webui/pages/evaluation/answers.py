@@ -161,4 +161,5 @@ def _votes(table: Table, number: int, place: int, w: Wording) -> Html:
 
 
 def _text(text: str) -> Html:
+    """Return the first MAX_TEXT characters of an answer; "…" for an empty one."""
     return tag("span", text[:MAX_TEXT].strip() or "…", class_="ev-text", dir="auto")

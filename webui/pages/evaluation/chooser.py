@@ -102,7 +102,8 @@ def details(
     """Return contestants, judge and system prompt, in a fold that is open until there are answers.
 
     spec: None while the chosen judge lacks its option. further: of further_options. is_first: answers are missing yet,
-    and the judge is shown at work."""
+    and the judge is shown at work on the dataset's own.
+    """
     boxes = (
         tag(
             "label",
@@ -167,7 +168,8 @@ def _trial(ground: Ground, spec: JudgeSpec, w: Wording) -> Iterator[Html]:
 
 
 def _verdict(spec: JudgeSpec, expected: str, answer: str, w: Wording) -> Html:
-    """Return a cell with the judge's outcome on an answer and, as its title, the reason."""
+    """Return a cell with the judge's outcome on an answer and, as its title, the reason; an answer that it cannot judge
+    is marked so."""
     try:
         verdict = judge(spec, expected, answer)
         outcome, why = verdict.outcome, w.render(verdict.reason)
