@@ -41,7 +41,8 @@ class LanguageDoor:
         """Redirect a language's page to the one that the address chooses (which a cookie then stores), the cookie or
         the browser prefers; pass on all other requests."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or scope["method"] != "GET" or path not in PATHS.values():
+        page = path.rstrip("/") or "/"  # /de/ as people type it
+        if scope["type"] != "http" or scope["method"] != "GET" or page not in PATHS.values():
             return await self.app(scope, receive, send)
         query = scope.get("query_string", b"").decode("latin1")
         chosen = parse_qs(query).get("lang", [""])[0]
@@ -51,8 +52,9 @@ class LanguageDoor:
             return await _go(send, PATHS[chosen] + (f"?{rest}" if rest else ""), cookie)
         headers = {name: value.decode("latin1") for name, value in scope["headers"]}
         language = _remembered(headers.get(b"cookie", "")) or preferred(headers.get(b"accept-language", ""))
-        if path == PATHS["en"] and language != "en":
-            return await _go(send, PATHS[language] + (f"?{query}" if query else ""))
+        there = PATHS[language] if page == PATHS["en"] else page
+        if there != path:
+            return await _go(send, there + (f"?{query}" if query else ""))
         await self.packed(scope, receive, send)
 
 

@@ -372,6 +372,7 @@ def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembere
     assert visitor.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).headers["location"] == "/zh"
     assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).headers["location"] == "/de"
     assert visitor.get("/", headers={"accept-language": "fr-FR,en;q=0.8"}).status_code == 200
+    assert visitor.get("/de/?x=1", headers={"accept-language": "en"}).headers["location"] == "/de?x=1"
     assert [visitor.get(path, headers={"accept-language": "en"}).status_code for path in PATHS.values()] == [200] * len(
         LANGUAGES
     )
