@@ -211,9 +211,10 @@ def model_name(model_id: str, w: Wording) -> str:
 
 def data_name(row: RunRow, w: Wording) -> str:
     """Return the name of a run's dataset: the title of a sample in the page's language, else its id; for an adapter
-    that was brought in, that it was trained elsewhere."""
+    that was not trained here, whether it was combined of others or brought in."""
     if row.data == NO_DATA:
-        return w.t("runs_table.elsewhere")
+        is_combined = row.status.message is not None and row.status.message.key == "merge.ended"
+        return w.t("runs_table.combined" if is_combined else "runs_table.elsewhere")
     sample = sample_of(row.data)
     if not sample or not sample.title or not row.data:
         return row.data

@@ -15,6 +15,7 @@ from core.memory import budget
 from core.messages import figures, msg
 from core.presets import PROJECT
 from core.progress import Progress, RankUse
+from core.recipe import NO_DATA
 from core.runs.folder import Status
 from core.runs.run_json import RunFacts
 from core.runs.states import State
@@ -84,6 +85,14 @@ def run_view(**facts: object) -> RunView:
     status = Status(state=State.RUNNING, ranks=RANKS, has_adapter=True, step=1962, total_steps=2000)
     row = RunRow("id", "A run", status, 0.0, "lora", 8, "starter", "x", 1.2345, 2_500_000_000, ())
     return RunView(row, "folder", None, RunFacts.from_json(facts), (), "")
+
+
+@pytest.mark.parametrize(("ended", "said"), [("merge.ended", "combined from other runs"), (None, "trained elsewhere")])
+def test_a_run_without_data_says_whether_it_was_combined_or_brought_in(ended: str | None, said: str) -> None:
+    """Seen: Train called a combined run "trained elsewhere"."""
+    status = Status(state=State.COMPLETED, message=msg(ended) if ended else None)
+    row = RunRow("id", "A run", status, 0.0, "lora", 8, "starter", NO_DATA, None, 0, ())
+    assert format.data_name(row, EN) == said
 
 
 RANKS = tuple(RankUse(device="RTX 3060", used_bytes=int(7.9 * GIB), total_bytes=12 * GIB) for _ in range(2))
