@@ -52,9 +52,10 @@
     const pressed = event.target.closest?.("#start, #resume, #queue-resume, #pause, #plan-back, #plan-next");
     if (pressed) soon(() => {
       if (document.activeElement !== pressed && document.activeElement !== document.body) return true;  // it went on by itself
-      const next = document.querySelector(pressed.id === "plan-next" ? "#form-column" : "#run-box");
-      if (isSeen(pressed) || !isSeen(next)) return false;
-      if (pressed.id === "plan-next") loraGarageShow("#form-column");
+      const isPlan = pressed.id === "plan-next";  // which stays below a run that has ended
+      const next = document.querySelector(isPlan ? "#form-column" : "#run-box");
+      if ((!isPlan && isSeen(pressed)) || !isSeen(next)) return false;
+      if (isPlan) loraGarageShow("#form-column");
       else focus(next);
       return true;
     }, 600);

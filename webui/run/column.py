@@ -56,12 +56,12 @@ class RunColumn:
             self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
             self.again = gr.Button(w.t("train_page.again"), visible=False, elem_id="run-again")
             self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
+            with gr.Row(visible=False, elem_id="run-actions") as self.actions:
+                self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
+                self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
+                self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
+                self.save_picture = gr.Button(w.t("recipe_card.picture"), elem_id="run-picture")
             self.plan_next = gr.Button(w.t("queue_panel.plan_next"), visible=False, elem_id="plan-next")
-        with gr.Row(visible=False, elem_id="run-actions") as self.actions:
-            self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
-            self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
-            self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
-            self.save_picture = gr.Button(w.t("recipe_card.picture"), elem_id="run-picture")
         self.picture_file = gr.JSON(None, visible=False)
         # On a phone a finished run is a short card above the form.
         unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
@@ -104,7 +104,7 @@ class RunColumn:
             LivePart(self.story, lambda context: self._about(context, card.story)),
             LivePart(
                 self.plan_next,
-                lambda context: gr.update(visible=context.snapshot.busy is not None and not context.planning),
+                lambda context: gr.update(visible=context.snapshot.busy is None or not context.planning),
             ),
         ]
 
