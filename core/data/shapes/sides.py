@@ -41,6 +41,7 @@ from core.recipe import Format
 _MAX_SIDES = 4  # columns of which each may go with each
 MAX_READINGS, MAX_JOINED = 6, 24  # offered to a person; of a set of files
 _MIN_ROWS, _ROWS_OF_EACH = 20, 5  # of a column of kinds: rows, and rows with each value
+_WORDINGS = 16  # rows with each answer that are still questions about one fact in other words
 _LONG = 8  # words of a usual text in a column
 _WEAK = frozenset({"source", "summary", "input"})  # names of a question or an answer, and of much else
 _ORIGIN, _GOAL = frozenset({"source", "src"}), frozenset({"target", "tgt", "summary", "translation", "output"})
@@ -331,10 +332,10 @@ class _Table:
         is_constant = len(values) == 1 and len(min(values)) <= LONGEST_LABEL and not all(map(self.repeats, self.texts))
         return (is_constant or self.has_few_values(name)) and self.repeats(name)
 
-    def repeats(self, name: str) -> bool:
-        """Return True if each value of a column stands in several rows, on average."""
+    def repeats(self, name: str, often: int = _ROWS_OF_EACH) -> bool:
+        """Return True if each value of a column stands in at least so many rows, on average."""
         values = self.values[name]
-        return len(values) >= _MIN_ROWS and len({*map(str, values)}) * _ROWS_OF_EACH <= len(values)
+        return len(values) >= _MIN_ROWS and len({*map(str, values)}) * often <= len(values)
 
     def repeats_unlike_others(self, name: str) -> bool:
         """Return True for a column that repeats while two other texts do not: the name of a topic or a conversation."""
@@ -482,7 +483,9 @@ def _both_named(table: _Table) -> Decision | None:
     if len(readings) == 1 and {question, answers[0]} <= table.texts.keys():
         if doubted := _doubted(table, question, answers[0]):
             return doubted
-    is_repeated = table.repeats(answers[0]) and not (table.has_few_values(answers[0]) or table.repeats(question))
+    is_repeated = table.repeats(answers[0], _WORDINGS) and not (
+        table.has_few_values(answers[0]) or table.repeats(question)
+    )
     beside = table.long_beside(readings[0]) if len(readings) == 1 else []
     if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):
         return _question_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])

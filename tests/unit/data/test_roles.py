@@ -133,6 +133,14 @@ def test_labels_beside_texts_are_offered_as_answers(columns: Any, readings: list
     assert decision and [as_arrow(roles) for roles in decision.readings] == readings
 
 
+@pytest.mark.parametrize(("wordings", "evidence"), [(8, "names"), (30, "none")])
+def test_questions_about_one_fact_in_other_words_are_not_doubted(wordings: int, evidence: str) -> None:
+    """Seen: a sheet of 8 wordings of each fact, as the guide advises, was asked which column is the answer."""
+    rows = [{"Frage": f"Wer baute es, zum {i}. Mal?", "Antwort": f"Bau {i // wordings}: {A}"} for i in range(120)]
+    decision = decide([Row(number + 1, values) for number, values in enumerate(rows)])
+    assert decision and decision.evidence == evidence and as_arrow(decision.readings[0]) == "Frage>Antwort"
+
+
 def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path) -> None:
     """Seen: of `text` and a category the text alone was trained, without a word."""
     file = tmp_path / "a.jsonl"
