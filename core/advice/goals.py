@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import yaml
 
+from core.data.findings.row_words import RowWords, Words
+from core.data.shapes.roles import words_of
 from core.errors import RecipeError
 from core.presets import PRESETS
+from core.recipe import Format
+
+MAX_ROWS = 2000  # of a set whose goal is looked for
+_WORDINGS, _WORDS = 3, 4  # questions for each fact; words of an answer that is no label
 
 
 @dataclass(frozen=True)
@@ -48,3 +55,16 @@ def goal_of(goal_id: str) -> Goal:
     if match := next((goal for goal in goals() if goal.id == goal_id), None):
         return match
     raise RecipeError("advise.no_such_goal", found=goal_id[:60], goals=[known.id for known in goals()])
+
+
+def goal_shown_by(format: Format, rows: Sequence[tuple[int, Words]]) -> str | None:
+    """Return the goal of rows that are clearly of one kind: labels, or facts that are each asked in several ways; None
+    for others, or for more than MAX_ROWS rows."""
+    if format == "text_label":
+        return "classification"
+    if not 0 < len(rows) <= MAX_ROWS:
+        return None
+    answers = [RowWords(number, example).answer for number, example in rows]
+    words = sum(len(words_of(answer)) for answer in answers)
+    repeats = _WORDINGS * len({*answers}) <= len(answers) and words >= _WORDS * len(answers)
+    return next(goal.id for goal in goals() if goal.learns_rows) if repeats else None

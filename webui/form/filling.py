@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 
+from core.advice.goals import goal_shown_by
 from core.data.reading.choices import NO_CHOICES
-from core.errors import GarageError
+from core.errors import DataError, GarageError
 from core.files import JsonObject
 from core.messages import Message, msg
 from core.progress import Check, go_on
@@ -58,7 +60,11 @@ class Fillings:
         notices: Updates = {data.notice: shown(problem)}
         if added is None:
             return None, notices
-        return Filling({"data": added}), {**notices, data.data: gr.update(choices=data.choices())}
+        goal, store = None, self.services.datasets
+        with suppress(DataError):  # of unreadable rows the data step tells
+            goal = goal_shown_by(store.report(added).format, store.rows(added))
+        shown_by_rows = {"goal": goal} if goal else {}
+        return Filling({"data": added, **shown_by_rows}), {**notices, data.data: gr.update(choices=data.choices())}
 
     def open_recipe(self, values: FieldValues) -> Filled:
         """Return the form filled from the chosen file, and the file's field emptied; nothing without a file."""

@@ -8,7 +8,8 @@ import pytest
 
 from core import recipe
 from core.advice import plan
-from core.advice.goals import Goal, goal_of, goals
+from core.advice.goals import Goal, goal_of, goal_shown_by, goals
+from core.data.formats import Example
 from core.data.sample_sets import sample_of
 from core.errors import RecipeError
 from core.memory.documented import vram_table
@@ -97,3 +98,12 @@ def test_a_rule_is_a_sentence_in_the_readers_language_alone() -> None:
     assert rule.render("zh") == "显存不超过 24 GB 时，文档建议用 QLoRA；表中 LoRA 一列只是最低需求。"
     outer = msg("advise.unsuitable_goal", title=rule, why="", instead="")
     assert "显存" not in outer.render("en") and "graphics" not in outer.render("zh")
+
+
+def test_facts_that_are_asked_in_several_ways_and_labels_show_their_goal() -> None:
+    """Seen: 24 questions about 3 facts, for which the page kept the goal "Answer style"."""
+    built, sort = "Ada Pell built the mill.", "delivery"
+    for answers, shown in (([built] * 3, "question_answer"), ([built] * 2, None), ([sort] * 3, None), ([], None)):
+        rows = [(at, Example(prompt=f"Question {at}?", completion=answer)) for at, answer in enumerate(answers)]
+        assert goal_shown_by("question_answer", rows) == shown
+    assert goal_shown_by("text_label", []) == "classification"
