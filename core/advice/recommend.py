@@ -37,6 +37,7 @@ from core.advice.decisions import (
     usual_rate,
     with_settings,
 )
+from core.advice.goals import goal_of
 from core.advice.warnings import warnings
 from core.memory.arithmetic import Estimate, ram_to_offload_gib, sharded_weights
 from core.memory.setup import Setup
@@ -52,6 +53,9 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     Settings that are set stay, with their verdict, and their reason is that they were chosen. Raises RecipeError for
     target_modules that the model lacks.
     """
+    once = _learned_from_one_row(recipe, grounds)
+    if once:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.0})})
     case = Case.from_recipe(recipe, grounds)
     budget, goal = grounds.budget, case.goal
     filled, reasons = decide(case, recipe)
@@ -73,7 +77,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     return Advice(
         recipe=filled,
         verdict=verdict,
-        reasons=(*ground, Reason(field="verdict", text=why), *reasons, *_of_pairs(filled)),
+        reasons=(*ground, Reason(field="verdict", text=why), *reasons, *_of_pairs(filled), *once),
         alternatives=others,
         documented=documented(case, filled),
         estimate=case.estimate(filled),
@@ -111,6 +115,17 @@ def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Groun
     if fits == verdict == "fits" and alone.adapter.method == filled.adapter.method and size > own:
         return [Reason(field="budget", text=msg("advise.unequal_cards", **facts, size=size, own=own))]
     return []
+
+
+def _learned_from_one_row(recipe: Recipe, grounds: Grounds) -> list[Reason]:
+    """Return [the reason to validate on no row], if the rows are to be remembered and most answers stand in one row
+    each: a fact that is held out is not learned, so its loss says nothing. [] for others, and if the share is set."""
+    data, learns = grounds.data, recipe.goal is not None and goal_of(recipe.goal).learns_rows
+    if not learns or recipe.train.compares or data is None or data.answers is None or data.validation is not None:
+        return []
+    if "eval_fraction" in recipe.data.model_fields_set or 2 * data.answers <= data.rows:
+        return []
+    return [Reason(field="eval_fraction", text=msg("advise.validation_facts"))]
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:

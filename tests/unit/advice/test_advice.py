@@ -384,6 +384,8 @@ def test_a_goal_of_facts_trains_each_fact_often_enough(rows: int, answers: int, 
     advice = recommend(STARTER, ROOMY, facts(rows=rows, answers=answers), goal_of(goal))
     assert (advice.recipe.train.num_train_epochs, advice.recipe.adapter.r) == (epochs, 4 if goal == "style" else 8)
     assert (f"{answers} different answers" in why(advice, "num_train_epochs")) == (epochs > 5)
+    # a fact that is held out is not learned, other wordings of a learned one may be
+    assert (advice.recipe.data.eval_fraction == 0) == ("held out" in why(advice, "eval_fraction")) == (epochs > 5)
 
 
 @pytest.mark.parametrize(("size", "rate"), [("0.1B", 2e-4), ("7B", 2e-4), ("33B", 1e-4)])
