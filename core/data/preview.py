@@ -61,7 +61,7 @@ FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # (number in the file, example)
 
-LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; answers that are joined for it, as they may be short
+LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; those that are joined for it, as they may be short
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,14 @@ class Preview:
 
     @cached_property
     def language(self) -> str | None:
-        """Code of the language that the answers of the first rows are written in; None if it cannot be determined."""
-        answers = [RowWords(number, example).answer for number, example in islice(self.rows, LOOKED_AT)]
-        return main_language([" ".join(answers[at : at + TOGETHER]) for at in range(0, len(answers), TOGETHER)])
+        """Code of the language of the first rows, by their answers, or by all turns if these are too short or too
+        similar; None if it cannot be determined."""
+        rows = [RowWords(number, example) for number, example in islice(self.rows, LOOKED_AT)]
+        for texts in ([row.answer for row in rows], [f"{row.question} {row.answer}" for row in rows]):
+            parts = (" ".join(texts[at : at + TOGETHER]) for at in range(0, len(texts), TOGETHER))
+            if language := main_language([*parts]):
+                return language
+        return None
 
     @classmethod
     def measure(

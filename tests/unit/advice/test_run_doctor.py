@@ -94,6 +94,8 @@ def test_german_answers_for_an_english_model_are_said_and_english_ones_are_not(s
     finding = looked_at(space, german)["other_language"]
     assert "German" in finding.evidence.render("en") and "SmolLM2" in finding.evidence.render("en")
     assert finding.action == "other_model" and "Deutsch" in finding.remedy.render("de")
+    short = [{"question": f"{GERMAN.format(n=n)} Wer kommt?", "answer": "Anna Pell."} for n in range(1, 29)]
+    assert "other_language" in looked_at(space, short), "answers too short to tell: the questions do"
     sentence = "The club meets on day {n} of the month, and it is not far from the hall."
     english = [{"question": f"When is meeting {n}?", "answer": sentence.format(n=n)} for n in range(1, 29)]
     assert "other_language" not in looked_at(space, english)
