@@ -64,6 +64,7 @@ def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
     add_run(workspace, STEADY[:4], created=5)  # too few steps to say anything
     by_rewards = {"train": {"objective": "grpo"}, "rewards": {"judges": [{"kind": "number"}]}}
     add_run(workspace, [(t, n // 9) for t, n in STEADY], created=6, **by_rewards)  # most of its time draws answers
+    add_run(workspace, [(t, n // 9) for t, n in STEADY], created=7).add_facts(RunFacts(rows_trained=1))  # of 4 a batch
     runs = Runs(workspace)
     assert pace.from_runs(runs, like("starter", "lora")).tokens_per_second == pytest.approx(200)
     assert pace.from_runs(runs, like("starter", "qlora")).tokens_per_second == pytest.approx(900)
