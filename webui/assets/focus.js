@@ -47,6 +47,11 @@
     return true;
   }, 600);
 
+  // What is typed into a list searches it, instead of being added to the chosen text.
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.matches?.('input[role="combobox"]')) setTimeout(() => target.select());
+  });
+
   // These vanish when they are pressed: the focus goes to the run, whose card says what became of it, or to the form that comes in its place.
   document.addEventListener("click", (event) => {
     const pressed = event.target.closest?.("#start, #resume, #queue-resume, #pause, #plan-back, #plan-next");

@@ -201,7 +201,7 @@ def reasons(advice: Advice, w: Wording) -> Html:
         shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
         lines.append(tag("dt", name, tag("b", shown) if shown else None))
         lines.append(tag("dd", w.render(reason.text)))
-    return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"))
+    return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"), open_=True)
 
 
 def value_of(value: object, w: Wording) -> str:
