@@ -28,7 +28,7 @@ from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, success, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Poller, Update, Updates, ViewContext, outcome, shown
 from webui.kit.visitor import is_local
 from webui.kit.wording import Wording
 from webui.run import exported
@@ -37,6 +37,7 @@ from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
+SEE_WHOLE = """() => setTimeout(() => document.querySelector("#way-out").scrollIntoView({ block: "start" }), 100)"""
 GGUF = tuple(form_of("gguf", quant) for quant in QUANTS)
 # The forms that each place reads, the recommended one first: kind, or kind:quant.
 FORMS: dict[str, tuple[str, ...]] = {
@@ -173,7 +174,8 @@ class WayOut:
         picked again, unlike the change of `opened`."""
         outputs = [self.about, self.form, self.fold, self.start, self.strength_fold]
         inputs = [self.opened, self.where]
-        self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
+        chosen = self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
+        chosen.then(None, None, None, js=SEE_WHOLE, **QUIET)  # the card grows at the foot of the page
         for event in (self.opened.change, picked.then):
             event(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         self.where.input(
