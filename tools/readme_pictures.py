@@ -223,7 +223,6 @@ def form_and_plan(page: Page) -> None:
     settled(page)
     page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)
     kit.unfold(page, "#plan-more")
-    page.locator("#plan-more summary").first.click()
     page.locator("#plan-more details[open]").wait_for()
     shoot(page, "plan", "#plan-beside")
 

@@ -88,6 +88,8 @@ def test_what_a_button_opens_is_shown_from_its_top(chrome: Browser, workspace: W
     page.locator("#details-chat").click()
     opened_at_the_top(page, "tab-chat")
     kit.go_to_tab(page, "Train")
+    page.locator("#plan-next").click()
+    opened_at_the_top(page, "form-column")
     page.locator("#run-further").click()
     opened_at_the_top(page, "further")
     watch.check()

@@ -22,23 +22,9 @@ from webui.pages import runs
 from webui.pages.conversations import CHOSEN
 from webui.run.column import RunColumn
 from webui.run.queue import QueuePanel
+from webui.run.way_out import SEE_WAY_OUT
 from webui.shelf.downloads import DownloadsCard
 from webui.state.services import Services
-
-# Scroll to the export of the Runs page; the tab may be drawn a moment later.
-SEE_WAY_OUT = """() => {
-  const see = (times) => {
-    const place = document.querySelector("#way-out");
-    if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
-    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));
-    // at once, and as charts above it are drawn
-    keep.observe(document.body);
-    const leave = () => keep.disconnect();  // from then on it is the person who scrolls
-    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => 
-      addEventListener(act, leave, { once: true, passive: true }));
-  };
-  see(600);
-}"""
 
 
 class TrainPage:

@@ -37,7 +37,20 @@ from webui.run.publish import PublishPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
-SEE_WHOLE = """() => setTimeout(() => document.querySelector("#way-out").scrollIntoView({ block: "start" }), 100)"""
+# Scroll to the export of the Runs page; the tab may be drawn a moment later, the card grows with what is chosen.
+SEE_WAY_OUT = """() => {
+  const see = (times) => {
+    const place = document.querySelector("#way-out");
+    if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
+    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));
+    // at once, and as charts above it are drawn
+    keep.observe(document.body);
+    const leave = () => keep.disconnect();  // from then on it is the person who scrolls
+    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => 
+      addEventListener(act, leave, { once: true, passive: true }));
+  };
+  see(600);
+}"""
 GGUF = tuple(form_of("gguf", quant) for quant in QUANTS)
 # The forms that each place reads, the recommended one first: kind, or kind:quant.
 FORMS: dict[str, tuple[str, ...]] = {
@@ -175,7 +188,7 @@ class WayOut:
         outputs = [self.about, self.form, self.fold, self.start, self.strength_fold]
         inputs = [self.opened, self.where]
         chosen = self.where.input(self.choose, inputs, outputs, **LAST, **AT_ONCE)
-        chosen.then(None, None, None, js=SEE_WHOLE, **QUIET)  # the card grows at the foot of the page
+        chosen.then(None, None, None, js=SEE_WAY_OUT, **QUIET)  # the card grows at the foot of the page
         for event in (self.opened.change, picked.then):
             event(self.choose, inputs, outputs, **LAST, **AT_ONCE)
         self.where.input(
