@@ -121,11 +121,10 @@ def _learned_from_one_row(recipe: Recipe, grounds: Grounds) -> list[Reason]:
     """Return [the reason to validate on no row], if the rows are to be remembered and most answers stand in one row
     each: a fact that is held out is not learned, so its loss says nothing. [] for others, and if the share is set."""
     data, learns = grounds.data, recipe.goal is not None and goal_of(recipe.goal).learns_rows
-    if not learns or recipe.train.compares or data is None or data.answers is None or data.validation is not None:
-        return []
-    if "eval_fraction" in recipe.data.model_fields_set or 2 * data.answers <= data.rows:
-        return []
-    return [Reason(field="eval_fraction", text=msg("advise.validation_facts"))]
+    is_open = "eval_fraction" not in recipe.data.model_fields_set and not recipe.train.compares
+    if learns and is_open and data and data.answers and data.validation is None and 2 * data.answers > data.rows:
+        return [Reason(field="eval_fraction", text=msg("advise.validation_facts"))]
+    return []
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
