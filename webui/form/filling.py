@@ -17,7 +17,7 @@ from core.recipe import NO_DATA, Recipe
 from core.workspace import foreign_recipes
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_values
-from webui.form.goal import GoalStep
+from webui.form.goal import FIRST, GoalStep
 from webui.form.handle import READING, FieldValues, Filled, Filling
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.kit.html import Html, join, notice, success, tag
@@ -60,10 +60,11 @@ class Fillings:
         notices: Updates = {data.notice: shown(problem)}
         if added is None:
             return None, notices
-        goal, store = None, self.services.datasets
-        with suppress(DataError):  # of unreadable rows the data step tells
-            goal = goal_shown_by(store.report(added).format, store.rows(added))
-        shown_by_rows = {"goal": goal} if goal else {}
+        shown_by_rows, store = {}, self.services.datasets
+        if values.get(self.goal.goal, FIRST) == FIRST:  # else a person has chosen it
+            with suppress(DataError):  # of unreadable rows the data step tells
+                if goal := goal_shown_by(store.report(added).format, store.rows(added)):
+                    shown_by_rows = {"goal": goal}
         return Filling({"data": added, **shown_by_rows}), {**notices, data.data: gr.update(choices=data.choices())}
 
     def open_recipe(self, values: FieldValues) -> Filled:

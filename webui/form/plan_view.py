@@ -193,19 +193,21 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
 
 
 def reasons(advice: Advice, w: Wording) -> Html:
-    """Return a fold with each setting's name, value and reason."""
-    lines = []
+    """Return a fold with each setting's name and value, one line each; a press unfolds its reason and closes that of
+    another."""
+    lines, parts = [], (advice, advice.recipe.adapter, advice.recipe.train, advice.recipe.data)
     for reason in advice.reasons:
-        value = value_of(getattr(advice, reason.field, None), w)
+        own = (getattr(part, reason.field) for part in parts if hasattr(part, reason.field))
+        value = value_of(next(own, None), w)
         name = w.t(f"plan_view.field_{reason.field}") if w.knows(f"plan_view.field_{reason.field}") else reason.field
         shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
-        lines.append(tag("dt", name, tag("b", shown) if shown else None))
-        lines.append(tag("dd", w.render(reason.text)))
-    return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"), open_=True)
+        line = tag("summary", name, tag("b", shown) if shown else None)
+        lines.append(tag("details", line, tag("p", w.render(reason.text)), name_="plan-reason", class_="lg-reason"))
+    return fold(w.t("plan_view.why"), *lines, open_=True)
 
 
 def value_of(value: object, w: Wording) -> str:
-    """Return a number or a word; "" if the reason's sentence has the value."""
+    """Return a number or a word; "" for anything else, which the reason's sentence names."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return ""
     return format.number(w, value) if isinstance(value, int | float) else value

@@ -61,3 +61,12 @@ def test_a_plan_that_is_only_tight_is_not_said_to_need_more_than_there_is() -> N
     assert line("tight", 7.3) == "tight: 7.1 of 7.3 GiB without the margin"
     assert line("tight", 8.0) == "tight: 7.8 of 8.0 GiB", "by the documented table"
     assert line("does_not_fit", 7.0) == "does not fit: 7.8 of 7.0 GiB"
+
+
+def test_each_setting_is_one_line_with_its_value_and_unfolds_its_reason() -> None:
+    shown = result(Budget(kind="card", name="RTX 3060", sold_gb=12.0, free_gib=11.0)).plan
+    assert shown
+    advice = shown.advice
+    drawn = plan_view.reasons(advice, Wording("en"))
+    assert f"<summary>Rank (r)<b>{advice.recipe.adapter.r}</b></summary><p>" in drawn
+    assert drawn.count('name="plan-reason"') == len(advice.reasons)  # of one name: one is open at a time
