@@ -1,5 +1,6 @@
 """Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, and of Markdown the
-front matter, comments, tags of templates and lists of its own headings."""
+front matter, comments, scripts, tags of templates and of layout, links to other pages and lists of its own headings.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,28 @@ _CREDITS = re.compile(r"(?:Produced|Transcribed|Prepared) by\b|E-?text prepared 
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 # A comment, or a tag of a template; nothing but links to places of the same page.
-_UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}", re.DOTALL)
+_UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}|\{\{[<%].*?[>%]\}\}", re.DOTALL)
+# What a browser does not show as text, which at the start of a line may go over empty ones; tags of layout, with the
+# title of a card's back. Code in a line is shown.
+_CODE = r"(?P<code>(`+)[^`]+\2)|"
+_HIDDEN = re.compile(
+    _CODE
+    + r"(?:^[ \t]*(?P<open>(?=<)))?<(script|style|svg|select|form)\b(?:[^<]|<(?!/\4>))*(?:</\4>|(?(open)\Z|(?!)))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BACK = re.compile(
+    r"<summary\b[^<>]*>(?:(?!</summary>).){0,60}\b(?:answer|reveal|click|show|solution|antwort|lösung|réponse|respuesta)"
+    r"\b(?:(?!</summary>).){0,60}</summary>|<(\w+)\b[^<>]*>[^\w<>]*<a href=\"#[^<>]*>[^<>]*</a>[^\w<>]*</\1>",
+    re.IGNORECASE,
+)
+_LAYOUT = re.compile(_CODE + r"</?(?:details|span|div|center|p|button|input|ul|ol|li)\b[^<>]*>", re.IGNORECASE)
+# Links without a word, as arrows to other pages: [[◀️](./02.md)]
+_ARROW = re.compile(r"\[?\[[^\]\w]*\]\([^()]*\)\]?(?:&nbsp;)*")
+# A note's lines about itself, without the marks of front matter.
+_FACT = re.compile(r"[^\W\d_][\w ]{0,18}?\s?:\s*(\S.*)?")
+_FACT_VALUE = re.compile(
+    r"(?:\[\[[^\]]*\]\](?:\s*[-,|]\s*|\s*$))+|(?:#[^\s#]+\s*)+|\d{4}-\d\d-\d\d.{0,12}|\S*https?://\S+"
+)
 _CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#\S*\)\s*(?:\n|$))+")
 
 
@@ -42,7 +64,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
         if isinstance(item := held[begins], RawRow):
             held[begins] = replace(item, value={"text": text})
         yield Omission("around", "front")
-    row, is_over, is_code = 0, False, False
+    row, is_over, is_code, hidden = 0, False, False, ""
     for item in chain(held[begins:], items):
         if not isinstance(item, RawRow):
             yield item
@@ -54,9 +76,8 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             is_over = True
         if is_markdown and ("```" in text or "~~~" in text):
             is_code ^= len(_FENCE.findall(text)) % 2 == 1
-        elif is_markdown and not is_code and ("<!--" in text or "{%" in text or "](#" in text):
-            visible = _UNSEEN.sub("", text)
-            visible = "" if _CONTENTS.fullmatch(visible) else visible
+        elif is_markdown and not is_code and (hidden or "<" in text or "{%" in text or "](" in text):
+            visible, hidden = _visible(f"<{hidden}>{text}" if hidden else text)
             if visible != text:
                 yield Omission("around", "unseen")
                 text = visible.strip()
@@ -66,10 +87,29 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             yield replace(item, row=row, value={"text": text}, joint=item.joint if row > 1 else None)
 
 
+def _visible(text: str) -> tuple[str, str]:
+    """Return (what a page of Markdown shows of a paragraph, the tag that goes on in the next one, or "")."""
+    visible = _UNSEEN.sub("", text)
+    opened = next(
+        (
+            found[4]
+            for found in _HIDDEN.finditer(visible)
+            if found["open"] is not None and not found[0].endswith(f"</{found[4]}>")
+        ),
+        "",
+    )
+    visible = _LAYOUT.sub(r"\g<code>", _BACK.sub("", _HIDDEN.sub(r"\g<code>", visible)))
+    visible = "" if _CONTENTS.fullmatch(visible) or not _ARROW.sub("", visible).strip(" \n|") else visible
+    return visible, opened
+
+
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:
     """Return (number of the paragraph in which the front matter of a Markdown file ends, its rest); None if there is
     none."""
     opening = _FRONT_MATTER.match(texts[0]) if texts else None
+    facts = [_FACT.fullmatch(line.strip()) for line in texts[0].strip("*-_ \n").split("\n")] if texts else []
+    if len(facts) > 1 and all(facts) and any(_FACT_VALUE.fullmatch(fact[1] or "") for fact in facts if fact):
+        return 0, ""
     for number, text in enumerate(texts if opening else ()):
         lines = text.split("\n")
         for place, line in enumerate(lines):

@@ -282,9 +282,10 @@ def _subtitles(content: str) -> Iterator[object]:
 
     text, before = "", 0
     content = content.lstrip("\ufeff")
-    if content.startswith("WEBVTT"):
+    kind = "vtt" if content.startswith("WEBVTT") else None  # in which a line of speech may look like another format
+    if kind:
         content = _COMMA.sub(".", content)  # as in .srt
-    for event in pysubs2.SSAFile.from_string(content):
+    for event in pysubs2.SSAFile.from_string(content, kind):
         line = _SPACE.sub(" ", event.plaintext).strip()
         if not line or event.is_comment:
             continue

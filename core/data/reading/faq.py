@@ -7,6 +7,7 @@ A heading is a line with #, a line in bold, the title of a block (??? question "
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -23,13 +24,14 @@ _HEADING = re.compile(
     r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$|(?:\?\?\?\+?|!!!)\s+\w+\s+\"(?P<block>[^\"]+|.+)\"$"
 )
 _ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
-_ASKS = re.compile(r"^(?>.*[?？])\W*(?:\([^()]*\)\W*)?$|^(?:Q|Question|Frage)\s*+\d*\s*[:.]\s*\S")
+_ASKS = re.compile(r"^(?>.*[?？])\W*(?:\([^()]*\)\W*)?$|^(?:Q|Question|Frage|问|問|Вопрос)\s*+\d*\s*[:.：]\s*\S")
 _HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]{0,200}>((?:[^<]|<(?!/?h\d)){0,300})</h\1>", re.IGNORECASE)
 _DETAILS = re.compile(
     r"(?:<details\b[^<>]{0,200}>\s*)?<(summary)\b[^<>]{0,200}>((?:[^<]|<(?!/?summary)){0,300})</summary>\n?"
 )
 _EMPTY = re.compile(r"<(span|a)\b[^<>]{0,200}></\1>\n?")  # a place that a link leads to
 _NUMBER = re.compile(r"Q\s?\d+\s*[—–:.)-]\s*(?=\S)")
+_MARK = re.compile(r"[问問答]\s*[:：]\s*")
 _LINE_ACROSS = re.compile(r"\n\s*(?:-{3,}|\*{3,}|_{3,})$")
 _TAG = re.compile(r"</?\w[^<>]{0,200}>")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -47,7 +49,7 @@ class _TitledText:
     @property
     def answer(self) -> str:
         """The text below the title, without a line across the page at its end."""
-        return _LINE_ACROSS.sub("", "".join(self.text).strip())
+        return _MARK.sub("", _LINE_ACROSS.sub("", "".join(self.text).strip()), count=1)
 
     @property
     def asks(self) -> bool:
@@ -68,8 +70,14 @@ def with_questions(items: Items) -> Items:
         return
     yield from (item for item in held if not isinstance(item, RawRow))
     yield from [Omission("around", "sections")] * (len(filled) - len(pairs))
+    titles = Counter(section.title for section in pairs)
+    above = dict(zip(map(id, sections[1:]), sections, strict=False))
     for row, section in enumerate(pairs, 1):
-        yield RawRow(row, {"question": section.title, "answer": section.answer}, section.line)
+        head = above[id(section)]  # of a card: whom or what the same question asks about
+        question = section.title if titles[section.title] == 1 or head.answer else f"{head.title}\n{section.title}"
+        yield RawRow(
+            row, {"question": _MARK.sub("", question.strip(), count=1), "answer": section.answer}, section.line
+        )
 
 
 def _sections(rows: list[RawRow]) -> list[_TitledText]:

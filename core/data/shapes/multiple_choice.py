@@ -237,8 +237,11 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
     if place.kind == "inline":
         return place.names[0], tuple(contexts)
     stem = next((name for name in texts if name in _STEMS), None)
-    question = column_named([name for name in texts if name not in contexts], "question")
-    if stem and (question is None or meaning_of(question, exact=True) is None):  # such as gold-source
+    rest = [name for name in texts if name not in contexts]
+    # An id of a question is none.
+    question = column_named([n for n in rest if _is_wordy(values, n)], "question") or column_named(rest, "question")
+    # Such as gold-source; a source may be the exam that a question is from.
+    if stem and (question is None or meaning_of(question, exact=True) is None or question == "source"):
         question = stem
     if reading.are_unnamed(names):
         question = names[0]

@@ -22,8 +22,11 @@ _NAME = re.compile(r"[\W_]{0,3}([^\W\d_][^:：\n.!?,;]{0,30})[:：](?!//)")
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
 _ALONE = frozenset({"?", "??"})  # a line between the sides of a card in Obsidian
+# A gap of a card in Anki; a turn of a chat copied from its page; gaps to fill in, of which there are many.
+_CLOZE = re.compile(r"\{\{c\d+::|^(?:ChatGPT|Claude|Gemini|Copilot|You) said:$")
+_GAP, _GAPS = re.compile(r"_{4,}"), 0.1
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
-_BETWEEN = re.compile(r"\s#\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
+_BETWEEN = re.compile(r"\s#\s|\s/\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
 # of a document format that is not read: Org, reStructuredText, LaTeX, a wiki; a heading in a frame
 _MARKUP = re.compile(r"#\+\w+|\*{2,}\s+\w|\.\. \w+::|\\(?:begin|section|item)\b|={2,}[^=]+={2,}$|#{2,}[^#]+#{2,}$")
 _NUMBERED = re.compile(r"\(?\d{1,4}[.):]\s")
@@ -65,6 +68,10 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()][:_LOOKED_AT]
     if not _ALONE.isdisjoint(lines):
         return msg("data.lines_divided", sign="?")
+    if gap := next(filter(None, map(_CLOZE.search, lines)), None):
+        return msg("data.lines_divided", sign=gap[0])
+    if len(lines) >= _MIN_LINES and sum(bool(_GAP.search(line)) for line in lines) >= _GAPS * len(lines):
+        return msg("data.lines_divided", sign="____")
     items = [line[0] for line in lines if _LIST_MARK.match(line)]
     if is_document and len(items) >= max(_MIN_LINES, _LISTED * sum(line[0] != "#" for line in lines)):
         return msg("data.lines_begin", signs=[*{*items}][:_SHOWN])

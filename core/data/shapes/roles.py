@@ -64,7 +64,7 @@ LANGUAGE = re.compile(
     r"fy|ga|gd|gl|gn|gu|gv|ha|he|hi|hr|ht|hu|hy|ia|id|ig|io|is|it|iu|ja|jv|ka|kg|kk|km|kn|ko|ku|kv|kw|ky|la|lb|lg|li|"
     r"ln|lo|lt|lv|mg|mi|mk|ml|mn|mr|ms|mt|my|nb|nd|ne|nl|nn|no|nv|ny|oc|om|or|os|pa|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|"
     r"sd|se|sg|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|wa|"
-    r"wo|xh|yi|yo|za|zh|zu|deu|eng|fra|spa|ita|por|rus|jpn|kor|zho|ara|pol|nld|tur|ukr|csb|hsb|dsb|szl)"
+    r"wo|xh|yi|yo|za|zh|zu|deu|eng|fra|spa|ita|por|rus|jpn|kor|zho|jp|cn|kr|ara|pol|nld|tur|ukr|csb|hsb|dsb|szl)"
     r"(?:[_-][a-z]{2,4}){0,2}|english|german|french|spanish|italian|portuguese|russian|chinese|japanese|korean|arabic|"
     r"dutch|polish|turkish|ukrainian|hindi|vietnamese|indonesian|swedish|latin|greek|hebrew|persian|swahili|deutsch|"
     r"englisch|französisch|spanisch|español|inglés|français|anglais|allemand|italiano|inglese|português|русский|"

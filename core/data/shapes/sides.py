@@ -409,6 +409,7 @@ class _Table:
         return self.share(name, (_CODE_BEGINS.match(str(v)) is not None for v in self.values[name])) >= 0.5
 
 
+_IN_LANGUAGE = re.compile(r"([^\W\d_]+)([\s_-]\w{1,5})")  # question_hu
 _SECOND = re.compile(r"[\s_-]*(?:\d|[a-dA-D])$")  # of a name, of two alike
 _LINK = re.compile(r"\s*https?://\S+\s*$")
 _ID = re.compile(r"\s*(?=\S{8,})[A-Za-z]+[\w.-]*\d[\w.-]*\s*")  # NEJMoa1404037
@@ -456,11 +457,20 @@ def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
 
 
 def _lettered(table: _Table) -> Decision | None:
-    """Return columns such as q_en and a_en as question and answer, of several pairs as a question to the person; None
-    without them."""
+    """Return columns such as q_en and a_en, or question_hu and answer_hu, as question and answer, of several pairs as a
+    question to the person; None without them."""
     names = {name.strip().lower(): name for name in table.texts}
-    parts = [(name, match[1]) for name in names if (match := re.fullmatch(r"q([\s_-]\w{1,5})", name))]
-    pairs = [_pair(names[name], names[f"a{rest}"]) for name, rest in parts if f"a{rest}" in names]
+    parts = [(*match.groups(), name) for name in names.values() if (match := _IN_LANGUAGE.fullmatch(name.strip()))]
+    pairs = [
+        _pair(name, other)
+        for side, rest, name in parts
+        for answer, same, other in parts
+        if rest.lower() == same.lower()
+        and (side.lower(), answer.lower()) == ("q", "a")
+        or rest.lower() == same.lower()
+        and LANGUAGE.fullmatch(rest[1:])
+        and (meaning_of(side, exact=True), meaning_of(answer, exact=True)) == ("question", "answer")
+    ]
     return (Decision((pairs[0],)) if len(pairs) == 1 else _question_to_person(pairs)) if pairs else None
 
 
@@ -503,6 +513,13 @@ def _translated(table: _Table) -> Decision | None:
     # Both ways between the first languages, then those with the next one, as only some are offered.
     places = sorted(itertools.permutations(range(len(names)), 2), key=max)
     pairs = [_pair(names[one], names[other]) for one, other in places]
+    # A language without a name that is known, before the others.
+    before = [n for n in itertools.takewhile(lambda n: n not in names, table.texts) if n in table.sentences][:1]
+    pairs[2:2] = (
+        [pair for name in before if not table.repeats(name) for pair in (_pair(name, names[0]), _pair(names[0], name))]
+        if names
+        else []
+    )
     return _question_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
 
 
