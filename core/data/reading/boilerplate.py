@@ -38,6 +38,9 @@ _BACK = re.compile(
     r"\b(?:(?!</summary>).){0,60}</summary>|<(\w+)\b[^<>]*>[^\w<>]*<a href=\"#[^<>]*>[^<>]*</a>[^\w<>]*</\1>",
     re.IGNORECASE,
 )
+_TAG = re.compile(
+    r"</?(?:script|style|svg|select|form|details|summary|span|div|center|p|button|input|ul|ol|li)\b", re.IGNORECASE
+)
 _LAYOUT = re.compile(_CODE + r"</?(?:details|span|div|center|p|button|input|ul|ol|li)\b[^<>]*>", re.IGNORECASE)
 # Links without a word, as arrows to other pages: [[◀️](./02.md)]
 _ARROW = re.compile(r"\[?\[[^\]\w]*\]\([^()]*\)\]?(?:&nbsp;)*")
@@ -76,7 +79,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             is_over = True
         if is_markdown and ("```" in text or "~~~" in text):
             is_code ^= len(_FENCE.findall(text)) % 2 == 1
-        elif is_markdown and not is_code and (hidden or "<" in text or "{%" in text or "](" in text):
+        elif is_markdown and not is_code and (hidden or "<" in text or "{%" in text or "{{" in text or "](" in text):
             visible, hidden = _visible(f"<{hidden}>{text}" if hidden else text)
             if visible != text:
                 yield Omission("around", "unseen")
@@ -89,18 +92,15 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
 
 def _visible(text: str) -> tuple[str, str]:
     """Return (what a page of Markdown shows of a paragraph, the tag that goes on in the next one, or "")."""
-    visible = _UNSEEN.sub("", text)
-    opened = next(
-        (
-            found[4]
-            for found in _HIDDEN.finditer(visible)
-            if found["open"] is not None and not found[0].endswith(f"</{found[4]}>")
-        ),
-        "",
-    )
-    visible = _LAYOUT.sub(r"\g<code>", _BACK.sub("", _HIDDEN.sub(r"\g<code>", visible)))
-    visible = "" if _CONTENTS.fullmatch(visible) or not _ARROW.sub("", visible).strip(" \n|") else visible
-    return visible, opened
+    visible, opened = _UNSEEN.sub("", text) if "<!--" in text or "{%" in text or "{{" in text else text, ""
+    if "<" in visible and _TAG.search(visible):
+        blocks = (found for found in _HIDDEN.finditer(visible) if found["open"] is not None)
+        opened = next((found[4] for found in blocks if not found[0].endswith(f"</{found[4]}>")), "")
+        visible = _LAYOUT.sub(r"\g<code>", _BACK.sub("", _HIDDEN.sub(r"\g<code>", visible)))
+    if "](#" in visible and _CONTENTS.fullmatch(visible):
+        return "", opened
+    is_links = visible.lstrip().startswith("[") and not _ARROW.sub("", visible).strip(" \n|")
+    return "" if is_links else visible, opened
 
 
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:
