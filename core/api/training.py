@@ -97,8 +97,9 @@ def _read(recipe: str | Path | Mapping[str, object]) -> tuple[object, str, Path]
 
 
 def with_changes(value: JsonObject, settings: Mapping[str, object]) -> JsonObject:
-    """Change value, a parsed recipe, in place by settings {"section.name": value}, and return it. Raises RecipeError
-    for other names."""
+    """Change value, a parsed recipe, in place by settings {"section.name": value}, and return it; missing sections are
+    created, and whether a setting exists is not checked. Raises RecipeError for a name with an empty part, or below a
+    value that is no section."""
     for name, setting in settings.items():
         keys = name.strip().split(".")
         section = value

@@ -123,6 +123,7 @@ class Conversations:
             raise ChatError("conversations.cannot_save", reason=error.strerror or str(error)) from error
 
     def _file(self, id: object) -> Path:
+        """The file of a conversation; id is not checked here."""
         return self._root / f"{id}.json"
 
 

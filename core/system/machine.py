@@ -106,6 +106,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
 
     def start(self) -> None:
+        """Start the thread. Raises RuntimeError the second time: a Monitor begins once."""
         self._thread.start()
 
     def close(self) -> None:

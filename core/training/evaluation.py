@@ -23,8 +23,9 @@ class Evaluation:
         self._step, self._rows, self._recipe, self._reporter = step, rows, recipe, reporter
 
     def loss(self) -> float | None:
-        """Return the mean loss over the rows' trained tokens, or over pairs, in eval mode, and report progress; None
-        without a validation split."""
+        """Return the mean loss over the rows' trained tokens, or over pairs, and report progress; None without a
+        validation split. Leaves the model in eval mode, and the step's metrics of pairs are those of this evaluation
+        alone."""
         if not self._rows:
             return None
         self._step.tuned.eval()

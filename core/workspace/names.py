@@ -29,7 +29,8 @@ def short_id() -> str:
 
 
 def display_name(name: object, length: int = 60) -> str:
-    """Make name fit for display: one line, no control or direction characters, at most `length` characters; may be
-    empty."""
-    visible = (c for c in unicodedata.normalize("NFC", str(name)[:5000]) if unicodedata.category(c)[0] != "C")
+    """Return str(name) fit for display: one line, with a space for each line break or tab, without other control or
+    direction characters, cut at `length` characters; may be empty."""
+    text = unicodedata.normalize("NFC", str(name)[:5000])
+    visible = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return " ".join("".join(visible).split())[:length].strip()

@@ -76,9 +76,9 @@ class Fillings:
         return filling, {file: None, **updates}
 
     def _open_file(self, path: str, values: FieldValues, is_dropped: bool = False) -> tuple[Filling, Updates]:
-        """Return the form filled from a recipe, and a notice of what was filled in; only a notice if it cannot be read.
-        Both are among the Filling's values. is_dropped: the notice stands beside the drop zone. Deletes the uploaded
-        file."""
+        """Return the form filled from a recipe, ours or another tool's, and a notice of what was filled in; only a
+        notice if it cannot be read. Both are among the Filling's values. is_dropped: the notice stands beside the drop
+        zone. Deletes the uploaded file."""
         file, foreign = Path(path), None
         try:
             value, foreign = foreign_recipes.read(file)

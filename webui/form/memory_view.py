@@ -18,7 +18,7 @@ MIN_MOVED_GIB = 0.25
 
 
 def is_short(result: FormResult) -> bool:
-    """Return whether the plan lacks memory that closing a program might free; false for a plan for another PC."""
+    """Return whether the plan for this PC is tight or does not fit; False without a plan, or for another PC's."""
     advice = result.plan.advice if result.plan else None
     return bool(advice and advice.verdict in ("tight", "does_not_fit") and not advice.budget.planned)
 

@@ -309,7 +309,8 @@ class Planner:
         return measured or (computed if recipe.train.ranks == 1 else None)
 
     def _tried_pace(self, recipe: Recipe, preview: Preview) -> Pace | None:
-        """Return the pace at which the newest try of this model, data and rewards wrote its answers; None without."""
+        """Return the pace at which the app's last try wrote its answers; None if that one was of another model, data or
+        rewards, or has not ended."""
         progress = self.services.trying.progress()
         tried, trial = progress.recipe, progress.trial
         if not (tried and trial and trial.seconds) or _what_is_drawn(tried) != _what_is_drawn(recipe):

@@ -71,8 +71,8 @@ class Table:
     """
 
     def __init__(self, evaluation: SetEvaluation, spec: JudgeSpec):
-        """Judge every kept answer by its question's own judge or spec; answers that cannot be judged go to
-        `failures`."""
+        """Judge every kept answer by its question's own judge or spec, and read a person's votes on them from the
+        workspace. Answers whose judging fails go to `failures`; one that no judge has decided on yet is in neither."""
         self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
         self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
         self.votes, opinions = dict[tuple[int, int], Outcome](), Opinions.read(evaluation.path.parents[2])

@@ -33,19 +33,19 @@ def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
     """Return the example with each text (content and thinking of messages) changed; a text that would become empty
     stays as it is."""
 
-    def changed_unless_empty(text: str) -> str:
+    def changed_or_kept_if_blank(text: str) -> str:
         return new if (new := changed(text)).strip() else text
 
     if example.messages:
         turns = (
-            replace(m, content=changed_unless_empty(m.content), reasoning=changed_unless_empty(m.reasoning))
+            replace(m, content=changed_or_kept_if_blank(m.content), reasoning=changed_or_kept_if_blank(m.reasoning))
             for m in example.messages
         )
         return replace(example, messages=tuple(turns))
     if example.text is not None:
-        return replace(example, text=changed_unless_empty(example.text))
+        return replace(example, text=changed_or_kept_if_blank(example.text))
     return replace(
         example,
-        prompt=changed_unless_empty(example.prompt or ""),
-        completion=changed_unless_empty(example.completion or ""),
+        prompt=changed_or_kept_if_blank(example.prompt or ""),
+        completion=changed_or_kept_if_blank(example.completion or ""),
     )

@@ -269,8 +269,9 @@ def _asks(values: Sequence[Columns], name: str) -> bool:
 
 
 def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
-    """Return the columns of a table without names from the first that is no number, such as a level, up to the first of
-    letters or small numbers after two texts: what follows the key is no option."""
+    """Return the columns of a table without names from the first that is no number, such as a level, to the key, which
+    is the first of letters or small numbers after two texts, and is included; without a key to the last. What follows
+    the key is no option."""
 
     def are(pattern: re.Pattern[str], name: str) -> bool:
         return _most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
