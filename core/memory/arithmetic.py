@@ -217,13 +217,14 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
 
 
 def drawing(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes while answers are drawn together: keys and values of all their tokens, a copy of a layer's while
-    it grows, the logits of a token with their probabilities in fp64, and on a CPU the weights in the order of its
-    kernel (core/engine/variants/prepacked).
+    """Return the bytes while answers are drawn together: keys and values of all their tokens and of CACHE_ROOM more, a
+    copy of a layer's while it grows, the logits of a token with their probabilities in fp64, and on a CPU the weights
+    in the order of its kernel (core/engine/variants/prepacked).
 
     Families that cache less (windows, linear or latent attention) need less.
     """
-    a_layer = 2 * shape.num_key_value_heads * shape.head_dim * setup.base_bytes * setup.drawn * setup.max_length
+    tokens = setup.drawn * (setup.max_length + CACHE_ROOM)
+    a_layer = 2 * shape.num_key_value_heads * shape.head_dim * setup.base_bytes * tokens
     a_logit = 3 * 4 + 2 * 8  # logits, scaled, log-probabilities; probabilities and their sums
     is_packed = setup.device == "cpu" and setup.base_bytes == 2 and setup.base_bits == 16
     packed = whole_weights(shape, setup) if is_packed else 0.0
@@ -309,6 +310,7 @@ def slack(moving: float, of_logits: float, setup: Setup) -> float:
 
 GATHERED_THERE = 2  # sharded layers on a GPU: one that is gathered and one that computes
 OFFLOADED_THERE = 2  # offloaded layers on the GPU: the one at work and the next
+CACHE_ROOM = 32  # tokens that the cache of a decoded row has space for beyond those it holds
 MAX_PREPACKED_BYTES = 2 << 30  # of linear weights that are held a second time on a CPU while tokens are decoded
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16

@@ -9,6 +9,7 @@ from core.engine.decoding.decoder import for_decoding
 from core.engine.decoding.sampler import DrawnAnswer, Sampler, chances
 from core.engine.variants import prepacked
 from core.errors import StopRequested
+from core.memory.arithmetic import CACHE_ROOM
 from tests.kit.trainer import tiny_base
 
 PROMPTS = [[5, 6, 7], [11, 12, 13, 14, 15, 16], [21]]
@@ -53,9 +54,13 @@ def test_tokens_are_drawn_with_the_models_probabilities_which_are_reported(tempe
         assert answer.logps[0] == pytest.approx(float(logps[answer.ids[0]]), abs=1e-5)
 
 
-def test_reported_log_probabilities_are_those_of_the_whole_text_read_at_once() -> None:
+@pytest.mark.parametrize("length", [LENGTH, 2 * CACHE_ROOM + LENGTH])
+def test_reported_log_probabilities_are_those_of_the_whole_text_read_at_once(length: int) -> None:
+    """Rows that end before, between and after the cache grows, and rows that never do."""
     model = tiny_base()
-    for answer in sampler_of(model=model).draw(PROMPTS, 2, chances(6, LENGTH, 3)):
+    drawn = Sampler(model, 0, frozenset({3}), length).draw(PROMPTS, 20, chances(60, length, 3))
+    assert len({len(answer.ids) // CACHE_ROOM for answer in drawn}) == length // CACHE_ROOM + 1
+    for answer in drawn:
         with torch.no_grad():
             logits = model(torch.tensor([answer.prompt + answer.ids])).logits[0, len(answer.prompt) - 1 : -1]
         logps = torch.log_softmax(logits, -1).gather(1, torch.tensor(answer.ids)[:, None])[:, 0]

@@ -19,9 +19,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from core.engine import attention
 from core.engine.families import vocabulary
 from core.engine.variants.prepacked import prepacked
+from core.memory.arithmetic import CACHE_ROOM
 
 MIN_SHARED = 64  # tokens at the beginning of all prompts; fewer are not worth a pass of their own
-_SHARED_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache that several tokens can be added to
 
 
 @contextmanager
@@ -30,6 +30,37 @@ def for_decoding(model: torch.nn.Module) -> Iterator[None]:
     on a CPU weights in the kernel's order. Without gradients."""
     with attention.set_aside(model), prepacked(model):
         yield
+
+
+class _RoomyLayer(DynamicLayer):
+    """A layer of a cache with space for more tokens: transformers' own copies all that it holds for each token."""
+
+    def __init__(self, layer: DynamicLayer):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.hold(layer.keys, layer.values)
+
+    def hold(self, *states: torch.Tensor) -> None:
+        """Hold these keys and values, (B, heads, T, d), in place of its own."""
+        self._rooms, (self.keys, self.values) = states, states
+
+    def update(self, *states: torch.Tensor, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
+        held, length = self.get_seq_length(), self.get_seq_length() + states[0].shape[2]
+        if length > self._rooms[0].shape[2]:
+            more = (0, 0, 0, length + CACHE_ROOM - held)
+            self._rooms = tuple(functional.pad(own, more) for own in (self.keys, self.values))
+        for room, new in zip(self._rooms, states, strict=False):
+            room[:, :, held:length] = new
+        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        length = self.get_seq_length()
+        self._rooms = tuple(room.index_select(0, beam_idx.to(room.device)) for room in self._rooms)
+        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
+
+
+_SHARED_LAYERS = (_RoomyLayer, DynamicSlidingWindowLayer)  # of a cache that several tokens can be added to
 
 
 class Decoder:
@@ -68,7 +99,12 @@ class Decoder:
             **{self._cache: cache},
             **{name: value for name, value in optional.items() if name in self._takes},
         )
-        return output.logits[:, -1].float(), output[self._cache]
+        after = output[self._cache]
+        if cache is None and (layers := getattr(after, "layers", None)):
+            layers[:] = [
+                _RoomyLayer(one) if type(one) is DynamicLayer and one.is_initialized else one for one in layers
+            ]
+        return output.logits[:, -1].float(), after
 
 
 class DecodedRows:
@@ -136,7 +172,7 @@ class DecodedRows:
         """Return whether other rows can be added: the cache, of rows that have been read, has no windows and no states
         of linear attention."""
         layers = getattr(self._cache, "layers", ())
-        return bool(layers) and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers)
+        return bool(layers) and all(type(layer) is _RoomyLayer for layer in layers)
 
     def join(self, others: DecodedRows) -> None:
         """Add rows that have been read, and got their first token, by themselves; they come last."""
@@ -153,8 +189,7 @@ class DecodedRows:
         self._mask = joined([rows._mask for rows in both])
         assert self._cache is not None and others._cache is not None, "can_join comes first"
         for mine, new in zip(self._cache.layers, others._cache.layers, strict=True):
-            mine.keys = joined([mine.keys, new.keys], 0, 0)
-            mine.values = joined([mine.values, new.values], 0, 0)
+            mine.hold(joined([mine.keys, new.keys], 0, 0), joined([mine.values, new.values], 0, 0))
 
 
 def keep_rows(cache: Cache, rows: torch.Tensor) -> None:
