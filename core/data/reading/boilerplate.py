@@ -25,12 +25,13 @@ _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
 # A comment, or a tag of a template; nothing but links to places of the same page.
 _UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}|\{\{[<%].*?[>%]\}\}", re.DOTALL)
-# What a browser does not show as text, which at the start of a line may go over empty ones; tags of layout, with the
-# title of a card's back. Code in a line is shown.
+# What a browser does not show as text; a script or style whose tag has its line to itself goes on over empty lines.
+# Tags of layout, with the title of a card's back. Code in a line is shown.
 _CODE = r"(?P<code>(`+)[^`]+\2)|"
 _HIDDEN = re.compile(
     _CODE
-    + r"(?:^[ \t]*(?P<open>(?=<)))?<(script|style|svg|select|form)\b(?:[^<]|<(?!/\4>))*(?:</\4>|(?(open)\Z|(?!)))",
+    + r"(?:^[ \t]*(?P<open>(?=<(?:script|style)\b[^<>]*>[ \t]*$)))?"
+    + r"<(script|style|svg|select|form)\b(?:[^<]|<(?!/\4>))*(?:</\4>|(?(open)\Z|(?!)))",
     re.IGNORECASE | re.MULTILINE,
 )
 _BACK = re.compile(
@@ -80,7 +81,7 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
         if is_markdown and ("```" in text or "~~~" in text):
             is_code ^= len(_FENCE.findall(text)) % 2 == 1
         elif is_markdown and not is_code and (hidden or "<" in text or "{%" in text or "{{" in text or "](" in text):
-            visible, hidden = _visible(f"<{hidden}>{text}" if hidden else text)
+            visible, hidden = _visible(f"<{hidden}>\n{text}" if hidden else text)
             if visible != text:
                 yield Omission("around", "unseen")
                 text = visible.strip()

@@ -32,6 +32,7 @@ def texts_of(tmp_path: Path, name: str, text: str) -> list[str]:
         ("MOC : [[RIVERS]]\nTags : #oar #raft\nDate : 2021-12-20\n***\n\nThe river is wide.", ["The river is wide."]),
         # What is text stays.
         ("Wrap it in `<script>`.\n\nThe <select> is wide.", ["Wrap it in `<script>`.", "The <select> is wide."]),
+        ("<form> is a tag.\n\n<script> runs.\n\nOars.", ["<form> is a tag.", "<script> runs.", "Oars."]),
         ("Oar: of ash.\nRaft: of pine.\n\nThe river is wide.", ["Oar: of ash.\nRaft: of pine.", "The river is wide."]),
     ],
 )  # fmt: skip
