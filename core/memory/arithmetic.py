@@ -311,7 +311,7 @@ def slack(moving: float, of_logits: float, setup: Setup) -> float:
 GATHERED_THERE = 2  # sharded layers on a GPU: one that is gathered and one that computes
 OFFLOADED_THERE = 2  # offloaded layers on the GPU: the one at work and the next
 CACHE_ROOM = 32  # tokens that the cache of a decoded row has space for beyond those it holds
-MAX_PREPACKED_BYTES = 2 << 30  # of linear weights that are held a second time on a CPU while tokens are decoded
+MAX_PREPACKED_BYTES = 2 << 30  # of a model on a CPU whose linear weights are held twice while tokens are decoded
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16
 
