@@ -127,8 +127,8 @@ class Answer:
             self.close()
 
     def batches(self, seconds: float = 0.05) -> Iterator[list[Piece | Done]]:
-        """Yield items gathered for this many seconds: a page that redraws at every token spends its time on
-        redrawing."""
+        """Yield the items in lists, each of what comes within `seconds` of its first: a page that redraws at every
+        token spends its time on redrawing. Raises ChatError if the answer failed."""
         try:
             while (item := self._next(None)) is not None:
                 gathered, deadline = [item], time.monotonic() + seconds

@@ -89,7 +89,7 @@ def _body(
 
 
 def _specials(template: ChatTemplate, text: str) -> list[str]:
-    """The special tokens in text, in their order."""
+    """The special tokens in text, each once, in the order of their first places."""
     positions = [(text.find(token), token) for token in template.all_special if token and token in text]
     return [token for _, token in sorted(positions)]
 

@@ -115,7 +115,7 @@ class Commands:
         return not self._stopped.isdisjoint(stops) or self.load_superseded(load)
 
     def joining(self, answer: int) -> list[JsonObject]:
-        """Return the joins of an answer that have come since the last call."""
+        """Return the joins of an answer that have come since the last call; those of other answers are dropped."""
         new = [self._joining.popleft() for _ in range(len(self._joining))]
         return [command for command in new if command["id"] == answer]
 
@@ -137,7 +137,8 @@ class ChatWorker:
 
     def serve(self, idle_minutes: float) -> int:
         """Serve load and ask commands until the app quits or idle_minutes pass without a command (exit status 0), or a
-        load fails (1). Errors are reported as events; after one, memory is freed."""
+        load fails, or an answer by an error that is neither foreseen nor lack of memory (1). Errors are reported as
+        events; after one, memory is freed."""
         while True:
             command = self._commands.next(idle_minutes * 60)
             if command is None:

@@ -210,8 +210,8 @@ class ChatClient:
         strength: float = 1.0,
     ) -> Answer:
         """Send several questions in one batch, as `ask`, and return the Answer; each item names its question. sampling:
-        of all questions, or one for each. Raises ChatError without a question, for too long ones, during another
-        answer, or if nothing is loaded."""
+        of all questions, or one for each. Waits up to STOP_S for an answer that was stopped. Raises ChatError without a
+        question, for too long ones, during another answer, or if nothing is loaded."""
         sampling = sampling or Sampling()
         all_turns = [turns for question in questions for turns in question if turns]
         if not all_turns or not all(map(ends_with_question, all_turns)):

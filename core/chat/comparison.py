@@ -129,8 +129,8 @@ class Score:
 
     @property
     def missing(self) -> int | None:
-        """Further decided votes that would make the result clear at the same share; None if it is even, or clear
-        already."""
+        """Further decided votes that would make the result clear at the same share; None if it is even, clear already,
+        or takes 10,000."""
         if self.is_clear or not self.decided or self.wins[0] == self.wins[1]:
             return None
         share = max(self.wins) / self.decided
@@ -265,7 +265,7 @@ class PromptComparison:
         return sorted(newest.values(), key=lambda vote: vote.prompt)
 
     def next_for(self, voter: str) -> int | None:
-        """The first prompt that voter has not judged; None after the last."""
+        """The first prompt that voter has not judged and that is not left out; None after the last."""
         judged = {vote.prompt for vote in self.votes() if vote.voter == voter} | self.left_out().keys()
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 

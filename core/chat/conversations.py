@@ -60,7 +60,7 @@ class Conversation(Frozen):
         return self.branches[min(self.at, len(self.branches) - 1)]
 
     def with_branch(self, branch: Branch) -> Conversation:
-        """Return the conversation with this branch in place of what it had."""
+        """Return the conversation, changed now, with this branch in place of what it had."""
         return self.model_copy(update={"branches": (branch,), "at": 0, "changed": round(time.time(), 3)})
 
 

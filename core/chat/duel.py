@@ -109,8 +109,9 @@ class Duel:
         """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking of
         sampling: None for both as the tuned model was trained.
 
-        Raises ChatError if turns do not end with a question or a tool's result, or if prompt and answer do not fit into
-        the context, TemplateError for tools that the template has no place for.
+        Raises ChatError if turns do not end with a question or a tool's result, or if prompt and answer (for
+        ApiSampling one token of it) do not fit into the context, TemplateError for tools that the template has no place
+        for.
         """
         if not turns or turns[-1]["role"] not in ("user", "tool"):
             raise ChatError("chat.no_question")
@@ -435,6 +436,7 @@ def tokens_that_fit(config: PretrainedConfig, free: int, width: int) -> int:
     """
 
     def config_limit(name: str, default: int) -> int:
+        """Return a number of the config, of one for each layer the largest; default if it is missing or 0."""
         value = getattr(config, name, None) or default
         return max(value) if isinstance(value, list | tuple) else int(value)  # some families: one for each layer
 
@@ -469,7 +471,7 @@ def token_logprobs(tokenizer: Tokenizer, logits: torch.Tensor, token: int, top: 
     logprobs = torch.log_softmax(logits, dim=-1)
 
     def token_json(id: int) -> JsonObject:
-        """Return a token's text, logprob and bytes; these are None for a part of a character."""
+        """Return a token's text, logprob and UTF-8 bytes."""
         text = tokenizer.decode([id], skip_special_tokens=False)
         as_bytes = None if REPLACEMENT in text else list(text.encode())
         return {"token": text, "logprob": float(logprobs[id]), "bytes": as_bytes}
@@ -548,8 +550,8 @@ class _Newcomers:
         self.rows = list[_Reply]()
 
     def look(self) -> list[_Reply]:
-        """Add a reply for each question that has arrived since, and return all that wait. After a question that cannot
-        be answered no further one is accepted."""
+        """Add a reply for each question that has arrived since, and return the list of all that wait, from which the
+        caller takes. After a question that cannot be answered no further one is accepted."""
         for questions, sampling in self._arriving():
             if self._is_open:
                 try:

@@ -80,8 +80,7 @@ class Endpoint:
         return f"{self.model} @ {self.host}"
 
     @property
-    def is_here(self) -> bool:
-        """True if it runs on this PC, so that nothing leaves it."""
+    def is_on_this_pc(self) -> bool:
         return urlsplit(self.url).hostname in LOCAL
 
     def body(self, turns: Sequence[Turn], **options: object) -> JsonObject:
@@ -123,13 +122,13 @@ class Endpoint:
 
 
 def _post(endpoint: Endpoint, body: JsonObject) -> str:
-    """Send one chat request and return the answer's text. Raises ChatError with an HTTP status, BadAnswer for an
-    answer of another form; the key occurs in neither."""
+    """Send one chat request and return the answer's text. Raises OSError or HTTPException without an answer, ChatError
+    with an HTTP status, BadAnswer for an answer of another form; the key occurs in neither of these."""
     headers = {"Content-Type": "application/json"} | (
         {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
     )
     request = urllib.request.Request(endpoint.url, json.dumps(body).encode(), headers)
-    direct = [urllib.request.ProxyHandler({})] if endpoint.is_here else []
+    direct = [urllib.request.ProxyHandler({})] if endpoint.is_on_this_pc else []
     try:
         with urllib.request.build_opener(_NoRedirects, *direct).open(request, timeout=endpoint.timeout_s) as response:
             content_bytes = response.read(MAX_BYTES)

@@ -197,7 +197,7 @@ class SampleAnswers:
     @torch.no_grad()
     def rehearse(self) -> None:
         """Compute and discard, for the memory probe, what a frame needs at most: the widest batch with full answers,
-        and the texts."""
+        and the texts. An error turns all sample answers off."""
         with self._unchanged(None), for_decoding(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
@@ -209,9 +209,9 @@ class SampleAnswers:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Context manager: eval mode, and random states restored afterwards. An error in it is reported as a warning:
-        lack of memory ends this frame (step None: all sample answers), any other error all sample answers; neither ends
-        the run."""
+        """Context manager: switch the model to eval mode, in which it stays, and restore the random states afterwards.
+        An error in it is reported as a warning: lack of memory ends this frame (step None: all sample answers) and
+        halves the next batches, any other error all sample answers; neither ends the run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()

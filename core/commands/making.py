@@ -89,7 +89,7 @@ def make(
     if dry_run:
         print_json({"passages": [one.model_dump(mode="json") for one in divided[:passages]]}) if as_json else None
         return
-    if endpoint and not endpoint.is_here and not yes:
+    if endpoint and not endpoint.is_on_this_pc and not yes:
         raise ChatError("making.leaves", url=endpoint.url, count=len(divided[:passages]))
     with _writer(space, writer or "", endpoint) as chosen:
         making = Making.prepare(space, order, divided)

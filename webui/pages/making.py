@@ -299,7 +299,7 @@ class DocumentQuestions:
             examples=_examples(fields),
         )
         order = order.model_copy(update={"seed": self._seed(order)})
-        if endpoint is not None and not endpoint.is_here and not request.get("sureGiven"):
+        if endpoint is not None and not endpoint.is_on_this_pc and not request.get("sureGiven"):
             sentence = self.w.t("making_view.leaves", url=endpoint.url)
             send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_sure_given="yes",
                        data_act=str(request.get("act")), data_run=info.id)  # fmt: skip

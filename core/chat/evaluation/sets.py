@@ -64,8 +64,8 @@ class TestSet(Frozen):
 
 
 def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None, base: str = "") -> TestSet:
-    """Return a new set; a question that occurs twice is in it once, as it occurs last. Raises ChatError without a
-    title, without questions or with more than MAX_ROWS."""
+    """Return a new set, not saved yet; a question that occurs twice is in it once, as it occurs last. Raises ChatError
+    without a title, without questions or with more than MAX_ROWS."""
     title = names.display_name(title)
     newest = {json.dumps(prompt.turns): prompt for prompt in prompts}
     if not title:
@@ -78,8 +78,8 @@ def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None
 
 
 def import_file(path: Path) -> TestSet:
-    """Return a set that was exported, or one of any file of prompts, titled by its name. Raises ChatError with one
-    sentence and its line."""
+    """Read a set that was exported, or any file of prompts, titled by its name, and return it without saving it. Raises
+    ChatError with one sentence and its line."""
     values = values_of_file(path)
     first = values[0][1] if values else None
     header: JsonObject = first if isinstance(first, dict) and "test_set" in first else {}
@@ -119,7 +119,7 @@ def lines(test_set: TestSet) -> Iterator[str]:
 
 def save(workspace: Workspace, test_set: TestSet) -> TestSet:
     """Write a set to the workspace, in place of one with its title, whose next version it becomes if a question, an
-    expected answer or a judge differs. Raises RunError if the disk refuses."""
+    expected answer or a judge differs. Raises RunError if the disk refuses, ChatError as `_write`."""
     with _changing(workspace):
         return _write(workspace, test_set)
 
@@ -211,7 +211,7 @@ def _changing(workspace: Workspace) -> Iterator[None]:
 
 def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
     """Write a set whose file nobody else changes meanwhile, and return it; its version grows by one if the questions
-    differ from the file's."""
+    differ from the file's. Raises ChatError for a damaged file, which stays."""
     path = _file(workspace, test_set)
     if path.exists():  # one that cannot be read, damaged or edited by hand, stays as it is
         before = import_file(path)

@@ -103,7 +103,8 @@ class Making:
         return [Passage.model_validate(record) for record in files.read_lines(self.path / PASSAGES, 0).records]
 
     def results(self) -> dict[int, Result]:
-        """Return what came of the finished passages, by their numbers; damaged lines are skipped."""
+        """Return what came of the finished passages, by their numbers, the first line of each; damaged lines are
+        skipped."""
         results = dict[int, Result]()
         for record in files.read_lines(self.path / WRITTEN, 0).records:
             with suppress(ValidationError):
@@ -206,8 +207,8 @@ class Making:
                 yield {"messages": messages(steps), **split, **({"source": source} if with_source else {})}
 
     def dataset(self, workspace: Workspace, store: DatasetStore) -> DatasetInfo:
-        """Add the rows so far to the workspace as a dataset and return it. Raises DataError without a row, or if the
-        disk refuses."""
+        """Add the rows so far to the workspace as a new dataset and return it. Raises DataError without a row, or if
+        the disk refuses."""
         values = list(self.values())
         if not values:
             raise DataError("making.no_rows", title=self.order.title)

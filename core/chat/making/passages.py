@@ -145,8 +145,8 @@ def passages_of(blocks: Iterable[Block], seed: int = 0) -> list[Passage]:
             above, current, place = [], _Open(), 0
         for block in _parts(paragraph):
             place += len(block.joint or "")
-            heading, size = _HEADING.match(block.text), _size(current.text)
-            if current.has_body and (size + _size(block.text) > MAX_BYTES or (heading and size >= MIN_BYTES)):
+            heading, size = _HEADING.match(block.text), _utf8_bytes(current.text)
+            if current.has_body and (size + _utf8_bytes(block.text) > MAX_BYTES or (heading and size >= MIN_BYTES)):
                 following = current.following()
                 passages.append(current.passage(len(passages)))
                 current = following
@@ -163,14 +163,14 @@ def passages_of(blocks: Iterable[Block], seed: int = 0) -> list[Passage]:
     return [passage.model_copy(update={"validation": passage.number in apart}) for passage in passages]
 
 
-def _size(text: str) -> int:
+def _utf8_bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
 def _parts(block: Block) -> Iterator[Block]:
     """Yield a block, divided at sentences, or a table at its lines, if it is too long for a passage."""
     is_table = block.text.count("\n|") > 1 or block.text.count(" | ") > block.text.count("\n") > 0
-    limit, size = TABLE_BYTES if is_table else MAX_BYTES, _size(block.text)
+    limit, size = TABLE_BYTES if is_table else MAX_BYTES, _utf8_bytes(block.text)
     if size <= limit:
         yield block
         return

@@ -104,7 +104,7 @@ class Batcher:
     """The requests that wait, and the thread that has them answered."""
 
     def __init__(self, chat: ChatClient):
-        """Begin without requests."""
+        """Begin without requests, and start the thread."""
         self._chat = chat
         self._waiting = list[Request]()
         self._changed = threading.Condition()
@@ -194,7 +194,8 @@ class Batcher:
                 self._waiting = [each for each in batch[at_first:] if each not in answered] + self._waiting
 
     def _ask(self, batch: list[Request]) -> Answer:
-        """Load the model if it is not, wait while the page's chat answers, and ask. Raises ChatError."""
+        """Load the model if it is not (for the base alone any of its adapters may stay), wait while the page's chat
+        answers, and ask. Raises ChatError."""
         model = next((request.model for request in batch if request.model.column == "tuned"), batch[0].model)
         while True:
             loaded = self._chat.state().target

@@ -86,7 +86,8 @@ class Reply:
                 yield self._chunk(index, {"role": "assistant", "content": ""})
 
     def chunks(self, item: Piece | Done) -> Iterator[JsonObject]:
-        """Add an item, and yield its chunks. A tool call is one chunk, when it is complete."""
+        """Yield the chunks of an item; a Done also adds its tokens to the usage. A tool call is one chunk, when it is
+        complete."""
         choice, index = self._choices[item.question], item.question
         if isinstance(item, Piece):
             text = choice.before_call.add(item.text) if self._has_tools else item.text

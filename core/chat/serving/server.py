@@ -41,7 +41,8 @@ class ApiServer:
     """An OpenAI-compatible server on one address. chat: the worker's client, which the page may use too."""
 
     def __init__(self, chat: ChatClient, models: ServedModels, reach: Reach, key: str):
-        """Listen to nothing yet. key: what clients send as "Authorization: Bearer KEY"."""
+        """Start the batcher's thread, but listen to nothing yet. key: what clients send as "Authorization: Bearer
+        KEY"."""
         self.models, self.key, self._reach = models, key, reach
         self._batcher = Batcher(chat)
         self._listening: socket.socket | None = None
