@@ -62,7 +62,7 @@ class EvaluatedAnswers:
         evaluation, conclusion and notes."""
         table, evaluation, lineup = self.table, self.table.evaluation, self.table.evaluation.lineup
         lost, why_not = list[int](), list[Message]()
-        if (earlier := earlier_table(Workspace(evaluation.path.parents[1]), table)) is not None:
+        if (earlier := earlier_table(Workspace(evaluation.path.parents[2]), table)) is not None:
             lost, other = table.lost(earlier)
             why_not += [other] if other else []
         conclusion, shares = table.conclusion(), [table.share(place) for place in range(len(lineup.contestants))]

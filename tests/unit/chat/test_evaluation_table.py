@@ -11,6 +11,7 @@ import pytest
 
 from core.api import contestants
 from core.api.datasets import dataset_store
+from core.api.evaluating import EvaluatedAnswers
 from core.chat import contest
 from core.chat.comparison import ComparisonAnswer, PromptComparison, votes_on_run
 from core.chat.evaluation import of_run, sets, system_prompt, votes
@@ -213,7 +214,10 @@ def test_what_an_earlier_run_had_right_is_named_and_other_settings_are_not_compa
     before = table_of(space, made, only_tuned)
     (Runs(space).find("Pirate").adapter / "chat_template.jinja").write_text("other", "utf-8")
     after = table_of(space, made, half_as_often)
-    assert after.lost(before) == ([number for number in range(80) if number % 5 == 0], None)
+    lost_ones = [number for number in range(80) if number % 5 == 0]
+    assert after.lost(before) == (lost_ones, None)
+    before.evaluation.path.rename(before.evaluation.path.with_name("2026-01-01_000000_earlier"))
+    assert EvaluatedAnswers(after).as_json()["lost"] == lost_ones, "it looked for evaluations in a folder without any"
     longer = sets.create("mine", [*made.prompts, prompt_of("Long?", "y" * 900)], ExactJudge())
     lost, why = table_of(space, longer, only_tuned).lost(before)
     assert lost == [] and why is not None and why.key == "evaluation.other_settings"
