@@ -251,8 +251,8 @@ class Case:
         return correction.apply(counted) if correction else counted
 
     def fits(self, draft: Recipe) -> bool | None:
-        """Return whether draft fits with its margin, into the budget's free memory, by arithmetic alone; None if the
-        model or the free memory is unknown."""
+        """Return whether draft with its margin fits into the budget's free memory, by the corrected estimate and not by
+        the table; None if the model or the free memory is unknown."""
         estimate = self.estimate(draft)
         if estimate is None or self.budget.free_gib is None:
             return None

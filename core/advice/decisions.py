@@ -299,11 +299,6 @@ def least_rank(case: Case) -> tuple[int, Message]:
     return floor, msg("advise.least_of_goal" if case.goal else "advise.least_usual", floor=floor)
 
 
-def leanest_optimizer(case: Case) -> str:
-    """Return the optimizer with the smallest states, which is also the default if the memory is unknown."""
-    return "adamw_torch" if case.on_cpu else "adamw_8bit"
-
-
 def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
     """Return the optimizer's name with the reason: plain AdamW, exact and one kernel a step, while its states are
     small, else the 8-bit one.
@@ -515,7 +510,7 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     cheapest = {
         "method": "lora" if case.on_cpu else "qlora",
         "max_length": desired_length(case),
-        "optim": leanest_optimizer(case),
+        "optim": "adamw_torch" if case.on_cpu else "adamw_8bit",  # of the smallest states
         "per_device_train_batch_size": 1,
         "gradient_checkpointing": True,
         "r": RANKS[0],

@@ -261,7 +261,7 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:
     """Return an alternative: the largest smaller known model that fits with draft's max_length, with the method
-    recommended for it here; None without one."""
+    recommended for it here; None without one. The case has a shape."""
     assert case.shape is not None
     below = [
         known

@@ -117,7 +117,11 @@ def evaluate(
     if (run is None) == (base is None) or (base is None) != (data is None):
         raise RecipeError("evaluation.what")
     of_run = Runs(space).find(run) if isinstance(run, str) else run
-    recipe = of_run.recipe() if of_run else _recipe_of(space, base or "", str(data or ""))
+    if of_run:
+        recipe = of_run.recipe()
+    else:  # the default split of data, which is imported if it is a file
+        source = dataset_id(space, str(data), Path.cwd())
+        recipe = Recipe.parse({"model": {"id": base}, "data": {"source": source}})
     learned, notes = _learned(space, of_run, recipe)
     if of_run and of_run.facts().brought_from and not (test_set or file or (learned and learned.held_out)):
         raise ChatError("merge.no_rows", name=of_run.name)
@@ -174,11 +178,6 @@ def _judge(name: str, model: str, expected: Sequence[str]) -> JudgeSpec:
     is_server = name.startswith(("http://", "https://"))
     kind, _, option = ("model", "", name) if is_server else name.partition("=")
     return judge_of_kind(kind, expected, option, model)
-
-
-def _recipe_of(space: Workspace, base: str, data: str) -> Recipe:
-    """Return a recipe with the default split for training base on data, which is imported if it is a file."""
-    return Recipe.parse({"model": {"id": base}, "data": {"source": dataset_id(space, data, Path.cwd())}})
 
 
 def _learned(space: Workspace, run: RunFolder | None, recipe: Recipe) -> tuple[LearnedRows | None, list[Message]]:

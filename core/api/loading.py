@@ -19,6 +19,7 @@ class LoadedModel:
     """A base model with a run's adapter, on the device until close(); also a context manager."""
 
     def __init__(self, space: Workspace, target: ChatTarget):
+        """Load the target and wait until it can answer. Raises ChatError."""
         self.label = target.label
         self._open = ExitStack()
         self.client: ChatClient = self._open.enter_context(opened(space, target))

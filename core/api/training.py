@@ -154,11 +154,8 @@ class PreparedRun:
 
     def enqueue(self, at: str | None) -> tuple[RunFolder, Message]:
         """Create the run in the queue, to start at a time of day if one is given; return it with a sentence on it."""
-
-        def create_in_queue(recipe: Recipe, facts: RunFacts) -> tuple[RunFolder, Message]:
-            return queue.create(self.space, recipe, facts, at)
-
-        return plan.submit(self.made, dataset_store(self.space), create_in_queue, self.device, self.parent)
+        begin = lambda recipe, facts: queue.create(self.space, recipe, facts, at)  # noqa: E731
+        return plan.submit(self.made, dataset_store(self.space), begin, self.device, self.parent)
 
 
 def prepare(

@@ -35,8 +35,8 @@ from core.messages import msg
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command and return its exit status; 130 after Ctrl-C. An error that a person can act on is printed as one
-    sentence, with status 2."""
+    """Run a command and return its exit status; 130 after Ctrl-C, 0 if nobody reads its output any more. An error that
+    a person can act on is printed as one sentence, with status 2."""
     try:
         return typer.main.get_command(app)(arguments, prog_name=COMMAND.split()[-1], standalone_mode=False) or 0
     except GarageError as error:

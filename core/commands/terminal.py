@@ -70,7 +70,7 @@ def recipe_of(file: Path, settings: list[str]) -> Recipe:
 
 
 def yaml_scalar(raw: str) -> object:
-    """Parse a value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
+    """Parse a value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3). Raises yaml.YAMLError."""
     try:
         return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
     except ValueError:
