@@ -159,8 +159,8 @@ def scripts(*names: str) -> str:
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:
-    """Build the app, serve it on port in the background behind our guards, and return it. reach: None for this PC only.
-    keeper: None for no door. Raises OSError if the port is taken."""
+    """Build the app, serve it on port in the background behind our guards, and return it; uploads go to the workspace's
+    cache. reach: None for this PC only. keeper: None for no door. Raises OSError if the port is taken."""
     reach = reach or Reach.from_host("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     forbid_fetching()

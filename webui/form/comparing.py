@@ -78,10 +78,10 @@ class Comparing(Panel):
             self.column: gr.update(visible=True),
             self.text: self._sentences(kind, objective, form),
             self.button: gr.update(value=self.w.t(button)),
-            self.attempt: gr.update(visible=_by_rewards(kind, objective), value=self._attempt(form)),
+            self.attempt: gr.update(visible=_is_by_rewards(kind, objective), value=self._attempt_label(form)),
         }
 
-    def _attempt(self, form: Form) -> str:
+    def _attempt_label(self, form: Form) -> str:
         """Return the label of the button that tries the model, or ends the try of this form that is at work."""
         progress = self.services.trying.progress()
         is_at_work = progress.at_work and progress.key == self._key(form)
@@ -164,10 +164,10 @@ class Comparing(Panel):
         """Return sentences on what is learned from the better and worse answers (or that the objective does not suit
         them), and from which model the training starts."""
         w = self.w
-        if _by_rewards(kind, objective):
+        if _is_by_rewards(kind, objective):
             progress = self.services.trying.progress()
             return join([
-                self._by_rewards(form, bool(objective)),
+                self._rewards_sentence(form, bool(objective)),
                 self._draw_judges(form) if objective else None,
                 trial_view(progress, w) if progress.key and progress.key == self._key(form) else None,
             ])  # fmt: skip
@@ -178,7 +178,7 @@ class Comparing(Panel):
         starts_from = self._starts_from(form, bool(objective))
         return join([tag("p", *parts), tag("p", starts_from) if starts_from else None])
 
-    def _by_rewards(self, form: Form, is_chosen: bool) -> Html:
+    def _rewards_sentence(self, form: Form, is_chosen: bool) -> Html:
         """Return a sentence on training by rewards with the names of its judges; "" if its settings are invalid.
         is_chosen: the objective is chosen, not only offered."""
         w = self.w
@@ -240,7 +240,7 @@ class Comparing(Panel):
         form.fill_on(self.attempt.click, attempt, form.inputs, set(), **CONTROL)
 
 
-def _by_rewards(kind: Kind | None, objective: str) -> bool:
+def _is_by_rewards(kind: Kind | None, objective: str) -> bool:
     """Return whether training by rewards is chosen, or offered while no objective is."""
     return "grpo" in (objective, kind) and objective in ("", "grpo")
 

@@ -11,7 +11,7 @@ from core.advice.goals import goal_shown_by
 from core.data.reading.choices import NO_CHOICES
 from core.errors import DataError, GarageError
 from core.files import JsonObject
-from core.messages import Message, msg
+from core.messages import msg
 from core.progress import Check, go_on
 from core.recipe import NO_DATA, Recipe
 from core.workspace import foreign_recipes
@@ -46,8 +46,9 @@ class Fillings:
         self.services, self.goal, self.data, self.w = services, goal, data, wording
 
     def add_file(self, values: FieldValues, check: Check = go_on) -> Filled:
-        """Make one dataset of the dropped files and choose it, with a notice on problems; a dropped recipe fills the
-        form instead. Nothing is chosen if no file can be read."""
+        """Make one dataset of the dropped files and choose it, with a notice on problems, and the goal that its rows
+        show, if the form still has the first one; a dropped recipe fills the form instead. Nothing is chosen if no file
+        can be read."""
         data, paths = self.data, values[self.data.file]
         if not paths:
             return None, {}
@@ -87,7 +88,7 @@ class Fillings:
                 recipe, file.name, is_local=values.get(IS_LOCAL) is True, foreign=foreign
             )
         except GarageError as error:
-            filling, updates = self._failed(error.message)
+            filling, updates = Filling({"notice": shown(notice(self.w.render(error.message)))}), {}
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
         if is_dropped:
@@ -95,10 +96,6 @@ class Fillings:
             # of a recipe whose dataset alone is missing, the data step says so
             filling.values["file_notice"] = said if foreign or filling.values.get("data", True) else shown("")
         return filling, updates
-
-    def _failed(self, why: Message | None) -> tuple[Filling, Updates]:
-        """Return a filling that shows why it failed, and nothing else."""
-        return Filling({"notice": shown(notice(self.w.render(why)))}), {}
 
     def from_recipe(
         self,

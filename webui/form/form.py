@@ -393,8 +393,9 @@ class Wizard:
         tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
 
     def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> Updates:
-        """Return whether the free memory has changed enough for another look, and the current state of the GPUs, if
-        there is a choice. drawn: the memory that the card was drawn from. memory: plan-for."""
+        """Return whether the free memory has changed enough for another look (no while a run is at work), and the
+        current state of the GPUs, if there is a choice. drawn: the memory that the card was drawn from. memory:
+        plan-for."""
         has_moved = False
         if self.services.snapshots.now().busy is None:
             with suppress(GarageError):
@@ -430,7 +431,7 @@ class Wizard:
         )
 
     def filter_by_language(self, values: FieldValues) -> Updates:
-        """Set the filter of the model search to the language of the dataset's answers."""
+        """Set the filter of the model search to the language of the dataset's answers, to any if that is unknown."""
         preview = self.result_of(self.read(values)).preview
         return {self.model_step.shelf.language: (preview and preview.language) or ANY}
 

@@ -60,8 +60,8 @@ def _read(given: Mapping[str, object]) -> WeightedJudge | None:
 
 
 def own_share(one: WeightedJudge, answers: Sequence[str]) -> float | None:
-    """Return the mean score that a judge gives the first TRIED answers, each expected as it is; None if it cannot judge
-    one."""
+    """Return the mean score that a judge gives the first TRIED answers, each expected as it is; None without answers,
+    or if it cannot judge one."""
     try:
         scores = [judge(one.judge, answer, answer).score for answer in answers[:TRIED]]
     except JudgeError:

@@ -222,8 +222,8 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
 
 
 def would_fit(advice: Advice, w: Wording) -> Html | None:
-    """Return the changes that make a plan fit, at the top where they are read first; None unless it is tight or does
-    not fit."""
+    """Return the changes that make a plan fit, at the top where they are read first; None without any, or unless it is
+    tight or does not fit."""
     options = [tag("li", w.render(other.text)) for other in advice.alternatives if other.verdict == "fits"]
     if advice.verdict not in ("tight", "does_not_fit") or not options:
         return None

@@ -76,7 +76,7 @@ class StartStep:
         name. run_notice: beside a run that hides the form. planning: becomes False."""
 
         def failure(message: Html, step: str | None = None) -> Filled:
-            """step: the one to open."""
+            """Return the updates that show a message, and open this step alone; no filling."""
             opened = {fold: gr.update(open=name == step) for name, fold in folds.items()} if step else {}
             return None, {self.notice: shown(message), **opened}
 

@@ -120,6 +120,7 @@ def moment(wording: Wording, seconds_since_1970: float | None) -> str:
 
 
 def clock(seconds_since_1970: float | None) -> str:
+    """Return a local time as "15:27:03"; "" if it is unknown."""
     then = _local(seconds_since_1970)
     return time.strftime("%H:%M:%S", then) if then else ""
 

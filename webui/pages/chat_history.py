@@ -43,14 +43,14 @@ def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, 
         else:
             pairs[-1]["content"] += unescape(folded[2]) if folded else content
     for i, turn in enumerate(pairs):
-        answered = i + 1 >= len(pairs) or _is_said(pairs[i + 1])
-        if turn["role"] == "user" and answered or turn["role"] == "assistant" and _is_said(turn):
+        answered = i + 1 >= len(pairs) or _has_text(pairs[i + 1])
+        if turn["role"] == "user" and answered or turn["role"] == "assistant" and _has_text(turn):
             turns.append(turn)
     return turns
 
 
-def _is_said(turn: dict[str, str]) -> bool:
-    """Return True for a turn with any text or reasoning."""
+def _has_text(turn: dict[str, str]) -> bool:
+    """Return True for a turn with any content or reasoning."""
     return bool(turn["content"].strip() or turn.get("reasoning", "").strip())
 
 

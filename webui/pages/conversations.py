@@ -160,7 +160,7 @@ class ConversationShelf:
 
     def put(self, opened: object, base: list[Message] | None, tuned: list[Message] | None) -> None:
         """Save both histories, which a correction has changed, in the open conversation. Inputs: opened, both
-        histories. Does nothing for an unsaved conversation."""
+        histories. Does nothing for an unsaved conversation. Raises ChatError if the disk refuses."""
         try:
             conversation = self.store.get(opened)
         except ChatError:
@@ -248,7 +248,8 @@ class ConversationShelf:
         return outcome(self.w, lambda: self.store.rename(opened, name if isinstance(name, str) else ""))
 
     def deleted(self, opened: object) -> Updates:
-        """Delete the open conversation, which stays visible until another is opened."""
+        """Delete the open conversation and return the notice, with none open; its text stays visible until another is
+        opened."""
         message = outcome(self.w, lambda: self.store.delete(opened), self.w.t("conversations_view.deleted"))
         return {self.notice: message, self.opened: ""}
 

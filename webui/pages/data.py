@@ -223,8 +223,8 @@ class DataPage:
         return {self.notice: shown(message), self.sets: gr.update(choices=self._choices(), value=copy.id)}
 
     def deleted(self, id: object) -> Updates:
-        """Delete a dataset, choose the first of the others and close the row editor; nothing if the person did not
-        confirm, as id is None then."""
+        """Delete a dataset, choose the first of the list and close the row editor, also if that fails; nothing if the
+        person did not confirm, as id is None then."""
         if not isinstance(id, str) or not id:
             return {}
         message = outcome(self.w, lambda: self.services.datasets.delete(id), self.w.t("data_page.deleted"))

@@ -63,7 +63,7 @@ class ManageRun:
         poller.after(
             self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
         )
-        poller.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
+        poller.after(self.archive.click(self.toggle_archive, [self.opened], [self.notice], **CONTROL))
         outputs = [self.sure, self.sure_text, self.really, self.free_really]
         self.delete.click(self.ask_delete, [self.opened], outputs, **AT_ONCE)
         self.free.click(self.ask_free, [self.opened], outputs, **AT_ONCE)
@@ -101,7 +101,7 @@ class ManageRun:
             return shown(notice(self.w.render(error.message)))
         return shown(success(self.w.t("run_manage.saved")))
 
-    def put_away(self, run_id: str | None) -> Update:
+    def toggle_archive(self, run_id: str | None) -> Update:
         """Archive the run, or restore it to the list, and return the notice, of success or the error."""
         try:
             run = self.services.runs.get(run_id or "")

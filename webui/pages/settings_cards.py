@@ -79,7 +79,7 @@ class AutomationCard(Panel):
 
     def keep(self, awake: object, hours: object, programs: object, card: object, gib: object) -> Updates:
         """Store the automation, and show hours and programs as they were parsed; show the error, and store nothing, if
-        one cannot be."""
+        one cannot be. gib: limited to 0.1 to MAX_GIB, 1 for no number."""
         try:
             automation = Automation(
                 keep_awake=awake is True,

@@ -89,7 +89,12 @@ class RunColumn:
             LivePart(self.ended, self._ended_link),
             LivePart(self.card, lambda context: self._about(context, card.card)),
             *self.finding.parts(),
-            LivePart(self.resume, self._resume_button),
+            LivePart(  # unless the queue waits for that run: then the queue's card has the button
+                self.resume,
+                lambda context: gr.update(
+                    visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None
+                ),
+            ),
             LivePart(self.again, self._again_button),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
@@ -116,10 +121,6 @@ class RunColumn:
         """Show the link to the result of the run whose place the one at work has taken."""
         row = context.snapshot.ended
         return shown(self.w.t("train_page.ended", name=row.name) if row else "")
-
-    def _resume_button(self, context: ViewContext) -> Update:
-        """Show Resume for a paused run, unless the queue waits for that run: then the queue's card has the button."""
-        return gr.update(visible=self._resumable(context.snapshot) is not None and awaited(context.snapshot) is None)
 
     def _again_button(self, context: ViewContext) -> Update:
         """Show the button that sets up a stopped or failed run again, for instance with another learning rate."""

@@ -59,8 +59,8 @@ class RunFinding:
         filled.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _fill(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, message: gr.HTML) -> Filled:
-        """Stop the run if the finding says so, and return the form filled with its recipe and the finding's changes; a
-        notice if that fails."""
+        """Stop the run if the finding says so, and return the form filled with its recipe and the finding's changes;
+        unfilled without a finding or changes, with a notice if that fails."""
         finding = self.services.diagnoses.diagnose(view)
         if finding is None or view is None or view.recipe is None:
             return None, {message: shown("")}

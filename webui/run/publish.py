@@ -68,7 +68,10 @@ class PublishPanel:
         Cancel."""
         return [
             LivePart(self.which, self._which),
-            LivePart(self.status, self._status_update),
+            LivePart(
+                self.status,
+                lambda context: shown(join(self._status_card(*attempt) for attempt in self._attempts(context))),
+            ),
             LivePart(
                 self.cancel,
                 lambda context: gr.update(visible=any(status.active for _, status in self._attempts(context))),
@@ -88,9 +91,6 @@ class PublishPanel:
         """Return (export, its upload's state) of the finished exports that were uploaded or are being."""
         attempts = ((each, self.services.publishing.status(each.name)) for each in self._finished(context))
         return [(each, status) for each, status in attempts if status]
-
-    def _status_update(self, context: ViewContext) -> Update:
-        return shown(join(self._status_card(each, status) for each, status in self._attempts(context)))
 
     def _status_card(self, result: ExportResult, status: ExportStatus) -> Html:
         """Return an upload's progress as a bar with its phase, or how it ended as a notice."""
@@ -173,14 +173,13 @@ class PublishPanel:
         choices then. The others as of `list`."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
-
-        def start_publishing() -> None:
-            result = self._chosen(opened, which)
-            self.services.publishing.start(
-                result, self._stripped_repo(repo), private=who != "public", with_film=film is True
-            )
-
-        return {**self.forget(), self.notice: outcome(self.w, start_publishing), self.listed: None}
+        begun = outcome(
+            self.w,
+            lambda: self.services.publishing.start(
+                self._chosen(opened, which), self._stripped_repo(repo), private=who != "public", with_film=film is True
+            ),
+        )
+        return {**self.forget(), self.notice: begun, self.listed: None}
 
     def stop(self, opened: str | None) -> Update:
         """Cancel the uploads of all the run's exports, and return the notice."""

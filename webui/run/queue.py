@@ -129,11 +129,9 @@ class QueuePanel(Panel):
 
     def move(self, way: int) -> Callable[[object], Update]:
         """Return the handler that moves the chosen run up (way -1) or down (1)."""
-
-        def moved_chosen(chosen: object) -> Update:
-            return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
-
-        return moved_chosen
+        return lambda chosen: outcome(
+            self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting())
+        )
 
     def resume_awaited(self) -> None:
         """Resume the run that the queue waits for. Raises RunError if there is none."""

@@ -30,6 +30,7 @@ class SecondAdapter(Panel):
     """The choice of a second adapter, its strength in percent, and how both are combined; the result can be kept."""
 
     def build(self, rows: tuple[RunRow, ...]) -> None:
+        """Build the fields and connect those that are shown once a second adapter is chosen."""
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength, method, density = (
             self.w.named(f"second_adapter.{name}", f"chat-second-{name}")

@@ -144,7 +144,8 @@ class _NoStubs(MetaPathFinder):
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return gradio.component_meta without its writing of stub files; None for other modules."""
+        """Return gradio.component_meta without its writing of stub files, once, as this finder then leaves
+        sys.meta_path; None for other modules."""
         if name != "gradio.component_meta":
             return None
         sys.meta_path.remove(self)

@@ -34,9 +34,9 @@ Secrets = Callable[[], Iterable[str]]
 
 
 def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
-    """Write the log, with uncaught exceptions, to file (warnings also to the terminal) from now on, and return the
-    file's handler. secrets: called at each record, returns texts to remove. Raises OSError if the file cannot be
-    made."""
+    """Write the log, with uncaught exceptions, to file (warnings also to the terminal) from now on, in place of all
+    other handlers, and return the file's handler. secrets: called at each record, returns texts to remove. Raises
+    OSError if the file cannot be made."""
     file.parent.mkdir(exist_ok=True)
     to_file = _File(file, maxBytes=LARGEST, backupCount=MORE_FILES, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(_WithoutSecrets(secrets))

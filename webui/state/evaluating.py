@@ -198,7 +198,8 @@ class Evaluating:
         return Runs(self._workspace).get(choice.run_id)
 
     def prepare(self, choice: Choice) -> SetEvaluation:
-        """Open or create the evaluation of a choice, keep its judge with it, and return it. Raises GarageError."""
+        """Open or create the evaluation of a choice, keep its judge with it, and return it. A test set without a base
+        gets that of the evaluated run. Raises GarageError."""
         ground = self.ground(choice)
         system = choice.prompt.strip() or ground.system
         lineup = [*_contestants(choice, system), *self._further(choice)]
@@ -236,23 +237,22 @@ class Evaluating:
         """Answer in the thread, and end the progress with the error, if any; a stop is none."""
         error: Message | None = msg("evaluation_view.broken")
         try:
-            error = self._answer(choice, to_judge)
+            self._answer(choice, to_judge)
+            error = None
         except GarageError as refusal:
             error = None if self._stopped.is_set() else refusal.message
         finally:
             self._progress = replace(self._progress, at_work=False, error=error)
 
-    def _answer(self, choice: Choice, to_judge: SetEvaluation | None) -> Message | None:
-        """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped. Return
-        None."""
+    def _answer(self, choice: Choice, to_judge: SetEvaluation | None) -> None:
+        """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped."""
         evaluation = to_judge or self.prepare(choice)
         answering = answer_missing(self._chat, self._workspace, evaluation)
         for done, total in self._verdicts(evaluation) if to_judge else answering:
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
-                return None
+                return
         self.keep_result(choice, evaluation)
-        return None
 
     def _verdicts(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
         """Send the answers that a judge, if it is a model, has not seen; yield (verdicts done, requests in all). Raises

@@ -66,7 +66,8 @@ class Services:
 
     @classmethod
     def open(cls, workspace: Workspace) -> Services:
-        """Create everything that the page uses for a workspace, each part with the others that it needs."""
+        """Create everything that the page uses for a workspace, each part with the others that it needs; nothing is
+        started."""
         runs, monitor = Runs(workspace), Monitor()
         dry_runs = DryRuns(lambda: busy(runs))
         chat, exports = ChatClient(workspace), Exports(workspace)

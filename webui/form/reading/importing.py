@@ -126,6 +126,6 @@ class ImportPart:
         return self.look(newest)
 
     def current(self, newest: object) -> Import | None:
-        """Return the import to show: of several, which run one after the other, the first that was not cancelled; None
-        without any. newest: as of `unfinished`."""
+        """Return the import to show: of several, which run one after the other, the first that was not cancelled, else
+        the first; None without any. newest: as of `unfinished`."""
         return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

@@ -24,8 +24,8 @@ FILTERS = ("all", "differ", "tuned_wrong", "base_right", "wrong")
 
 
 def answers(table: Table, chosen: dict[str, str], w: Wording) -> Iterator[Html]:
-    """Yield filters and rows. chosen: filter, row (the opened one) and more (how many times more rows were asked
-    for), as any texts of a browser."""
+    """Yield filters and rows, all rows for a filter without any. chosen: filter, row (the opened one) and more (how
+    many times more rows were asked for), as any texts of a browser."""
     numbers = range(len(table.evaluation.lineup.prompts))
     kinds = {number: _kinds(table, number) for number in numbers}
     filter = chosen["filter"] if chosen["filter"] in FILTERS else "all"
