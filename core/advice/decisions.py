@@ -429,6 +429,7 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
     """
 
     def copied_bytes_a_row(size: int) -> float:
+        """Return the bytes copied for each example in a batch of this size; inf if it does not fit."""
         each = with_settings(draft, per_device_train_batch_size=size)
         fewest = fewest_offloaded(case, each)
         if case.shape is None or fewest is None:

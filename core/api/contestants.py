@@ -15,8 +15,8 @@ from core.workspace.folder import Workspace
 
 
 def generate_answers(space: Workspace, comparison: PromptComparison, on_progress: Callable[[int, int], None]) -> None:
-    """Generate the missing answers, calling on_progress(done, total) after each, and unload the model. Those that
-    arrived are kept if it is ended."""
+    """Generate the missing answers, calling on_progress(done, total) at first and after each, and unload the model.
+    Those that arrived are kept if it is ended."""
     chat = ChatClient(space)
     try:
         for done, total in answer_missing(chat, space, comparison):

@@ -232,7 +232,7 @@ def follow(
 ) -> Status:
     """Start the worker of run, call on_status every looks_s seconds until it ends, and return the run's status; Ctrl-C
     requests a pause and calls on_pause, a second one kills it. A run that its worker left without an end is marked as
-    failed.
+    interrupted, or as failed if it never began.
 
     environment: variables for the worker, beside the usual ones.
     """

@@ -200,7 +200,7 @@ class Comparing(Panel):
         w = self.w
         if form.answers.parent:
             return w.t("comparing.from_run", name=self._name(form.answers.parent))
-        base = format.model_name(form.model if isinstance(form.model, str) and form.model else "starter", w)
+        base = format.model_name(form.model if isinstance(form.model, str) and form.model else "starter")
         corrected = self.services.datasets.get(form.data).corrects or ""
         if corrected.startswith("run:") and (name := self._name(corrected.removeprefix("run:"))):
             return w.t("comparing.from_base_not_run", model=base, name=name)

@@ -57,7 +57,7 @@ class ModelStep:
         """Return a model's line in the list: "Qwen3 4B · 4.0B parameters · QLoRA fits"."""
         w, model = self.w, of_hub(model_id)
         if model is None:
-            return format.model_name(model_id, w)
+            return format.model_name(model_id)
         recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
         fit = w.t(
             "wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}")
@@ -115,5 +115,5 @@ def summary(model_id: object, result: FormResult, w: Wording) -> tuple[str, str]
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet"), ""
     model = of_hub(model_id.strip())
-    name = model.title if model else format.model_name(model_id.strip(), w)
+    name = model.title if model else format.model_name(model_id.strip())
     return name, format.parameters(w, result.shape.params) if result.shape else ""

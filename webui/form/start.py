@@ -110,8 +110,8 @@ class StartStep:
         return tag("div", notice(self.w.render(why)), class_=REFUSAL) if why else Html("")
 
     def refusal_now(self, drawn: object, result: FormResult) -> Update:
-        """Return the update of the notice at a look: a refusal follows the form, and other notices stay. drawn: its
-        HTML now."""
+        """Return the update of the notice at a look: a refusal that is shown follows the form, and other notices stay.
+        drawn: its HTML now."""
         refusal = self._refusal(result.missing or result.problem)
         return gr.skip() if drawn == refusal or REFUSAL not in str(drawn) else shown(refusal)
 

@@ -206,7 +206,7 @@ def at_time(w: Wording, seconds: float | None) -> str:
     return moment(w, seconds)
 
 
-def model_name(model_id: str, w: Wording) -> str:
+def model_name(model_id: str) -> str:
     return "SmolLM2-135M-Instruct" if model_id == "starter" else model_id.removeprefix("library:")
 
 

@@ -165,8 +165,8 @@ def _holder(holder: Holder, w: Wording) -> str:
     )
 
 
-def gib(w: Wording, count: int) -> str:
-    return decimals(w, count / GIB, 1)
+def gib(w: Wording, size_bytes: int) -> str:
+    return decimals(w, size_bytes / GIB, 1)
 
 
 def _ram(machine: Machine, key: str, w: Wording) -> str:

@@ -520,7 +520,7 @@ class ChatPage:
             raise ChatError("chat_page.gone")
         if (run_id := run_id_of(target)) is None:
             model_id = target.removeprefix("base:")
-            return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id, self.w)), False
+            return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id)), False
         folder_name = None if checkpoint in (None, LATEST) else str(checkpoint)
         four_bit = None if precision not in ("16", "4") else precision == "4"
         return target_of(self.services.runs.get(run_id), folder_name, four_bit), True

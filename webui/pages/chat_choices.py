@@ -22,7 +22,8 @@ def run_id_of(target: object) -> str | None:
 
 
 def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-    """Return (label, id) of all models: runs with an adapter, and base models. Ids: run:<id>, base:<model>."""
+    """Return (label, id) of all models: runs with an adapter or a checkpoint that are not at work, and base models.
+    Ids: run:<id>, base:<model>."""
     runs = [
         (w.t("chat_page.choice_run", name=row.name, when=format.moment(w, row.created)), f"run:{row.id}")
         for row in rows
@@ -31,7 +32,7 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
     models = services.models.choices()
     return [
         *runs,
-        *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models),
+        *((w.t("chat_page.choice_base", name=format.model_name(m)), f"base:{m}") for m in models),
     ]
 
 

@@ -255,4 +255,4 @@ class CorrectionsPanel(Panel):
         if target.startswith("run:"):
             return self.w.t("corrections_view.set_name", name=self.services.runs.get(target.removeprefix("run:")).name)
         kind, _, name = target.partition(":")
-        return self.w.t("corrections_view.set_name", name=format.model_name(name, self.w) if kind == "base" else name)
+        return self.w.t("corrections_view.set_name", name=format.model_name(name) if kind == "base" else name)

@@ -113,7 +113,7 @@ class DataPage:
         self.mending.follow(trigger.click(self.draw, shows, drawn, **LAST, **AT_ONCE), self.sets)
 
         def redraw(event: Dependency) -> None:
-            """Draw the table again after the event."""
+            """Draw the chosen dataset again after the event."""
             event.then(None, None, None, js=DRAW, **QUIET)
 
         for arrived in (page.load, tab.select):

@@ -242,7 +242,8 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _base(self, request: JsonObject) -> JsonObject:
-        """Choose the base model whose finished runs are asked a set's questions; nothing for an unknown one."""
+        """Choose the base model ("": none) whose finished runs are asked a set's questions; nothing for an unknown
+        one."""
         test_set, base = (
             sets.open_set(self.services.workspace, _text(request, "name")),
             _text(fields_sent(request), "base", 200),

@@ -60,6 +60,7 @@ class AutomationCard(Panel):
         return [self.awake, self.hours, self.programs, self.card, self.gib]
 
     def wire(self, tab: gr.Tab) -> None:
+        """Let opening the tab fetch what was stored meanwhile, and the button store the fields."""
         self.sent = gr.State(self._stored())  # the values that the fields were last sent
         tab.select(self.fresh, [self.sent], [self.sent, *self._fields, self.doubt], **AT_ONCE)
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)

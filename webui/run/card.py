@@ -63,7 +63,7 @@ def model_line(row: RunRow, w: Wording) -> str:
     if not row.method:
         return w.t("train_page.recipe_unreadable")
     method = format.METHODS.get(row.method, row.method)
-    return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model, w), data=data_name(row, w))
+    return w.t("train_page.run_line", method=method, r=row.r, model=model_name(row.model), data=data_name(row, w))
 
 
 def objective_name(view: RunView, w: Wording) -> str:
@@ -133,7 +133,7 @@ def settings(view: RunView, w: Wording) -> Html:
     goal = goal_of(view.recipe.goal) if view.recipe.goal else None
     pairs = [
         *([(w.t("wizard.step_goal"), goal_name(goal, w))] if goal else []),
-        (w.t("train_page.model"), model_name(row.model, w)),
+        (w.t("train_page.model"), model_name(row.model)),
         (w.t("train_page.data"), data_name(row, w)),
         (w.t("train_page.method"), method_name(view.recipe.adapter)),
     ]

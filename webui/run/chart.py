@@ -53,7 +53,8 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
     page, None for none; update it to show another run."""
 
     def curve(request: object) -> JsonObject:
-        """Return the curve for any JSON from a browser, an empty one for an invalid run id."""
+        """Return the new points, whether the run is at work or was trained elsewhere, its steps and the wait until the
+        next request, for any JSON from a browser; an empty curve for an invalid run id."""
         request = request if isinstance(request, dict) else {}
         snapshot = services.snapshots.now()
         run_id, at_work = snapshot.followed(request.get("run"))

@@ -36,6 +36,7 @@ PRESSED = """() => [window.loraGarageExport ?? ""]"""
 
 
 def form_of(kind: str, quant: str | None) -> str:
+    """Return "gguf:q4_k_m", or the kind alone."""
     return f"{kind}:{quant}" if quant else kind
 
 

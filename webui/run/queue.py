@@ -100,7 +100,8 @@ class QueuePanel(Panel):
         return gr.update(value=join([title, next_in_queue(context.snapshot, self.w)]))
 
     def _go_on(self, context: ViewContext) -> Update:
-        """Show the button that starts the queue without the paused run; Resume beside it is the other choice."""
+        """Return the update of the button that ends the queue's hold, shown while something waits behind one; beside
+        Resume its label is to go on without the paused run."""
         queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
         is_seen = bool(queue.order.hold and context.snapshot.has_waiting)

@@ -312,7 +312,8 @@ class WayOut:
         return notices
 
     def _tools(self) -> Message | None:
-        """Return a message about the tools that a GGUF export downloads; None if there is nothing to download."""
+        """Return a message about the tools that a GGUF export downloads, or why that is unknown; None if there is
+        nothing to download."""
         try:
             return tools.offer(self.services.workspace)
         except GarageError as error:  # settings.yaml is broken

@@ -43,7 +43,7 @@ def row(each: StoredModel, w: Wording) -> Html:
         used_by(each, w),
     ]
     partly = tag("span", w.t("disk_view.incomplete"), class_="lg-badge lg-warn")
-    name = tag("strong", format.model_name(each.id, w))
+    name = tag("strong", format.model_name(each.id))
     quiet = tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet")
     return join(
         [
@@ -57,7 +57,7 @@ def row(each: StoredModel, w: Wording) -> Html:
 
 def train(id: str, w: Wording) -> Html:
     """Return the button that opens Train with a model of this PC."""
-    label = f"{w.t('disk_view.train')}: {format.model_name(id, w)}"
+    label = f"{w.t('disk_view.train')}: {format.model_name(id)}"
     return tag("button", w.t("disk_view.train"), type="button", data_page="train", data_train=id, aria_label=label,
         class_="lg-small")  # fmt: skip
 

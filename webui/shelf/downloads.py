@@ -70,7 +70,7 @@ class DownloadsCard(Panel):
         ]
 
     def wire(self, poller: Poller) -> None:
-        """Connect the buttons of the list; cancelling and removing ask for confirmation."""
+        """Connect the buttons of the list; cancelling asks for confirmation."""
         poller.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED, **EACH, **CONTROL))
 
     def act(self, pressed: object) -> Update:

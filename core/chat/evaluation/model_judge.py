@@ -101,8 +101,8 @@ Missing = list[tuple[Prompt, str, int]]  # prompt, answer, way
 
 
 def missing(workspace: Workspace, spec: ModelJudge, pairs: Iterator[tuple[Prompt, str]]) -> Missing:
-    """Return (prompt, answer, way) of each request that the judge has still to be sent; equal answers once, empty ones
-    never."""
+    """Return (prompt, answer, way) of each request that the judge has still to be sent; equal answers once, never empty
+    ones or those to questions without an expected answer."""
     verdicts, name = read(workspace.root), endpoint_of(spec).name
     by_key = {_key(prompt, answer): (prompt, answer) for prompt, answer in pairs
               if prompt.expected and without_thoughts(answer)}  # fmt: skip

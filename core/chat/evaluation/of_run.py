@@ -104,7 +104,8 @@ def table_of(evaluation: SetEvaluation) -> Table | None:
 
 
 def earlier_table(workspace: Workspace, table: Table) -> Table | None:
-    """Return the newest earlier evaluation of the same test set with another fine-tuned model; None without one."""
+    """Return the newest earlier evaluation of the same test set with another fine-tuned model, judged as table is; None
+    without one."""
     place, lineup = table.tuned, table.evaluation.lineup
     if place is None or lineup.test_set is None:
         return None

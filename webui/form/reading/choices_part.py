@@ -108,7 +108,7 @@ class ReadingPart:
 
             def fill(values: FieldValues) -> Filled:
                 """Store the new choice with those of the recipe, except its version, which belongs to another reading;
-                an error is shown."""
+                the form then reads as stored. An error is shown."""
                 id, store = values[data], self.services.datasets
                 choices_before = choices_for(id, form.read(values).answers.reading).model_copy(update={"version": None})
                 try:
@@ -156,7 +156,8 @@ class ReadingPart:
         return stored.model_copy(update={"columns": roles})
 
     def _reading_choices(self, values: FieldValues, stored: Choices) -> Choices:
-        """Return stored with the columns of the pressed reading. Its roles come from the page and are checked."""
+        """Return stored with the columns of the pressed reading. Its roles come from the page and are checked; without
+        a valid one the stored columns stay."""
         picked = values[self.picked]
         roles = picked.get("roles") if isinstance(picked, dict) else None
         roles = roles if isinstance(roles, dict) else {}

@@ -91,7 +91,7 @@ def two_of(
         raise ChatError("blind_duel.no_run")
     base = services.runs.get(two.run).recipe().model.id
     precision = two.precision if how[1] == "trained" else how[1]
-    one = _named(w, format.model_name(base, w), None, 1.0, precision, run=two.run, column="base")
+    one = _named(w, format.model_name(base), None, 1.0, precision, run=two.run, column="base")
     return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one loaded model answers for both
 
 
@@ -111,7 +111,7 @@ def _contestant(
         )
         return _named(w, run.name, step, strength, precision, run=run.id)
     base = model.removeprefix("base:")
-    return _named(w, format.model_name(base, w), None, 1.0, precision, other=f"base:{base}", column="base")
+    return _named(w, format.model_name(base), None, 1.0, precision, other=f"base:{base}", column="base")
 
 
 def _named(

@@ -63,7 +63,7 @@ def further_options(services: Services, model: str, w: Wording) -> Options:
 
 
 def _unlisted(model: str) -> str:
-    """Return base:<model> for a model that is not in the list; "" if its name cannot be one."""
+    """Return base:<model> for a base model that is not in the list; "" for a run, or if its name cannot be one."""
     try:
         return f"{BASE}{ModelRef.parse(model.removeprefix(BASE)).id}" if model.startswith(BASE) else ""
     except GarageError:

@@ -40,7 +40,7 @@ def _every_set(workspace: Workspace, stamp: object) -> tuple[TestSet, ...]:
 def set_name(one: TestSet, w: Wording) -> str:
     """Return the title with the number of questions; for a base's failures the title has that base."""
     is_failures = one.base and one.title.startswith("failures-")
-    title = w.t("evaluate_page.failures", name=format.model_name(one.base, w)) if is_failures else one.title
+    title = w.t("evaluate_page.failures", name=format.model_name(one.base)) if is_failures else one.title
     return w.t("evaluate_page.set", name=title, count=len(one.prompts))
 
 
@@ -48,7 +48,7 @@ def test_sets(services: Services, opened: str, w: Wording) -> Iterator[Html]:
     """Yield the list, the fields of a new question, and the file that adds a set. opened: the name of the set whose
     questions are shown."""
     every, models = every_set(services.workspace), services.models.choices()
-    bases = [(w.t("evaluate_page.no_base"), ""), *((format.model_name(model, w), model) for model in models)]
+    bases = [(w.t("evaluate_page.no_base"), ""), *((format.model_name(model), model) for model in models)]
     yield tag("h2", w.t("evaluate_page.sets"))
     yield muted(w.t("evaluate_page.sets_about"))
     if every:
