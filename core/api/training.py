@@ -154,8 +154,13 @@ class PreparedRun:
 
     def enqueue(self, at: str | None) -> tuple[RunFolder, Message]:
         """Create the run in the queue, to start at a time of day if one is given; return it with a sentence on it."""
-        begin = lambda recipe, facts: queue.create(self.space, recipe, facts, at)  # noqa: E731
-        return plan.submit(self.made, dataset_store(self.space), begin, self.device, self.parent)
+        return plan.submit(
+            self.made,
+            dataset_store(self.space),
+            lambda recipe, facts: queue.create(self.space, recipe, facts, at),
+            self.device,
+            self.parent,
+        )
 
 
 def prepare(

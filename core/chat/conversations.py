@@ -61,7 +61,7 @@ class Conversation(Frozen):
 
     def with_branch(self, branch: Branch) -> Conversation:
         """Return the conversation, changed now, with this branch in place of what it had."""
-        return self.model_copy(update={"branches": (branch,), "at": 0, "changed": round(time.time(), 3)})
+        return self.model_copy(update={"branches": (branch,), "at": 0, "changed": time.time()})
 
 
 class Conversations:

@@ -44,6 +44,9 @@ class Chat:
         self.together.append(len(questions))
         yield self._answers(questions, strength)
 
+    def join(self, answer: object, questions: object, sampling: object) -> None:
+        """Questions come too late for the batch, as they may with a real worker; they are asked again."""
+
     def _answers(self, questions: Any, strength: float) -> Iterator[Piece | Done]:
         for number, (base, tuned) in enumerate(questions):
             if len(self.asked) == self.questions:
