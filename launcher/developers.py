@@ -46,7 +46,8 @@ def browser_works(path):
 
 
 def obtain_browser(environment, run):
-    """Return (path, None), or (None, reason). Tries an installed one, Playwright's own, Debian's package."""
+    """Return (path, None), or (None, reason). Tries LORA_GARAGE_BROWSER alone if set; else an installed one,
+    Playwright's own and Debian's package, which it installs."""
     import shutil
 
     chosen = os.environ.get("LORA_GARAGE_BROWSER")
@@ -83,7 +84,7 @@ def obtain_browser(environment, run):
 
 
 def run_tests(environment, arguments):
-    """Run the tests that arguments name, with a browser if one can be had; return the exit status."""
+    """Run the tests that arguments name in ROOT, with a browser if one can be had; return the exit status."""
     browser, reason = obtain_browser(environment, LoggedRun(environment.log))
     os.environ.pop("LORA_GARAGE_NO_BROWSER", None)
     if browser:

@@ -5,15 +5,16 @@ import os
 import sys
 
 from launcher.environment import why_not_ready
-from launcher.machine import machine_facts, nvidia_files_seen
+from launcher.machine import has_nvidia_driver, machine_facts
 from launcher.running import ask, hand_over
 from launcher.sentences import Forgiving, say_text, sentences
 from launcher.torch_build import choose_torch
 
 
 def doctor(environment, arguments):
-    """Run core's doctor if .venv can; else show what the standard library can see. Installs nothing."""
-    why = why_not_ready(environment.marker(), environment.needs(), environment.base(), nvidia_files_seen())
+    """Run core's doctor if .venv can, with its exit status; else print what the standard library can see and return
+    1."""
+    why = why_not_ready(environment.marker(), environment.needs(), environment.base(), has_nvidia_driver())
     if why in (None, "new_card", "changed", "unfinished") and environment.base():
         if ask([environment.python, "-c", "import core.commands, core.system.checkup"]).out is not None:
             if why:
@@ -36,15 +37,15 @@ def doctor(environment, arguments):
         print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, indent=1))
     else:
         print("LoRA Garage " + environment.version())
-        for _, ok, found, fix in findings:
-            print("%s %s" % ("ok " if ok else "!! ", say_text(found[0], **found[1])))
+        for _, ok, sentence, fix in findings:
+            print("%s %s" % ("ok " if ok else "!! ", say_text(sentence[0], **sentence[1])))
             if fix:
                 print("    " + say_text(fix[0], **fix[1]))
     return 1
 
 
 def as_json(sentence):
-    """Return a key and its values as core.messages.Message is written, with the English sentence."""
+    """Return a key and its values as core.messages.Message is written, with the English sentence; None for None."""
     if sentence is None:
         return None
     key, values = sentence

@@ -92,6 +92,7 @@ class Environment:
         return home[0] if home and os.path.exists(os.path.join(home[0], "python.exe")) else None
 
     def marker(self):
+        """Return what the last complete install wrote; None if it is missing or no JSON."""
         try:
             with open(self.marker_path, encoding="utf-8") as file:
                 return json.load(file)

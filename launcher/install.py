@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from launcher import NEWEST_TESTED, WINDOWS
 from launcher.environment import MARKER_VERSION, name_of, why_not_ready
-from launcher.machine import machine_facts, nvidia_files_seen
+from launcher.machine import has_nvidia_driver, machine_facts
 from launcher.running import CHECK_S, LoggedRun, ask
 from launcher.sentences import say, say_text
 from launcher.tools import BASE_PYTHON, Pip, Uv, is_uv
@@ -155,11 +155,11 @@ class Installer:
             self.say("card_left_out", cards=", ".join(choice.left_out))
         # a build that is installed already is not fetched from torch's index
         has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)
-        problem = facts.index_answers(choice.index_url) if choice.index_url and not has_it else None
+        problem = facts.index_problem(choice.index_url) if choice.index_url and not has_it else None
         if problem and choice.cuda:
             raise CannotInstall("card_index_unreachable", index=choice.index_url, reason=problem)
         if problem:
-            choice = self.plain(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
+            choice = self.from_pypi(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
         for obstacle in facts.obstacles(self.env.root):  # before gigabytes arrive
             raise CannotInstall(obstacle.key, obstacle.fix, **obstacle.values)
         if reason == "absent":
@@ -167,7 +167,8 @@ class Installer:
             self.need_disk(choice)
         return choice
 
-    def plain(self, choice, why):
+    def from_pypi(self, choice, why):
+        """Print why, and return the choice with PyPI's build instead."""
         self.say("fall_back", reason=why)
         # On Linux PyPI's torch is the CUDA build whatever the card, unless pip is told of another place.
         megabytes = 3000 if self.facts.system == "Linux" else 120
@@ -206,6 +207,7 @@ class Installer:
         )
 
     def need_venv(self):
+        """Raise CannotInstall if Python lacks venv or ensurepip."""
         import importlib.util
 
         if not all(getattr(importlib.util.find_spec(name), "origin", None) for name in ("ensurepip", "venv")):
@@ -261,7 +263,7 @@ class Installer:
                     raise
                 if choice.cuda:  # PyPI's may not be able to use the card
                     raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
-            choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
+            choice = self.from_pypi(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
         beside = (
             self.cpu_builds(needed) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
         )
@@ -286,7 +288,8 @@ class Installer:
         ]
 
     def check(self, choice):
-        """Return torch's version and CUDA, after reinstalling packages whose files differ from their RECORD."""
+        """Return torch's version and CUDA, after reinstalling packages whose files differ from their RECORD. Raises
+        CannotInstall if they still do, or if torch cannot be imported."""
         for attempt in (1, 2):
             self.say("step_check")
             answer = self.ask([self.env.python, "-c", CHECK_PROGRAM], CHECK_S)
@@ -315,7 +318,7 @@ class Installer:
                 self.do(label, self.tool.install(some, index=index, anew=True))
 
     def keep(self, answer):
-        """Write all output of a failed check to the log."""
+        """Append all output of a failed check to the log."""
         os.makedirs(os.path.dirname(self.env.log), exist_ok=True)
         with open(self.env.log, "a", encoding="utf-8", newline="\n") as log:
             log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
@@ -379,7 +382,8 @@ def apt_line(root_user):
 
 @contextmanager
 def one_installer(root):
-    """Let a second start wait until the first has installed. The system frees the lock if that one dies."""
+    """Let a second start wait until the first has installed. The system frees the lock if that one dies. Raises
+    CannotInstall if root cannot be written."""
     try:
         file = open(os.path.join(root, ".install.lock"), "a+")  # noqa: SIM115 - closed below
     except OSError as error:
@@ -410,13 +414,14 @@ def try_lock(file):
 
 
 def ensure_environment(environment, with_tests=False, repair=False):
-    """Complete .venv if needed. Returns False if that failed, after printing the reason."""
+    """Complete .venv if needed. Returns False if that failed, after printing the reason; but True if only the torch of
+    a new GPU could not be downloaded."""
     needs = environment.needs()
 
     why = None
 
     def reason():
-        return why_not_ready(environment.marker(), needs, environment.base(), nvidia_files_seen(), with_tests)
+        return why_not_ready(environment.marker(), needs, environment.base(), has_nvidia_driver(), with_tests)
 
     if not repair and reason() is None:
         return True

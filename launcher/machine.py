@@ -14,12 +14,12 @@ Obstacle = namedtuple("Obstacle", "name key fix values")
 # obstacles(folder): of Windows (windows_obstacles), else none. uv: its program.
 MachineFacts = namedtuple(
     "MachineFacts",
-    "system machine driver cards amd nvidia environ root_user index_answers obstacles uv",
+    "system machine driver cards amd nvidia environ root_user index_problem obstacles uv",
     defaults=(lambda folder: (), None),
 )
 
 
-def nvidia_files_seen():
+def has_nvidia_driver():
     """Return whether an NVIDIA driver is installed, by one of its files; cheap enough for every start."""
     if WINDOWS:
         return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvml.dll"))
@@ -67,7 +67,7 @@ def parse_nvidia_smi(output):
     return driver, tuple(cards)
 
 
-def amd_card_seen():
+def has_amd_card():
     """Return whether Linux lists an AMD device with a compute node. True for the graphics inside a Ryzen too."""
     import glob
 
@@ -83,8 +83,9 @@ def amd_card_seen():
     return False
 
 
-def index_answers(url, timeout_s=5.0):
-    """Return None if the wheel index can be reached, else why not. A name server that hangs fails after timeout_s."""
+def index_problem(url, timeout_s=5.0):
+    """Return why the wheel index cannot be reached; None if it can, or if only its certificate is unknown. Takes at
+    most a second more than timeout_s."""
     import threading
 
     answer = []
@@ -122,11 +123,11 @@ def machine_facts():
         machine=platform.machine(),
         driver=driver,
         cards=cards,
-        amd=amd_card_seen(),
-        nvidia=bool(driver) or nvidia_files_seen(),
+        amd=has_amd_card(),
+        nvidia=bool(driver) or has_nvidia_driver(),
         environ=dict(os.environ),
         root_user=is_root(),
-        index_answers=index_answers,
+        index_problem=index_problem,
         obstacles=obstacles if WINDOWS else lambda folder: (),
         uv=find_uv(),
     )

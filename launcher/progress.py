@@ -29,7 +29,8 @@ class Progress:
         return "".join(line + "\n" for line in lines)
 
     def describe(self, lines, now):
-        """Return the progress as a sentence. lines: the newest output of pip or uv; now: monotonic seconds."""
+        """Return the progress as a sentence; the bare file name or "" when nothing is left to download. lines: the
+        newest output of pip or uv; now: monotonic seconds."""
         done = total = 0
         begun = {}
         for line in lines:

@@ -12,7 +12,8 @@ from launcher.tools import environ_for, is_uv
 
 
 class LoggedRun:
-    """Runs a command with its output in the log, and one line on the terminal that ends with its duration."""
+    """Runs a command with its output in the log, and one line on the terminal that ends with its duration; returns its
+    exit status."""
 
     def __init__(self, log):
         self.log = log
@@ -35,7 +36,8 @@ class LoggedRun:
         return status
 
     def wait(self, process, progress, label, start, seen_from):
-        """Wait for a process and return its exit status. label: of the line redrawn each second; empty for no line."""
+        """Wait for a process and return its exit status. On Ctrl-C it has 10 s to end, then is killed. label: of the
+        line redrawn each second; empty for no line."""
         import subprocess
 
         try:
@@ -175,7 +177,8 @@ def child_environ():
 
 
 def hand_over(environment, arguments):
-    """Run .venv's Python with arguments; its exit status becomes ours."""
+    """Run .venv's Python with arguments: on Windows wait and return its exit status; elsewhere replace this process,
+    and return (1) only if that fails."""
     command = [environment.python, *arguments]
     if not WINDOWS:
         sys.stdout.flush()

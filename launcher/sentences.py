@@ -49,6 +49,7 @@ def say_text(key, **values):
 
 
 def as_typed(text):
+    """Return text with the command as it is typed where the wheel is installed."""
     return text.replace("python launch.py", "lora-garage") if INSTALLED else text
 
 

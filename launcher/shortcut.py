@@ -67,7 +67,8 @@ def desktop():
 
 
 def by_file(program, remove):
-    """Write a .command on macOS; elsewhere a .desktop, quoted by freedesktop.org's Desktop Entry Specification."""
+    """Create or remove a .command on macOS, elsewhere a .desktop, quoted by freedesktop.org's Desktop Entry
+    Specification; return its path."""
     mac = sys.platform == "darwin"
     path = os.path.join(desktop(), NAME + ".command" if mac else "lora-garage.desktop")
     if remove:

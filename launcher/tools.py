@@ -63,7 +63,7 @@ class Uv:
 
 def find_uv(environ=os.environ):
     """Return the path of uv: the one that runs us, in PATH, in our folder, or of the Python that runs us. None without
-    one."""
+    one, or if LORA_GARAGE_INSTALLER is pip."""
     import shutil
     import sysconfig
 
@@ -80,7 +80,7 @@ def is_uv(command):
 
 
 def environ_for(command, environ=os.environ):
-    """Return the environment of a command of pip or uv."""
+    """Return the environment of a command of pip or uv; what environ sets stays."""
     if not is_uv(command):
         return dict({"PIP_RESUME_RETRIES": "20"}, **environ)  # by an option, an older pip would refuse to start
     return dict(uv_settings(pip_settings(environ)), **environ)

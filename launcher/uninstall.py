@@ -8,7 +8,8 @@ from launcher.sentences import say, say_text
 
 
 def uninstall(environment, arguments):
-    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless requested."""
+    """List what was installed into this folder, ask, and remove it; the folder itself, runs, data and models stay
+    unless requested. Returns the exit status."""
     import shutil
 
     if INSTALLED:

@@ -79,7 +79,8 @@ def run(environment, words, options):
 
 
 def choose(root, options):
-    """Store and return the settings of updates: from, at_start. Raises CannotUpdate if no address was ever given."""
+    """Store and return the settings of updates: from, at_start. Raises CannotUpdate without an https address (or one of
+    this PC) from options or earlier."""
     file = os.path.join(root, CHOICE)
     choice = chosen(root)
     if "--from" in options:
@@ -135,7 +136,7 @@ def order(version):
 
 
 def fetch(url, most, wait_s=WAIT_S):
-    """Download at most `most` bytes. Raises CannotUpdate."""
+    """Return the content of url. Raises CannotUpdate if it has more than `most` bytes, or is cut or unreachable."""
     import http.client
     import urllib.error
     import urllib.request
@@ -178,7 +179,7 @@ def replace(environment, release, address):
     try:
         unpack(content, part, url)
         swap(environment.root, part)
-        works(environment.root, release["version"])
+        check_start(environment.root, release["version"])
     except (OSError, CannotUpdate) as error:
         if not os.path.exists(os.path.join(environment.root, OLD, DONE)):
             # DONE marks the previous update: this one has not begun
@@ -229,7 +230,7 @@ def swap(root, part):
         os.rename(os.path.join(part, name), os.path.join(root, name))
 
 
-def works(root, version):
+def check_start(root, version):
     """Raise CannotUpdate unless the installed program starts and reports this version."""
     import subprocess
 
