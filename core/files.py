@@ -55,7 +55,7 @@ def rename(source: Path, target: Path, patience_s: float = PATIENCE_S) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Create target as a hard link if the disk supports it, else as a synced copy."""
+    """Create target as a hard link if the disk supports it; else, also over an existing file, as a synced copy."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links
@@ -292,7 +292,8 @@ else:
 def append_line(path: Path, value: Mapping[str, object]) -> None:
     """Append one JSON object as a line in one write, so that a reader sees all of it or an unfinished last line.
 
-    After half a line, left by a crash or a full disk, it begins a new one: else both would be unreadable.
+    After half a line, left by a crash or a full disk, it begins a new one: else both would be unreadable. Raises
+    OSError; ValueError for a number that JSON lacks.
     """
     line = (json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n").encode("ascii")
     with open(path, "ab+", buffering=0) as file:
@@ -348,7 +349,7 @@ def unwritable_reason(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Context manager: turn a disk error during a person's request into a RunError with a sentence."""
+    """Context manager: turn any OSError during a person's request into a RunError with a sentence."""
     try:
         yield
     except OSError as error:
@@ -394,8 +395,8 @@ class Tail:
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
     """Return the complete JSON objects, one a line, from a byte offset on (0 if the file is shorter), and the next
-    offset. Bad lines are counted, an unfinished last one is left for next time, a line longer than limit_bytes is
-    skipped.
+    offset; at most limit_bytes are read. Bad lines are counted, an unfinished last one is left for next time, a line
+    longer than limit_bytes is skipped.
 
     is_needed: raise OSError if an existing file cannot be read; otherwise it counts as empty.
     """
@@ -423,7 +424,7 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: 
 
 
 def read_newest(path: Path, most_bytes: int = 16 << 10) -> list[JsonObject]:
-    """Return the last JSON lines, within most_bytes; a line that begins earlier is left out."""
+    """Return the last JSON lines, within most_bytes; a line that begins earlier is left out. [] if path is missing."""
     try:
         start = max(0, path.stat().st_size - most_bytes)
     except OSError:

@@ -88,7 +88,7 @@ def as_typed(value: float | int) -> str:
 
 
 def in_language(texts: Mapping[str, str], language: str) -> str:
-    """Return a text of presets/, which holds each in English and perhaps in other languages."""
+    """Return a text of presets/ in a language, or in English if it lacks that one."""
     return texts.get(language, texts["en"])
 
 
@@ -113,7 +113,7 @@ def unpacked_yaml(path: Path) -> Any:
 
 
 class Catalogue:
-    """Sentences by language and key, from one or more folders; later folders add keys."""
+    """Sentences by language and key, from one or more folders; later folders add and replace keys."""
 
     def __init__(self, *folders: Path):
         """Read the sentences of the folders' YAML files, a file's name being the first part of its keys, and those of
@@ -123,7 +123,9 @@ class Catalogue:
             together = unpacked_yaml(folder / TOGETHER) if (folder / TOGETHER).exists() else {}
             for language in LANGUAGES:
                 for name, entries in together.items():
-                    self._add(language, {name: {key: of[language] for key, of in entries.items() if language in of}})
+                    self._add(
+                        language, {name: {key: texts[language] for key, texts in entries.items() if language in texts}}
+                    )
                 for path in sorted((folder / language).glob("*.yaml")):
                     self._add(language, {path.stem: unpacked_yaml(path)})
         for language in LANGUAGES:

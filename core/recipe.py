@@ -589,7 +589,7 @@ def to_yaml(value: dict[str, object]) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse a YAML file. Raises RecipeError if it is missing, too large (1 MiB), not UTF-8, or not YAML."""
+    """Parse a YAML file. Raises RecipeError if it cannot be read, is too large (1 MiB), not UTF-8, or not YAML."""
     try:
         if path.stat().st_size > 1 << 20:
             raise RecipeError("recipe.too_large", file=path, bytes=path.stat().st_size)
@@ -606,7 +606,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _problem(item: Mapping[str, Any]) -> str:
-    """Return an error of pydantic as "field.path: message (found value)"."""
+    """Return an error of pydantic as "field.path: message (found value)", without the bracket for a missing field."""
     where = ".".join(str(part) for part in item["loc"])
     value = reprlib.repr(item.get("input"))  # repr would expand a YAML bomb of aliases
     return f"{where}: {item['msg']}" + (f" (found {value[:60]})" if item["type"] != "missing" else "")
