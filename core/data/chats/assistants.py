@@ -58,7 +58,7 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Proble
 
 def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
     """Yield the messages of the branch that was open last; other branches with text, and what is no text, are noted as
-    omissions. None for a conversation without a mapping."""
+    omissions. Nothing for a conversation without a mapping."""
     nodes = conversation.get("mapping")
     notes.add_unread("column", conversation, ("mapping", "current_node"))
     if not isinstance(nodes, dict):

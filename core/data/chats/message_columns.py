@@ -258,7 +258,8 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
 
 
 def moments(rows: Sequence[Mapping[str, object]], names: tuple[str, ...]) -> list[float | None]:
-    """Return the time of each row in seconds, from one column, or from the date's and the time's side by side."""
+    """Return the time of each row in seconds, from one column, or from the date's and the time's side by side; None for
+    what is no time."""
     cells = [time_cell(row, names) for row in rows]
     order = date_order(cells)
     return [dates.moment(cell, order) for cell in cells]

@@ -214,8 +214,8 @@ _TEAMS_WRITTEN = ("message", "text", "richtext", "richtext/html")
 
 
 def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield messages by chat and time: of an account's export (MessageList), or as Microsoft Graph lists
-    them, the newest first."""
+    """Yield messages by chat and time, the oldest first: of an account's export (MessageList), or of a list of
+    Microsoft Graph's."""
     messages = [
         each
         for place, thread in (

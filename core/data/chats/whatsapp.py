@@ -63,16 +63,16 @@ def is_chat(lines: Iterable[str]) -> bool:
     """Return True if two lines or more begin as messages and name a person: of an export that begins with one a third
     of all lines, of any other one in ten, near its beginning, by people who write more than once."""
     heads = [_HEAD.match(line.rstrip("\n")) for line in lines]
-    found = [match for match in heads if match]
-    names = Counter(match["rest"][: ends.start()] for match in found if (ends := _NAME_ENDS.search(match["rest"])))
-    if heads and heads[0] and 3 * len(found) >= len(heads):
+    matches = [match for match in heads if match]
+    names = Counter(match["rest"][: ends.start()] for match in matches if (ends := _NAME_ENDS.search(match["rest"])))
+    if heads and heads[0] and 3 * len(matches) >= len(heads):
         return names.total() >= 2
     # Another app's lines, and those of programs, have a comma after the time.
-    is_other = any(match.string[match.start("rest") - 2] == "," for match in found) or not LEVELS.isdisjoint(
+    is_other = any(match.string[match.start("rest") - 2] == "," for match in matches) or not LEVELS.isdisjoint(
         name.lower() for name in names
     )
     are_people = 2 * len(names) <= names.total() >= _MIN_NAMED and not is_other
-    return are_people and 10 * len(found) >= len(heads) and any(heads[:_LINES_BEFORE])
+    return are_people and 10 * len(matches) >= len(heads) and any(heads[:_LINES_BEFORE])
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:

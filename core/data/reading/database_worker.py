@@ -34,9 +34,9 @@ _REFUSED = {"load_extension", "zeroblob", "randomblob", "readfile", "writefile",
 
 
 def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterator[Any]:
-    """Yield the tables and the chosen one, then its rows. Without a name: the table (not a view) with the most rows.
-    member: of a zip. {"error": "open"} if a program has the file open with unsaved rows, {"error": "broken", "reason"}
-    for an error."""
+    """Yield the tables and the chosen one, then its rows. Without a name: the table (not a view) with the most rows;
+    for an unknown one null, and no rows. member: of a zip. {"error": "open"} if a program has the file open with
+    unsaved rows, {"error": "broken", "reason"} for an error."""
     try:
         # Rows in this log are not in the file yet, and an immutable database is opened without it.
         if not member and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):

@@ -48,7 +48,8 @@ class _TitledText:
 
     @property
     def answer(self) -> str:
-        """The text below the title, without a line across the page at its end."""
+        """The text below the title, without a line across the page at its end and a mark such as 答: at its
+        beginning."""
         return _MARK.sub("", _LINE_ACROSS.sub("", "".join(self.text).strip()), count=1)
 
     @property

@@ -110,10 +110,10 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
-    """Return the files of a folder or zip as one source: only data files in the order of their names, each with its
-    layout, people, classes and split, and notes on the rest. A file that cannot be read is a note, unless all are.
-    Raises DataError for too many or too large ones, and for labels in other files. sha256: "" to compute it of the
-    parts."""
+    """Return the files of a folder or zip as one source, a single one as itself: only data files in the order of their
+    names, each with its layout, people, classes and split, and notes on the rest. A file that cannot be read is a note,
+    unless all are. Raises DataError for too many or too large ones, and for labels in other files. sha256: "" to
+    compute it of the parts."""
     if len(parts) > MAX_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
@@ -301,7 +301,7 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
 
 
 def _lines_of(source: Source) -> Iterator[bytes]:
-    """Yield a hash of each line of a file, of a very long one that of its parts."""
+    """Yield a hash of each line that is not blank, without outer spaces; of a very long one that of its parts."""
     with source.path.open("rb") as file:
         for line in iter(lambda: file.readline(MIB), b""):
             if text := line.strip():
@@ -327,6 +327,7 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
 
 
 def _endings(names: Iterable[str]) -> list[Message]:
-    """Return the endings of files, each with its number; the name of a file that has none."""
+    """Return the commonest endings of files (at most _MAX_NAMED), each with its number; the name of a file without
+    one."""
     endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in names)
     return [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MAX_NAMED)]

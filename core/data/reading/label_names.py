@@ -53,7 +53,8 @@ def is_about_labels(name: str) -> bool:
 
 
 def of_parquet(file: Any) -> LabelNames:
-    """Return the names in the schema of an opened Parquet file, where `datasets` writes them; NO_NAMES without any."""
+    """Return the names in the schema of an opened Parquet file, where `datasets` writes them; NO_NAMES without any,
+    also if it cannot be read."""
     import pyarrow
     import pyarrow.parquet
 

@@ -84,7 +84,7 @@ def set_apart(row: Row, column: str) -> Row:
 
 
 def is_for_training(name: str) -> bool:
-    """Return True if a file is named as one of training rows."""
+    """Return True if any word of a file's name says that it has training rows."""
     return any(word in _TRAINED for word in _WORDS.split(PurePosixPath(name).name.lower()))
 
 

@@ -79,7 +79,8 @@ def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
 
 
 def holds_names(rows: Sequence[list[str]]) -> bool | None:
-    """Return the result of `header.holds_names` for the rows of a sheet."""
+    """Return the result of `header.holds_names` for a sheet's rows from the one that would name the columns; True
+    without rows."""
     at = _names_at(rows, is_row=True)
     return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 

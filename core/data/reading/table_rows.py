@@ -60,8 +60,8 @@ class _CsvLines:
         raise _LongRecord(self.used)
 
     def records(self, delimiter: str | None, quoted: bool) -> Iterator[tuple[int, list[str] | Exception]]:
-        """Yield (first line, cells) of each record; the error in place of cells that cannot be read. Raises the limit
-        of csv for a cell."""
+        """Yield (first line, cells) of each record; the error in place of cells that cannot be read. Sets csv's limit
+        for a cell, in all of the process, to at least this one's."""
         # This limit is process-wide; the csv module has no other way to accept a field above 128 KiB.
         csv.field_size_limit(max(csv.field_size_limit(), self._limit))
         records = csv.reader(
@@ -162,10 +162,10 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                     continue
                 row += 1
                 is_wide = len(record) > len(names) and source.delimiter in (None, ",")
-                if is_wide and len(whole := _with_commas(record)) == len(names):
+                if is_wide and len(merged := _with_commas(record)) == len(names):
                     if not is_joined:
                         yield Problem(row=0, line=line, severity="warning", text=msg("data.csv_joined", line=line))
-                    record, is_joined = whole, True
+                    record, is_joined = merged, True
                 if len(record) == len(names):
                     record = _without_fronts(record) if head.is_anki else record
                     yield RawRow(row, dict(zip(names, record, strict=True)), line)
@@ -325,7 +325,7 @@ class Paragraph:
                 self._joint = "\n" if part.endswith("\n") else ""
 
     def end(self) -> Iterator[tuple[int, str, str | None]]:
-        """Yield the rest of the paragraph and begin another."""
+        """Yield the rest of the paragraph as `add` does, unless it is blank, and begin another."""
         begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""
         if text.strip():
             yield begins, text, self._joint
