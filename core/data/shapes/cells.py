@@ -49,15 +49,15 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
 
 
 def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the columns of a table all of whose cells write a list of texts as Python or JSON does: "['a', 'b']"."""
+    """Return the columns of a table all of whose filled cells write a list of texts as Python or JSON does: "['a',
+    'b']"."""
     cells = {name: [row.values.get(name) for row in rows] for name in rows[0].values}
     given = {str(name): [*filter(has_value, values)] for name, values in cells.items()}
     return tuple(n for n, values in given.items() if values and all(map(is_list_of_texts, map(parsed_cell, values))))
 
 
 def columns_of_lines(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the columns that hold only texts and lists of texts, at least one of them a list."""
-
+    """Return the columns whose filled cells are all texts or lists of texts, at least one of them a list."""
     names = dict.fromkeys(str(name) for row in rows for name in row.values)
     given = {name: [value for row in rows if has_value(value := row.values.get(name))] for name in names}
     return tuple(
@@ -87,7 +87,7 @@ def with_joined_lists(row: Row, columns: tuple[str, ...]) -> Row:
 
 
 def are_scores(value: object) -> bool:
-    """Return True for the scores of classes: {"joy": 1, "anger": 0}."""
+    """Return True for the scores of two classes or more, all from 0 to 1: {"joy": 1, "anger": 0}."""
     scores = value.values() if isinstance(value, dict) else ()
     return len(scores) > 1 and all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores)
 
@@ -114,7 +114,8 @@ def leaves(value: object) -> Iterator[object]:
 
 
 def _text_key(value: object) -> str:
-    """Return the key of an object's text; "" if it has none."""
+    """Return the key of an object's text: text, value, answer or name, else one that ends in _name or _text; "" if it
+    has none."""
     if not isinstance(value, dict):
         return ""
     texts = [key for key, part in value.items() if isinstance(part, str)]

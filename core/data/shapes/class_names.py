@@ -139,7 +139,7 @@ def names_beside(sample: Sequence[Row]) -> tuple[str, str]:
 
 
 def with_name_beside(row: Row, label: str, name: str) -> Row:
-    """Return a row with the name of its label in place of the number."""
+    """Return a row with the name of its label in place of the number, and no column of names."""
     values = {each: value for each, value in row.values.items() if each != name}
     return replace(row, values={**values, label: row.values.get(name)})
 

@@ -74,6 +74,7 @@ def rows_in_object(value: Any) -> Iterator[Any]:
 
 
 def _is_answered(one: object) -> bool:
+    """Return True for an object with a question and an answer, in any spelling."""
     return isinstance(one, dict) and ("question" in one and bool(_ANSWERED & one.keys()) or len(_other_names(one)) == 2)
 
 
@@ -110,6 +111,7 @@ def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
 
 
 def _answer_text(question: Mapping[str, Any]) -> str:
+    """Return the first answer beside a question as text; "" without one."""
     answers = question.get("orig_answer") or question.get("answers") or question.get("answer") or ""
     if isinstance(answers, list):
         answers = answers[0] if answers else ""
@@ -205,7 +207,7 @@ def _label_of(value: Any) -> list[str]:
 
 
 def _chosen(value: object) -> list[str]:
-    """Return the labels chosen or written for a full text; spans of it (which have a start) are ignored."""
+    """Return the labels chosen or written for a full text; spans of it (which have a start) give []."""
     if not isinstance(value, dict) or "start" in value:
         return []
     labels: Any = next((value[name] for name in ("choices", "text") if value.get(name)), [])

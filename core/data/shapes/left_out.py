@@ -68,7 +68,8 @@ class Omission(NamedTuple):
 
 
 class Columns(Mapping[str, Any]):
-    """A row's values by their names without case and surrounding blanks, with the names that a converter has taken."""
+    """A row's values by their names without case and surrounding blanks, with the names that a converter has taken: []
+    and get take a column."""
 
     def __init__(self, values: Mapping[Any, Any]):
         """Keep a row's values under lower-case names; of two that differ only in case the filled one, the other is
@@ -158,7 +159,7 @@ class Tally:
             self._rows[omission if known else Omission("more")] += 1
 
     def add_each(self, omissions: Iterable[Omission]) -> None:
-        """Count every omission, even equal ones: messages of a chat."""
+        """Count every omission, even equal ones, and any number of kinds: messages of a chat."""
         self._rows.update(omissions)
 
     def summary(self) -> tuple[LeftOut, ...]:
@@ -170,7 +171,7 @@ class Tally:
 
 
 def has_value(value: object) -> bool:
-    """Return False for None, blank text, and a container of nothing but such values."""
+    """Return False for None, blank text, and a container of nothing but such values; True for 0 and False."""
     if isinstance(value, str):
         return bool(value.strip())
     if isinstance(value, dict):

@@ -83,6 +83,6 @@ def marked_pair(rows: Sequence[Row]) -> Reading | None:
 
 def _mark(texts: Sequence[str], pattern: re.Pattern[str]) -> str:
     """Return the mark that ends nearly all of at least _MIN_ROWS texts; "" if there is none. pattern: of marks."""
-    found = (pattern.search(text.rstrip()[-LONGEST_MARK:]) for text in texts)
-    mark, count = next(iter(Counter(match[1] or match[2] for match in found if match).most_common(1)), ("", 0))
+    matches = (pattern.search(text.rstrip()[-LONGEST_MARK:]) for text in texts)
+    mark, count = next(iter(Counter(match[1] or match[2] for match in matches if match).most_common(1)), ("", 0))
     return mark if count >= max(_MIN_ROWS, NEARLY_ALL * len(texts)) else ""

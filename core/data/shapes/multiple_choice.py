@@ -210,7 +210,7 @@ def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Itera
     marked = (name for name in names if _most((reading.are_marked(each.peek(name)) for each in values), len(values)))
     yield from (Place("list", (name,)) for name in marked if name not in reading.LISTS)
     columns = reading.columns_of_options(names)
-    if not columns and all(_holds_text(values, name) for name in reading.lettered(names)):
+    if not columns and all(_half_have_letters(values, name) for name in reading.lettered(names)):
         columns = reading.lettered(names)
     if columns:
         yield Place("columns", tuple(columns))
@@ -251,7 +251,7 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
         wordy = [
             name for name in texts if not _KEY_WORDS.search(name) and not is_about(name) and _is_wordy(values, name)
         ]
-        asking = [name for name in wordy if _asks(values, name)] if len(wordy) > 1 else wordy
+        asking = [name for name in wordy if _half_ask(values, name)] if len(wordy) > 1 else wordy
         if len(asking) != 1:  # an explanation stands after the options
             before = {*takewhile(lambda name: name not in place.names, values[0])}
             asking = [name for name in wordy if name in before]
@@ -260,11 +260,11 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
     return question or "", tuple(name for name in contexts if name != question)
 
 
-def _holds_text(values: Sequence[Columns], name: str) -> bool:
+def _half_have_letters(values: Sequence[Columns], name: str) -> bool:
     return 2 * sum(any(map(str.isalpha, _text(each.peek(name)))) for each in values) >= len(values)
 
 
-def _asks(values: Sequence[Columns], name: str) -> bool:
+def _half_ask(values: Sequence[Columns], name: str) -> bool:
     return 2 * sum(_text(each.peek(name)).endswith((*QUESTION_MARKS, ":", "：")) for each in values) >= len(values)
 
 

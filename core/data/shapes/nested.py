@@ -111,7 +111,8 @@ def _nested(fields: Sequence[str], texts: Sequence[str]) -> DataError:
 
 
 def texts_in(values: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) of a row: "outputs.answer", "turns[].text". No recursion, and not more than _MAX_VALUES."""
+    """Yield (path, text) of a row, the last field first: "outputs.answer", "turns[].text". No recursion; of at most
+    _MAX_VALUES values, and of a list the first _MAX_ROWS."""
     waiting: list[tuple[str, Any]] = [(str(name), value) for name, value in values.items()]
     for _ in range(_MAX_VALUES):
         if not waiting:

@@ -65,8 +65,8 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
 def require_question(turns: Sequence[tuple[str, str]]) -> None:
     """Raise Flaw if no question has more than labels of the sides, and the last answer is no label too, as in a
     translation of one. turns: role and text of each."""
-    asked = [text for role, text in turns if role == "user"]
-    if asked and all(map(is_label_alone, asked)) and not turns[-1][1].rstrip(" *\n").endswith((":", "：")):
+    questions = [text for role, text in turns if role == "user"]
+    if questions and all(map(is_label_alone, questions)) and not turns[-1][1].rstrip(" *\n").endswith((":", "：")):
         raise Flaw("data.empty_question")
 
 

@@ -154,7 +154,8 @@ def _regular(texts: Sequence[str]) -> Message | None:
 
 
 def entry_in(code: Iterable[str]) -> str:
-    """Return the first entry of data in code that holds little else, such as a list of objects; "" for other code."""
+    """Return the beginning of the first entry of data in code that holds little else, such as a list of objects; "" for
+    other code."""
     lines = [*islice((line.strip() for text in code for line in text.splitlines()), _LOOKED_AT)]
     lines = [line for line in lines if any(map(str.isalnum, line))]
     entries = [line for line in lines if _ENTRY.fullmatch(line)]

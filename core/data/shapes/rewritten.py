@@ -224,7 +224,7 @@ def _open_webui(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     """Return SQuAD's first answer ("" if there is none); different further ones and other fields are noted. None for
-    other rows."""
+    other rows. Raises Flaw for numbers alone."""
     answers = values.peek("answers")
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None

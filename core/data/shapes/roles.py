@@ -88,7 +88,7 @@ def _split_camel_case(name: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text, and the characters of languages without spaces."""
+    """Return the words of a text, without numbers, and the characters of languages without spaces."""
     return _WORD_OR_SIGN.findall(text)
 
 
@@ -164,15 +164,15 @@ def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] =
             return roles
     other = next((name for name in columns if name.lower() == column.strip().lower()), "")
     for roles in readings if other else ():
-        if "question" in (asked := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
-            return asked | {other: "answer"}
+        if "question" in (others := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
+            return others | {other: "answer"}
     answers = [name for roles in readings for name, role in roles.items() if role == "answer"]
     raise DataError("data.no_such_answer", found=column[:80], expected=list(dict.fromkeys(answers)))
 
 
 def renamed(row: Row, roles: Roles) -> Row:
     """Return a row whose columns have the names of their roles, ignored ones dropped; a column in the way of such a
-    name gets the suffix (2)."""
+    name gets the suffix (2), a list in a column such as summary becomes lines."""
     values: dict[str, object] = {}
     for name, value in row.values.items():
         role = roles.get(str(name))

@@ -102,7 +102,7 @@ END_OF_FORTUNE = "%\n"  # a line between the texts of a fortune file
 
 @lru_cache(maxsize=512)
 def side_of(name: str) -> Role | None:
-    """Return the side that a name before a colon means; None for any other word."""
+    """Return the side that a name before a colon, in small letters, means; None for any other word."""
     sides: tuple[tuple[Role, str], ...] = (
         ("system", _SYSTEM), ("assistant", f"{_ANSWERS} {_PROGRAMS}"),
         ("user", f"{_ASKS} {_MORE} {_WRITER}"),
@@ -266,7 +266,7 @@ class _Named:
                 yield mark, name
 
     def begin(self, text: str) -> int:
-        """Return where the first name stands."""
+        """Return where the first name stands; the length of the text without one."""
         return next((mark.start() for mark, _ in self._marks(text)), len(text))
 
     @property
