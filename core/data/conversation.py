@@ -120,8 +120,8 @@ def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], note
 
 
 def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> None:
-    """Raise Flaw unless roles follow each other as templates allow, no turn is empty, and there is an answer. numbers:
-    of the turns in the row."""
+    """Raise Flaw unless roles follow each other as templates allow, no question or answer is empty, and there is an
+    answer. numbers: of the turns in the row."""
     has_answer = any(m.role == "assistant" for m in messages)
     before: Role | None = None
     for message, number in zip(messages, numbers, strict=True):
@@ -204,7 +204,7 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
 
 
 def _first(turn: Turn, *names: str) -> str:
-    """Return the first of the names with a value, or else the first that exists at all."""
+    """Return the first of the names with a value, else the first that exists at all, else the first."""
     return next((n for n in names if turn.get(n) is not None), next((n for n in names if n in turn), names[0]))
 
 

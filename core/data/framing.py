@@ -50,7 +50,8 @@ class Framing:
 
     @property
     def thinks(self) -> bool:
-        """True if a chat is to prompt for thinking, as most trained examples did."""
+        """True if a chat is to prompt for thinking, as at least half of the examples did; without any, as the dialect
+        does."""
         return self.thinking >= self.without if self.thinking + self.without else self.dialect.thinks
 
     def notes(self) -> list[Message]:

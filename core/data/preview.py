@@ -252,7 +252,7 @@ class Preview:
         rows, _ = np.histogram(self.lengths, edges)
         cut, _ = np.histogram(self.lengths[self.lengths > self.limit(max_length)], edges)
         values = zip(edges, edges[1:], rows, cut, strict=False)
-        return tuple(Bin(start, end, int(all_of_it), int(above)) for start, end, all_of_it, above in values)
+        return tuple(Bin(start, end, int(count), int(above)) for start, end, count, above in values)
 
     def examples(self, max_length: int, long_examples: LongExamples, overlap: int = 0) -> int:
         """Return the number of examples that training makes of the rows."""

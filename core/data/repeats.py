@@ -82,7 +82,7 @@ def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 def compared_texts(example: Example) -> tuple[str, ...]:
     """Return the texts of a row that must be equal in a repeat, normalized: of messages also roles, thinking, calls and
-    tools."""
+    tools, but not the worse answer."""
     if example.messages:
         parts = (
             part

@@ -128,7 +128,7 @@ class DatasetStore:
 
     def _library_files(self) -> dict[str, Path]:
         """Return files by id: `library:<file>`, or `library:<number of the folder>/<file>` for a name that an earlier
-        folder has."""
+        folder has. Folders that cannot be read are skipped."""
         files_by_id: dict[str, Path] = {}
         for number, folder in enumerate(self._libraries, 1):
             try:
@@ -431,7 +431,8 @@ class DatasetStore:
             raise DataError("data.cannot_store", name=id, reason=error.strerror or str(error)) from error
 
     def _edits(self, path: Path, format: Format | None, choices: Choices, writes: bool = False) -> Edits:
-        """Return the versions of one reading; default choices are the same reading as the equal explicit ones."""
+        """Return the versions of one reading; an empty Edits for a file that was not imported or, unless writes, was
+        never changed."""
         if path.parent.parent != self.root or not (writes or next(path.parent.glob("edits-*.jsonl"), None)):
             return Edits(None, "")
         return Edits(path.parent, self._reading(path, format, choices))

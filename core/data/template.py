@@ -137,9 +137,9 @@ class ChatTemplate:
         mask_history: bool = False,
     ) -> list[Rendered]:
         """Return texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the
-        last answer, the others counted as unlearned. thinks: whether prompts ask for thinking; False leaves the data's
-        thinking out, None asks where an answer has some. Raises TemplateError if the template has no tools or calls, or
-        drops or rewrites content."""
+        text of the last answer, in which earlier ones that it renders alike are trained too, the others counted as
+        unlearned. thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an
+        answer has some. Raises TemplateError if the template has no tools or calls, or drops or rewrites content."""
         turns = _clean(turns)
         if tools and not self.dialect.tools:
             raise TemplateError("template.no_tools")
@@ -213,8 +213,9 @@ class ChatTemplate:
         return body
 
     def _render_to_end(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> tuple[str, int]:
-        """Return the turns as text, and the position after its last answer and that answer's end token, if there is
-        one. Raises TemplateError if markers change what is rendered."""
+        """Return the turns as text, and the position after its last answer and that answer's end token, which is added
+        (`_with_stop`) if a template without markers renders none. Raises TemplateError if markers are not one pair an
+        answer."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
         if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark answers itself
             end = len(text.rstrip())
@@ -255,8 +256,8 @@ class ChatTemplate:
     def _with_stop(self, text: str, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> str:
         """Return text, an answer without an end token, with one added.
 
-        That token is the beginning of the next turn, or the model's own end token; otherwise no model would learn to
-        stop.
+        That token is the beginning of the next turn, or the model's own end token, if there is one; otherwise no model
+        would learn to stop.
         """
         turns = _without_reasoning(turns)  # earlier thinking is rendered differently once another turn follows
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}

@@ -109,11 +109,13 @@ class Tokenizer:
         return self.encode(self.template.render(turns, True, tools))
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
-        """Return one row as in training, truncated to max_length tokens. Raises TemplateError."""
+        """Return one row as in training, truncated to max_length tokens (a text to its first piece). Raises
+        TemplateError."""
         return fit(self.encode_full(example, train_on), max_length)[0]
 
     def encode_full(self, example: Example, train_on: str = "assistant") -> FullExample:
-        """Return one row as in training, but never truncated or split. Raises TemplateError."""
+        """Return the text of a row's last answer as in training (mask_history), never truncated or split. Raises
+        TemplateError."""
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
     def encode_row(self, example: Example, learning: Learning) -> list[FullExample]:

@@ -19,7 +19,7 @@ FEW_PAIRS = 50  # with fewer, a preference is mostly memorized
 
 
 def validation_count(rows: int, eval_fraction: float) -> int:
-    """Number of validation rows among so many; 0 of fewer than SMALLEST_SPLIT."""
+    """Number of validation rows among so many, at least 2; 0 of fewer than SMALLEST_SPLIT, or for a share of 0."""
     if rows < SMALLEST_SPLIT or eval_fraction <= 0:
         return 0
     return max(2, round(rows * eval_fraction))

@@ -137,8 +137,8 @@ class Refusals:
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its first answer begins with a refusal, or with the model as an AI; a plain text, or an
-        answer that only gives its name, is not marked."""
+        """Mark the row if a sentence near the beginning (_HEAD) of its first answer begins as a refusal, or with the
+        model as an AI; a plain text, or an answer that only gives its name, is not marked."""
         if words.is_text:
             return
         head = words.first_answer[:_HEAD]

@@ -30,8 +30,8 @@ def repaired(example: Example, repair: Repair, value: str = "") -> Example | Non
 
 
 def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
-    """Return the example with each text (content and thinking of messages) changed; a text that would become empty
-    stays as it is."""
+    """Return the example with each text (content and thinking of messages, not of a worse answer) changed; a text that
+    would become empty stays as it is."""
 
     def changed_or_kept_if_blank(text: str) -> str:
         return new if (new := changed(text)).strip() else text

@@ -66,7 +66,8 @@ class RowWords:
 
     @cached_property
     def everything(self) -> str:
-        """All texts of the row: of the system and of tools first, then questions, then answers."""
+        """All texts of the row but thinking and a worse answer: of the system and of tools first, then questions, then
+        answers."""
         return "\n".join(part for part in (self.other_text, self.question, self.answer) if part)
 
     @cached_property

@@ -151,7 +151,7 @@ def _is_phone(text: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """Return text with only the first three characters of each secret."""
+    """Return text with "•••" after the first three characters of each secret, in place of the rest."""
     return _replace(text, secrets(text), lambda secret: text[secret.start : secret.start + 3] + "•••")
 
 

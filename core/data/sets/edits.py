@@ -89,8 +89,9 @@ class EditedRows(Rows):
         return self._stored_row(int(self._places[index]))
 
     def texts(self) -> Iterator[tuple[int, str]]:
-        """Yield (number, row as JSON) of each trainable row of the version: edited rows from memory, others from the
-        file. A row's number is that in the file, from 1, and stays; added rows have numbers after those."""
+        """Yield (number, row as JSON) of each trainable row of the version: written rows from their own file, others
+        from that of the set. A row's number is that in the file, from 1, and stays; added rows have numbers after
+        those."""
         file, at, of_file = super().texts(), -1, (0, "")
         for number, source, place in zip(self._numbers, self._written_numbers, self._places, strict=True):
             if source >= 0:

@@ -138,8 +138,8 @@ def _of_table(
         if meaning.format == "text" or meaning.decision.evidence == "content":
             raise error
         if meaning.decision.evidence == "none":  # a person chooses from all of them
-            whole = decide(source, every)
-            return whole if whole.decision.evidence == "none" else meaning
+            complete = decide(source, every)
+            return complete if complete.decision.evidence == "none" else meaning
         return meaning
     column = split_column(rows)
     if not column or column in chosen:

@@ -93,7 +93,7 @@ class Pieces(Sequence[Encoded]):
         return int(self.tokens.positions[self.tokens.row[self.example[index]]])
 
     def first(self, count: int | None) -> Pieces:
-        """Return the first `count` pieces."""
+        """Return the first `count` pieces; all for None."""
         arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}
         return replace(self, **arrays)
 

@@ -41,8 +41,8 @@ _STALE_S = 3600
 
 
 class Rows(Sequence[tuple[int, Example]]):
-    """The trainable rows of a file, read one at a time as (number in the file, example). `stored` also counts the
-    others.
+    """The trainable rows of a file, read one at a time as (number in the file, example); an index below 0 raises
+    IndexError. `stored` also counts the others.
 
     Threads may share it. `close` releases the file, because Windows removes no open file; the next access opens it
     again.

@@ -82,7 +82,7 @@ class Tokens:
 
     @property
     def is_joined(self) -> np.ndarray:
-        """True (E,) for examples that are several rows."""
+        """True (E,) for examples that are several rows, as only JoinedTokens has them."""
         return np.zeros(len(self), bool)
 
     def run_of(self, example: ArrayLike) -> np.ndarray:

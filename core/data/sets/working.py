@@ -103,7 +103,7 @@ def row_of(rows: Rows, number: int) -> ShownRow:
 
 
 def text_of(example: Example) -> str:
-    """Return all texts of an example, thinking included, one after the other."""
+    """Return all texts of an example, thinking included, a worse answer not, one after the other."""
     texts = [part for message in example.messages for part in (message.content, message.reasoning)]
     return "\n".join([*texts, *(part for part in (example.prompt, example.completion, example.text) if part)])
 
@@ -206,9 +206,9 @@ def join(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> Da
 def split(
     store: DatasetStore, id: str, part: float, seed: int, names: tuple[str, str], folder: Path
 ) -> tuple[DatasetInfo, DatasetInfo]:
-    """Add two new datasets with the rows of one, the second with rows chosen at random by the seed. part: share of the
-    rows if it is a float, their number if it is an int. Raises DataError if one would be empty; or as
-    `_decided_rows`."""
+    """Add two new datasets with the rows of one in their order, the second with those chosen at random by the seed.
+    part: share of the rows if it is a float, their number if it is an int. Raises DataError if one would be empty; or
+    as `_decided_rows`."""
     rows = _decided_rows(store, id)
     count = round(part * len(rows)) if isinstance(part, float) else part
     if not 0 < count < len(rows):
