@@ -276,8 +276,8 @@ def date_order(cells: Iterable[object]) -> dates.Order:
 
 
 def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | None:
-    """Return the column of the messages' texts: of those with a fitting name the one with the longest, else the only
-    one with several words; None otherwise."""
+    """Return the column of the messages' texts: of those with a fitting name, an exact one before others, the one with
+    the longest, else the only one with several words; None otherwise."""
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
     # A column that is empty in most rows holds notes, not what was said.
     texts = [
@@ -394,7 +394,8 @@ def _set_of_words(words: str) -> frozenset[str]:
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a column's name: conversationId and conversation_id have two."""
+    """Return the words of a column's name in small letters, numbers apart: conversationId and conversation_id have
+    two."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
     return [word for part in _WORDS.findall(parted) for word in re.findall(r"\d+|\D+", part)]
 

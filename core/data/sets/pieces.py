@@ -138,7 +138,7 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def lost(self) -> np.ndarray:
-        """Tokens (E,) of each example that are cut off."""
+        """Tokens (E,) of each example that are cut off; 0 also for one that is split or dropped."""
         return np.where(self.is_cut, self.tokens.lengths - self.limit, 0)
 
 

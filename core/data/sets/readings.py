@@ -150,17 +150,14 @@ def read_rows(path: Path | Source, file: Path, format: Format | None, choices: C
     if isinstance(path, Source):
         data_file = path.stamps[0][0] if len(path.stamps) == 1 else path.path
         size = getattr(path.path, "unpacked", 0)
-    if isinstance(data_file, Path) and dataset_process.is_needed(bytes=max(size, _unpacked_bytes(data_file))):
-        return dataset_process.report(
-            data_file, "read", str(file), format or "", choices.model_dump_json(), check=check
-        )
+    if isinstance(data_file, Path):
+        factor = _PACKED if data_file.suffix in COMPRESSED else 1
+        if dataset_process.is_needed(bytes=max(size, factor * data_file.stat().st_size)):
+            return dataset_process.report(
+                data_file, "read", str(file), format or "", choices.model_dump_json(), check=check
+            )
     with stored_rows.writing_rows(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
-
-
-def _unpacked_bytes(path: Path) -> int:
-    """Return the size of a file; of a compressed one, as much as a text usually has."""
-    return path.stat().st_size * (_PACKED if path.suffix in COMPRESSED else 1)
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:

@@ -45,7 +45,8 @@ def may_be_row(names: Iterable[str]) -> bool:
 
 
 def _is_a_name(cell: str) -> bool:
-    """Return True for a cell that is a name by itself: a known one, one that means a role, or an identifier."""
+    """Return True for a cell of few words that is a name by itself: a known one, one that means a role, or an
+    identifier."""
     few_words = len(words_of(cell)) <= _TEXT and not cell.endswith(_SENTENCE_ENDS)
     return few_words and (
         len(cell) > 1 and cell.lower() in _KNOWN or means_something(cell) or _IDENTIFIER.fullmatch(cell) is not None
