@@ -40,7 +40,6 @@ class RowWords:
     first_answer, last_question: of one turn."""
 
     def __init__(self, row: int, example: Words):
-        """Split an example into the texts that the checks read; question and answer are those of all turns."""
         self.row, self.is_text = row, example.text is not None
         self.worse_answer = example.rejected[-1].content if example.rejected else ""
         if example.messages:

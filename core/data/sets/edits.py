@@ -284,8 +284,6 @@ class Edits:
         _require_rows(removed, numbers, flawed)
 
         def checked_rows() -> Iterator[tuple[int, Example]]:
-            """Yield the rows to write. Raises DataError for an unknown row, for no change, and if no row would be
-            left."""
             for row, example in change:
                 _require_rows(np.array([row]), numbers, flawed)
                 changed.append(row)
