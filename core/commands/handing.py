@@ -31,7 +31,7 @@ class Receiver:
         """Return the receiver for `to`, its program found; Ollama may be missing. Raises ExportError without LM
         Studio's folder, or for an Ollama too old for this model family."""
         if to == "lmstudio":
-            return cls(to, lmstudio=lmstudio.wanted_folder())
+            return cls(to, lmstudio=lmstudio.require_folder())
         ollama = program.find() if to == "ollama" else None
         if ollama:
             try:

@@ -91,7 +91,7 @@ def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
     """Write adapter (as plain LoRA, also with PiSSA), tokenizer files copied from model_folder, chat template and model
-    card to folder, all or nothing."""
+    card to folder, all or nothing, in place of an earlier one."""
     with files.folder_aside(folder) as aside:
         # peft would write a model card (half the time of a small checkpoint), which ours replaces.
         tuned.create_or_update_model_card = lambda folder: None
@@ -109,15 +109,15 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
 
 
 def copy(source: Path, folder: Path, card: str) -> None:
-    """Copy a saved adapter byte for byte, with a new model card; all or nothing."""
+    """Copy a saved adapter byte for byte, with a new model card; all or nothing, in place of an earlier folder."""
     with files.folder_aside(folder) as aside:
         shutil.copytree(source, aside)
         (aside / "README.md").write_text(card, "utf-8", newline="\n")
 
 
 def start_from(tuned: PeftModel, folder: Path) -> None:
-    """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they do not match
-    it."""
+    """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they cannot be read
+    or do not match it."""
     weights = _read(folder)
     # `restore` checks the same, but its message is for a run that is resumed.
     if misfits := _misfits(tuned, weights):

@@ -167,8 +167,7 @@ def _probe(model: PreTrainedModel) -> torch.Tensor:
 
 @torch.no_grad()
 def _own_hidden(model: PreTrainedModel) -> torch.Tensor | None:
-    """Return the first example's hidden states with the model's own attention; None for a family with another
-    structure."""
+    """Return the first example's hidden states with the model's own attention; None if the family's code fails."""
     with eight_bit.rows_apart(model), unsupported.tolerated():
         return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
     return None

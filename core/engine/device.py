@@ -51,9 +51,9 @@ def choose(before: str | None = None) -> Compute:
 
 
 def read_bitsandbytes() -> None:
-    """Import bitsandbytes before peft or transformers do. Its import registers four kernel fallbacks with
-    torch.compile, which are never used here but import torch's compiler: 1.4 of the 6.9 s of CPU time of all imports
-    (2026-11-28, torch 2.15)."""
+    """Import bitsandbytes, if it is installed, before peft or transformers do, with a torch.compile that does nothing.
+    Its import registers four kernel fallbacks with torch.compile, which are never used here but import torch's
+    compiler: 1.4 of the 6.9 s of CPU time of all imports (2026-11-28, torch 2.15)."""
     compiled = torch.compile
     torch.compile = lambda function=None, **_: function or (lambda each: each)
     try:
@@ -64,8 +64,8 @@ def read_bitsandbytes() -> None:
 
 
 def beyond_float16(compute: Compute) -> Compute:
-    """Return the compute for a base with values above 65,504: bfloat16 has float32's range in the same memory, and
-    torch emulates it on older GPUs."""
+    """Return the compute for a base with values above 65,504: bfloat16, which has float32's range in the same memory
+    and is emulated on older GPUs; float32 where torch lacks that."""
     emulated = compute.on_card and torch.cuda.is_bf16_supported()
     dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
     return Compute(compute.device, dtype, msg(key))

@@ -45,8 +45,8 @@ class Head:
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig) -> Head:
-        """Read scale and cap from the first of the known field names that the configuration has; `alone` stays False,
-        because nothing is tested."""
+        """Read cap, and scale (a factor over a divisor), each from the first of its known field names that the
+        configuration has; 1 and None without them. `alone` is True, untested."""
         configs = (config, config.get_text_config())
 
         def first_number(names: Sequence[str]) -> float | None:
@@ -58,8 +58,8 @@ class Head:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel) -> Head:
-        """Read scale and cap, and test on 8 tokens that the model computes so. model: a causal LM without a peft
-        wrapper."""
+        """Read scale and cap, and test on 8 tokens that the model computes so; otherwise `alone` is False, the scale 1,
+        and there is no cap. model: a causal LM without a peft wrapper."""
         configured = cls.from_config(model.config)
         return configured if _matches_model(model, configured) else cls(alone=False)
 

@@ -74,7 +74,8 @@ class Retreat:
         return self._offloads or OFFLOAD in self.reductions
 
     def parts(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        """Split a planned micro-batch into those computed now. rows: positions in lengths (tokens of the examples)."""
+        """Split a planned micro-batch into those computed now: itself unless memory ran out before (HALVE). rows:
+        positions in lengths (tokens of the examples)."""
         return self._micro_batches(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
 
     def planned_parts(self, lengths: Sequence[int]) -> list[list[int]]:

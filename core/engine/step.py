@@ -168,13 +168,13 @@ class Step:
 
     # ---- a step ---------------------------------------------------------------------------------------------------
     def parts(self, rows: Rows) -> list[list[Encoded]]:
-        """Split a planned micro-batch into those computed now."""
+        """Split a planned micro-batch into those computed now, as `Retreat.parts`."""
         chosen = self.retreat.parts(range(len(rows)), [len(row.input_ids) for row in rows])
         return [[rows[i] for i in part] for part in chosen]
 
     def tokens(self, rows: Rows) -> int:
         """Return the tokens of a micro-batch, padding included."""
-        return padded([len(row.input_ids) for row in rows], self.packed)
+        return padded_tokens([len(row.input_ids) for row in rows], self.packed)
 
     def batch(self, rows: Rows) -> Batch:
         """Return the rows as one batch on the device, end to end if packed, else padded."""
@@ -305,7 +305,8 @@ class Step:
         return result
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Yield for each batch of an evaluation its number of rows and the result of `evaluate_batch`."""
+        """Yield for each batch of an evaluation its number of rows and the result of `evaluate_batch`; check is called
+        before each and may raise."""
         for rows in batches:
             check()
             yield len(rows), *self.evaluate_batch(rows, compares=True)
@@ -361,6 +362,6 @@ class Step:
             set_random_states(states)
 
 
-def padded(lengths: Sequence[int], packed: bool) -> int:
+def padded_tokens(lengths: Sequence[int], packed: bool) -> int:
     """Return the tokens of a micro-batch of rows of these lengths, padding included."""
     return sum(lengths) if packed else max(lengths) * len(lengths)

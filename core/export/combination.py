@@ -132,7 +132,8 @@ def _config(folder: Path, one: WeightedAdapter) -> JsonObject:
 
 
 def _check_shapes(folders: Sequence[Path], ranks: Sequence[int]) -> None:
-    """Raise ModelError for weights other than lora_A and lora_B, and for layers whose shapes differ."""
+    """Raise ModelError for weights other than lora_A and lora_B, and for layers whose shapes differ; an adapter may
+    lack some."""
     sizes = dict[str, int]()
     for folder, rank in zip(folders, ranks, strict=True):
         for tensor in headers.of_file(folder / "adapter_model.safetensors"):

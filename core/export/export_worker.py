@@ -73,7 +73,7 @@ class ExportReporter(Job[ExportStatus]):
         super().__init__(ExportStatus(state="running", pid=os.getpid(), since=time.time()))
         self.folder, self._cancelled_message = folder, cancelled_message or msg("export.cancelled")
         self._cancelled = threading.Event()
-        self._cancel_seen_at = 0.0
+        self._cancelled_at = 0.0
         self._phases = [(self.status.stage, self.status.since)]
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class ExportReporter(Job[ExportStatus]):
         ends = [*(since for _, since in self._phases[1:]), time.time()]
         return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._phases, ends, strict=True))
 
-    def counted(self, stage: str, progress: Progress | None) -> None:
+    def set_progress(self, stage: str, progress: Progress | None) -> None:
         """Report the stage with the fraction done; without one if progress is None or has no total."""
         self.set_stage(stage, progress.done / progress.total if progress and progress.total else None)
 
@@ -111,18 +111,18 @@ class ExportReporter(Job[ExportStatus]):
     def check(self) -> None:
         """Raise StopRequested once the user has cancelled. Call between steps."""
         # The file too: the watch thread may not have read it yet.
-        if self._cancelled.is_set() or self.folder.cancel_asked():
+        if self._cancelled.is_set() or self.folder.cancel_requested():
             raise StopRequested
 
     def _poll(self, now: float) -> None:
         """Note a cancel request in control.json; if the worker still runs GRACE_S later and is not publishing, end its
         children, delete its files, report "cancelled" and end the process at once."""
         if not self._cancelled.is_set():
-            if self.folder.cancel_asked():
-                self._cancel_seen_at = now
+            if self.folder.cancel_requested():
+                self._cancelled_at = now
                 self._cancelled.set()
         # While it is published, folders are only renamed, which takes a moment.
-        elif now - self._cancel_seen_at > GRACE_S and self._status.stage != "publishing":
+        elif now - self._cancelled_at > GRACE_S and self._status.stage != "publishing":
             try:
                 kill_children()
                 self.folder.clear()
@@ -363,7 +363,7 @@ class Exporter:
         """Download the base if needed and return its folder. Raises ExportError if it has changed since training, or if
         llama.cpp does not know its family (GGUF), or the adapter trains an output head tied to the embedding."""
         job, model = self.job, self.run_folder.recipe().model
-        folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
+        folder = Models(self.workspace).obtain(model.id, model.revision, job.set_progress, job.check, to_train=False)
         job.set_stage("starting")
         trained_on = self.run_folder.facts().base_weights
         # An adapter on other weights still answers, only worse: nothing later would notice.
@@ -395,6 +395,7 @@ class Exporter:
         merge.merge(base, adapter, merged, lambda fraction: self.job.set_stage("merging", fraction), self.job.check)
 
     def _refuse_without_space(self, need: int) -> None:
+        """Raise ExportError if less than need bytes and SPARE_BYTES are free on the disk of the exports."""
         free = shutil.disk_usage(self.workspace.exports).free
         if free < need + SPARE_BYTES:
             need_mb = (need + SPARE_BYTES) // 10**6
@@ -439,7 +440,7 @@ class Exporter:
 
         tokenizer = Tokenizer(adapter)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        text = modelfile.write(file.name, list(stops), self.run_folder.name, least_version(model_type))
+        text = modelfile.render(file.name, list(stops), self.run_folder.name, least_version(model_type))
         (file.parent / "Modelfile").write_text(text, "utf-8", newline="\n")
         return modelfile.notes(model_type)
 

@@ -116,12 +116,12 @@ class JobFolder:
             time.sleep(0.1)
         return status or ExportStatus().model_copy(update=GONE)
 
-    def ask_cancel(self) -> None:
+    def request_cancel(self) -> None:
         """Write the cancel request, which the worker polls. Raises RunError if the disk is full."""
         with writing(self.path):
             files.replace_json(self.path / "control.json", {"command": "cancel"})
 
-    def cancel_asked(self) -> bool:
+    def cancel_requested(self) -> bool:
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
@@ -132,7 +132,7 @@ class JobFolder:
         """
         if not (status := self.status(process)) or not status.active:
             return status
-        self.ask_cancel()
+        self.request_cancel()
         deadline = time.monotonic() + CANCEL_S
         while (status := self.status(process)) and status.active and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -37,7 +37,7 @@ def models_folder(home: Path | None = None) -> Path | None:
     return Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else own / "models"
 
 
-def wanted_folder(home: Path | None = None) -> Path:
+def require_folder(home: Path | None = None) -> Path:
     """Return `models_folder`, which need not exist yet. Raises ExportError if there is none, or if its disk is not
     connected."""
     if (folder := models_folder(home)) is None:

@@ -20,7 +20,7 @@ _TAG = "base_model:"
 
 
 def front_matter(card: str) -> JsonObject:
-    """Return the YAML between the first two lines of three dashes of a card; {} without any, or for another value."""
+    """Return the YAML between the first two lines of three dashes of a card; {} without any, or if it is no mapping."""
     parts = re.split(r"^---\s*$", card, maxsplit=2, flags=re.MULTILINE)
     if len(parts) < 3 or parts[0].strip():
         return {}

@@ -70,7 +70,7 @@ def fetch(
     order = {
         "repo": repo_id,
         "revision": revision,
-        "wanted": resolved,
+        "resolved": resolved,
         "endpoint": request.endpoint,
         "cache": str(cached.cache),
     }
@@ -95,11 +95,11 @@ def fetch_adapter(
     """Download an adapter's files into cache, a folder of its own, and return their folder. report, check: as of
     `fetch`. accept: called with the folder once it holds adapter_config.json. Raises as `fetch`."""
     request, cached = HubRequest.create(repo_id, revision), CachedRepo(repo_id, cache)
-    order = {"repo": repo_id, "revision": request.revision, "wanted": request.revision, "endpoint": request.endpoint,
+    order = {"repo": repo_id, "revision": request.revision, "resolved": request.revision, "endpoint": request.endpoint,
              "cache": str(cache), "adapter": True}  # fmt: skip
     cached.folder.mkdir(parents=True, exist_ok=True)
-    found = run_worker(order, report, check, accept, lambda missing, _: refuse_full_disk(cached, missing, 0))
-    return Path(found["folder"])
+    result = run_worker(order, report, check, accept, lambda missing, _: refuse_full_disk(cached, missing, 0))
+    return Path(result["folder"])
 
 
 def patiently(

@@ -180,7 +180,7 @@ class Downloads:
             return self._rows[key]
 
     def pause(self, repo: str, revision: str | None = None) -> None:
-        """Pause a download. Raises ModelError if it is not in the list or has ended."""
+        """Pause a download; its thread ends soon after. Raises ModelError if it is not in the list or has ended."""
         with self._lock:
             key, row = self._row_of(repo, revision)
             if row.state in ENDED:
@@ -275,7 +275,7 @@ class Downloads:
                 self._set(key, self._rows[key], **values)
 
     def _set(self, key: str, row: Download, **values: object) -> None:
-        """Change a row, and save the list if its state changes, which also clears the speed."""
+        """Change a row, and save the list if its state changes, which also clears the speed; a full disk is ignored."""
         if "state" not in values:
             self._rows[key] = row.model_copy(update=values)
             return

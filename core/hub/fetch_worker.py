@@ -1,8 +1,8 @@
 """The process that downloads one model: `python -m core.hub.fetch_worker`. It is stopped by killing it.
 
-It exchanges lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} for each question;
-wanted: the revision or commit to download; for a part of a dataset also {part}, its name in the list of downloads; for
-an adapter {adapter: true}. Out:
+It exchanges lines (core.system.lines). In: {repo, revision, resolved, endpoint, cache}, then {go} for each question;
+resolved: the revision or commit to download; for a part of a dataset also {part}, its name in the list of downloads;
+for an adapter {adapter: true}. Out:
   waiting {}                 another process downloads this model into this cache
   config {config: folder}    a question: config.json is there; nothing large is downloaded before {go}
   room {missing, of}         a question: bytes that the disk has to take, and those of all files
@@ -74,7 +74,7 @@ class FetchWorker:
             self.set = set
         else:
             self.transfer = Transfer(
-                self._cached, order["wanted"], order["endpoint"], send_config_and_wait, send_sizes_and_wait
+                self._cached, order["resolved"], order["endpoint"], send_config_and_wait, send_sizes_and_wait
             )
 
     def run(self) -> None:
@@ -111,7 +111,7 @@ class FetchWorker:
         except Timeout:
             self._say(waiting=True)
         with WeakFileLock(lock):
-            snapshot = self._cached.snapshot(self._order["wanted"])
+            snapshot = self._cached.snapshot(self._order["resolved"])
             if snapshot is not None and self._cached.is_complete(snapshot):  # downloaded by another process meanwhile
                 return snapshot
             return self.transfer.fetch(self._order["revision"])

@@ -96,11 +96,11 @@ class Listing:
         for name, key in zip(ADAPTER_FILES, ("foreign.no_adapter", "adapter.no_weights"), strict=False):
             if name not in self.siblings:
                 raise ModelError(key, folder=self.repo_id)
-        found = [self.file(name) for name in ADAPTER_FILES if name in self.siblings]
-        for file in found:
+        adapter_files = [self.file(name) for name in ADAPTER_FILES if name in self.siblings]
+        for file in adapter_files:
             if (size := file.size or 0) > (most := ADAPTER_FILES[file.name]):
                 raise ModelError("foreign.too_large", file=file.name, megabytes=size / 1e6, most=most / 1e6)
-        return found
+        return adapter_files
 
     def weights(self, shards: Iterable[str]) -> list[File]:
         """Return the weight files that transformers would load: model.safetensors if it exists, else shards, the names

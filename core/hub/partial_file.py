@@ -80,7 +80,7 @@ class PartialFile:
         return position
 
     def truncate(self) -> int:
-        """Empty the file if the last `seek` was to 0; return its size."""
+        """Empty the file unless the last `seek` was to its end; return its size."""
         if self._position == 0:
             self.restart()
         return self.size

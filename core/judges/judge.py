@@ -198,7 +198,11 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}
                          for each in (needed, given))  # fmt: skip
     if expected:
-        wrong = [path for path in {**needed, **given} if not _is_equal_at(path, needed, given)]
+        wrong = [
+            path
+            for path in {**needed, **given}
+            if path not in needed or path not in given or not equal(needed[path], given[path])
+        ]
         total = len({**needed, **given})
     else:
         names = {path.partition(".")[0] for path in given}
@@ -209,10 +213,6 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
     else:
         reason = msg("judges.json_around" if has_other_text else "judges.json_right")
     return scored(score / 2 if has_other_text else score, reason)
-
-
-def _is_equal_at(path: str, needed: dict[str, object], given: dict[str, object]) -> bool:
-    return path in needed and path in given and equal(needed[path], given[path])
 
 
 def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:

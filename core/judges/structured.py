@@ -56,8 +56,8 @@ def _loads(text: str) -> object:
 
 
 def _no_constant(name: str) -> object:
-    """Raises ValueError for NaN and Infinity, which Python's JSON reader accepts."""
-    raise ValueError(f"{name} is no JSON")  # NaN, which Python reads
+    """Raise ValueError for NaN and Infinity, which Python's JSON reader accepts."""
+    raise ValueError(f"{name} is no JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)

@@ -44,7 +44,7 @@ def words(text: str) -> list[str]:
 
 
 def is_cjk(text: str) -> bool:
-    """Return whether more than a third as many characters as there are letters are Chinese or Japanese."""
+    """Return whether more than a third of the letters of a text are Chinese or Japanese."""
     return 3 * len(_CJK.findall(text)) > sum(map(str.isalpha, text))
 
 

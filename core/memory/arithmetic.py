@@ -120,7 +120,7 @@ def weights(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of the base's weights on the GPU, section 1.1. Of offloaded layers: two average ones. Of a base
     sharded over ranks: this rank's shard, and two whole layers."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
-    all_bytes = whole_weights(shape, setup)
+    all_bytes = all_weights(shape, setup)
     if setup.shards > 1:
         in_parts = sharded_weights(shape, setup)
         return all_bytes - in_parts + in_parts / setup.shards + GATHERED_THERE * in_parts / shape.num_hidden_layers
@@ -134,7 +134,7 @@ def weights(shape: ModelShape, setup: Setup) -> float:
 def layer_weights(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of an average layer; without embeddings, head and the last norm."""
     beside = shape.embedding_params - shape.per_layer_params + shape.head_params + shape.hidden_size
-    return max(0.0, whole_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
+    return max(0.0, all_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
 
 
 def sharded_weights(shape: ModelShape, setup: Setup) -> float:
@@ -144,7 +144,7 @@ def sharded_weights(shape: ModelShape, setup: Setup) -> float:
     return layer_weights(shape, setup) * shape.num_hidden_layers - (shape.four_bit_params * scales if four_bit else 0.0)
 
 
-def whole_weights(shape: ModelShape, setup: Setup) -> float:
+def all_weights(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes of the base's weights, wherever its layers are.
 
     QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output; embeddings, head,
@@ -227,7 +227,7 @@ def drawing(shape: ModelShape, setup: Setup) -> float:
     a_layer = 2 * shape.num_key_value_heads * shape.head_dim * setup.base_bytes * tokens
     a_logit = 3 * 4 + 2 * 8  # logits, scaled, log-probabilities; probabilities and their sums
     is_packed = setup.device == "cpu" and setup.base_bytes == 2 and setup.base_bits == 16
-    packed = whole_weights(shape, setup) if is_packed else 0.0
+    packed = all_weights(shape, setup) if is_packed else 0.0
     packed = packed if packed <= MAX_PREPACKED_BYTES else 0.0
     return a_layer * (shape.num_hidden_layers + 1) + setup.drawn * shape.vocab_size * a_logit + packed
 
@@ -271,7 +271,7 @@ def ram_to_offload_gib(shape: ModelShape, setup: Setup) -> float:
     one for each layer that is on the GPU at a time."""
     in_every_layer = shape.per_layer_params * setup.base_bytes
     staging = min(setup.offload_layers, OFFLOADED_THERE) * layer_weights(shape, setup)
-    return (whole_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
+    return (all_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
 
 
 def copied_bytes(shape: ModelShape, setup: Setup) -> float:

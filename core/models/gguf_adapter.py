@@ -129,8 +129,11 @@ def _layers(architecture: str, blocks: int, of_base: Collection[headers.Tensor])
     number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = {tensor.name.removesuffix(".weight") for tensor in of_base}
     known = gguf.get_tensor_name_map(number, blocks).mapping.items()
-    found = {theirs: layer for key, (_, theirs) in known if (layer := name_in(names, key)) in names}
-    return {theirs: layer for theirs, layer in found.items() if theirs != "token_embd"}
+    return {
+        theirs: layer
+        for key, (_, theirs) in known
+        if theirs != "token_embd" and (layer := name_in(names, key)) in names
+    }
 
 
 def _in_order(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from core.models import starter
 from core.workspace.folder import Workspace
 
 Store = Literal["hub", "starter", "library"]
-MOST = 1000  # rows of a store
+MAX_ENTRIES = 1000  # rows of a store
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,19 @@ def _library(workspace: Workspace) -> Iterator[StoredModel]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Return the folders in root; empty if it is missing or unreadable."""
+    """Return the folders among root's first MAX_ENTRIES names; empty if it is missing or unreadable."""
     try:
-        return [path for path in sorted(root.iterdir())[:MOST] if path.is_dir()]
+        return [path for path in sorted(root.iterdir())[:MAX_ENTRIES] if path.is_dir()]
     except OSError:
         return []
 
 
 def _size_and_use(folder: Path) -> tuple[int, float]:
-    """Return the bytes of a folder's files, links counted once by their target, and the last use of any of them, 0 if
-    empty."""
+    """Return the bytes of a folder's files (at most 10 * MAX_ENTRIES), links counted once by their target, and the last
+    use of any of them, 0 if empty."""
     size, last_used, counted = 0, 0.0, set()
     inside = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
-    for path in islice(inside, 10 * MOST):
+    for path in islice(inside, 10 * MAX_ENTRIES):
         with suppress(OSError):  # a broken link, or a file deleted meanwhile
             stat = os.stat(path)
             if S_ISREG(stat.st_mode) and (stat.st_dev, stat.st_ino) not in counted:

@@ -42,7 +42,7 @@ class HoldState:
     """State between verdicts; times are of a monotonic clock. ignored: the user lets training run all the same."""
 
     held: bool = False
-    wanted_since: float | None = None
+    demand_since: float | None = None
     free_since: float | None = None
     why: Message | None = None  # the program that it is held for; None if only for the hours
     ignored: bool = False
@@ -67,9 +67,9 @@ def decide(automation: Automation, observation: Observation, before: HoldState, 
     reason is gone. automation: the preferences; before: the state after the last verdict; clock: now, monotonic."""
     hours = next((hours for hours in automation.hours if hours.covers(observation.minute)), None)
     demand = observation.demand
-    demand_since = None if demand is None else clock if before.wanted_since is None else before.wanted_since
+    demand_since = None if demand is None else clock if before.demand_since is None else before.demand_since
     free_since = None if demand else clock if before.free_since is None else before.free_since
-    now = replace(before, wanted_since=demand_since, free_since=free_since)
+    now = replace(before, demand_since=demand_since, free_since=free_since)
     is_free_long = free_since is not None and clock - free_since >= automation.free_s
     if before.ignored:
         return HoldDecision(replace(now, held=False, why=None, ignored=bool(hours) or not is_free_long))
@@ -149,7 +149,8 @@ def running_programs() -> set[str]:
 
 
 def our_processes() -> set[int]:
-    """Return the ids of this process and its descendants, among them its workers."""
+    """Return the ids of this process and its descendants, among them its workers; its own alone if they cannot be
+    read."""
     process = psutil.Process()
     try:
         return {process.pid, *(child.pid for child in process.children(recursive=True))}

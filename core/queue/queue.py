@@ -318,7 +318,7 @@ def _waiting_run(space: Workspace, action: str, name: str | None) -> tuple[RunFo
 
 def create(space: Workspace, recipe: Recipe, facts: RunFacts, at: str | None) -> tuple[RunFolder, Message]:
     """Create a run at the end of the queue, for the app to train, not before the time of day `at`; return it and a
-    message with its place."""
+    message with its place. Raises RecipeError for an invalid time, BusyError, RunError."""
     runs, queue, not_before = Runs(space), Queue(space), time_of_day(at, time.time())
     with queue.locked():  # the app must not see it before its time is written
         waiting = [other.id for other in runs.waiting()]

@@ -85,7 +85,7 @@ class Supervisor:
         self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None
         self._watched: RunFolder | None = None  # a run that an earlier app started
         self._settled: dict[str, tuple[int, ...]] = {}
-        self._stop_asked: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
         self._submitting = threading.Lock()
         self._trouble = ""
         self._closing, self._over = threading.Event(), threading.Event()
@@ -138,12 +138,13 @@ class Supervisor:
         if not may_stop(state):
             raise RunError("run.not_running", name=run.name, state=msg(f"state.{state.value}"))
         run.request("stop")
-        self._stop_asked.setdefault(run.id, time.monotonic())
+        self._requested_at.setdefault(run.id, time.monotonic())
 
     def pause(self, run: RunFolder) -> None:
-        """Ask the run to pause, and note when; a worker that does not obey is ended later."""
+        """Ask the run to pause, and note when; a worker that does not obey is ended later. Raises RunError if it cannot
+        be paused."""
         self.runs.pause(run)
-        self._stop_asked.setdefault(run.id, time.monotonic())
+        self._requested_at.setdefault(run.id, time.monotonic())
 
     def resume(self, run: RunFolder) -> None:
         """Let a paused, interrupted or failed run continue from its newest checkpoint: now, or as the next in the
@@ -169,7 +170,8 @@ class Supervisor:
                 raise
 
     def continue_anyway(self) -> None:
-        """Suspend game mode until no program needs the device any more, and resume the run that it paused."""
+        """Suspend game mode until no program needs the device any more, and resume the run that it paused. Raises as
+        `resume`."""
         game = self.queue.read().game
         self.queue.put(game=None, ignore_game=True)
         if game and game.run:
@@ -305,7 +307,7 @@ class Supervisor:
         if run.requested():
             self._drop(run)
             return
-        self._stop_asked.pop(run.id, None)
+        self._requested_at.pop(run.id, None)
         try:
             self._before_start(run)
             run.add_facts(RunFacts(**this_process()))  # an earlier app may have queued it
@@ -319,7 +321,7 @@ class Supervisor:
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
         """Write the end of a run whose process has ended, unless the process wrote it itself."""
-        self._stop_asked.pop(run.id, None)
+        self._requested_at.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.requested():
             self._drop(run)
@@ -357,10 +359,10 @@ class Supervisor:
         """Enforce a requested stop or pause that the worker does not carry out: terminate its process after
         terminate_s, kill it after kill_s, or at once if it has not begun; a worker that saves gets saving_s."""
         if not run.requested():  # or no longer: the run was resumed since
-            self._stop_asked.pop(run.id, None)
+            self._requested_at.pop(run.id, None)
             return
-        asked_at = self._stop_asked.setdefault(run.id, time.monotonic())
-        waited = time.monotonic() - asked_at
+        requested_at = self._requested_at.setdefault(run.id, time.monotonic())
+        waited = time.monotonic() - requested_at
         if run.status().stage == "saving" and self._beats_still(run) and waited < self._patience.saving_s:
             return  # a large adapter on a slow disk
         if (

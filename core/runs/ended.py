@@ -25,7 +25,7 @@ KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
 ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
 
 
-def seconds_since_asked(run: RunFolder) -> float | None:
+def seconds_since_request(run: RunFolder) -> float | None:
     """Return the age of the command in control.json; None without one, or if the clock has jumped."""
     time_asked = files.read_object(run.path / "control.json").get("time")
     seconds = time.time() - time_asked if isinstance(time_asked, int | float) else -1.0
@@ -120,7 +120,7 @@ class EndFacts:
             adapter_step=run.facts().adapter_step,
             checkpoint=saved[-1].name if saved else None,
             full_bytes=free_when_full(run.path),
-            waited_s=seconds_since_asked(run),
+            waited_s=seconds_since_request(run),
             kernel_error=kernel_error(run),
         )
 

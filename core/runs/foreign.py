@@ -110,8 +110,8 @@ def from_folder(
             run.log_event("warning", message=note)
         shown = base_folder.name if model_id == "starter" else model_id
         key = "merge.ended" if combined else "foreign.ended"
-        said = msg(key, source=source, base=shown, layers=len(layers))
-        return Status(state=State.COMPLETED, since=time.time(), stage="done", message=said, has_adapter=True)
+        ended = msg(key, source=source, base=shown, layers=len(layers))
+        return Status(state=State.COMPLETED, since=time.time(), stage="done", message=ended, has_adapter=True)
 
     facts = RunFacts(
         brought_from=source, combined=combined, not_further=untrained, model_folder=str(base_folder),
@@ -154,20 +154,20 @@ def from_hub(
 
 def notes_of(run: RunFolder) -> list[Message]:
     """Return what to say of a run that was just brought in: where it is from, and what differs or is not supported."""
-    said = [Message.model_validate(event["message"]) for event in run.events() if event.get("kind") == "warning"]
-    return [message for message in (run.status().message, *said) if message]
+    warnings = [Message.model_validate(event["message"]) for event in run.events() if event.get("kind") == "warning"]
+    return [message for message in (run.status().message, *warnings) if message]
 
 
 # ---- the folder ----------------------------------------------------------------------------------------
 def _gguf_in(source: Path) -> Path | None:
     """Return source if it is a GGUF file, or the only one in a folder without PEFT's config; else None. Raises
     ModelError for several, for a link, and for one that is too large."""
-    found = [source] if source.is_file() else [] if (source / CONFIG).exists() else sorted(source.glob("*.gguf"))
-    if len(found) > 1:
-        raise ModelError("foreign.gguf_several", folder=source.name, found=[file.name for file in found[:MAX_NAMED]])
-    for file in found:
+    ggufs = [source] if source.is_file() else [] if (source / CONFIG).exists() else sorted(source.glob("*.gguf"))
+    if len(ggufs) > 1:
+        raise ModelError("foreign.gguf_several", folder=source.name, found=[file.name for file in ggufs[:MAX_NAMED]])
+    for file in ggufs:
         _check_file(file, ADAPTER_FILES[WEIGHTS])
-    return found[0] if found else None
+    return ggufs[0] if ggufs else None
 
 
 def _check_files(folder: Path) -> None:
@@ -242,8 +242,8 @@ def _base(models: Models, folder: Path, base: str, tensors: Iterable[Tensor]) ->
         if error.message.key != "adapter.base_unknown":
             raise
         fitting = [id for id in models.choices() if tensors and _fits(models, id, tensors)]
-        found = error.message.params["base"]
-        raise ModelError("foreign.base_unknown", base=found, fitting=fitting[:MAX_NAMED] or ["-"]) from None
+        named = error.message.params["base"]
+        raise ModelError("foreign.base_unknown", base=named, fitting=fitting[:MAX_NAMED] or ["-"]) from None
     if (base_folder := models.local_folder(model_id)) is None:
         raise ModelError("foreign.base_missing", base=model_id)
     return model_id, base_folder
@@ -265,7 +265,7 @@ def _misfits(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Messa
     some layer is found."""
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     plain = {one.name.removesuffix(".weight"): one for one in of_base if one.name.endswith(".weight")}
-    ends, found, wrong = {name.rpartition(".")[2] for name in plain}, 0, list[Message]()
+    ends, matched, wrong = {name.rpartition(".")[2] for name in plain}, 0, list[Message]()
     for key, a in shapes.items():
         layer = adapters.layer_of(key)
         if key.endswith(".lora_B.weight") and key.replace(".lora_B.", ".lora_A.") not in shapes:
@@ -278,12 +278,12 @@ def _misfits(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Messa
         elif matrix is None and layer.rpartition(".")[2] in ends:
             wrong.append(msg("foreign.no_layer", layer=layer))
         elif matrix is not None and matrix.dtype not in ("U8", "I8", "I32"):
-            found += 1
+            matched += 1
             if sorted(matrix.shape) != sorted((b[0], a[1])):
                 wrong.append(msg("foreign.shape", layer=layer, found=str((b[0], a[1])), expected=str(matrix.shape)))
         else:
-            found += matrix is not None
-    if not found and not wrong:
+            matched += matrix is not None
+    if not matched and not wrong:
         wrong += [msg("foreign.no_layer", layer=adapters.layer_of(key)) for key in list(shapes)[:1]]
     return wrong
 

@@ -35,7 +35,7 @@ class Reporter(Job[Status]):
         self.run, self._launcher = run, launcher
         self._stop, self._pause = threading.Event(), threading.Event()
         self._nothing_to_save = True
-        self._asked_at = self._beat_at = 0.0
+        self._requested_at = self._beat_at = 0.0
 
     # ---- out ------------------------------------------------------------------------------------------------------
     def _write(self, status: Status) -> None:
@@ -122,7 +122,7 @@ class Reporter(Job[Status]):
         elif command == "pause":
             self._receive(self._pause, State.PAUSING, now)
         is_asked = self._stop.is_set() or self._pause.is_set()
-        if is_asked and self._nothing_to_save and now - self._asked_at > GRACE_S:
+        if is_asked and self._nothing_to_save and now - self._requested_at > GRACE_S:
             self._exit_now()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
@@ -133,7 +133,7 @@ class Reporter(Job[Status]):
     def _receive(self, request: threading.Event, state: State, now: float) -> None:
         """Set the event of a request, with its time once, and write that state if it is allowed now."""
         if not request.is_set():
-            self._asked_at = now
+            self._requested_at = now
             request.set()
         # Repeated on every poll: a full disk may have prevented storing it.
         with self._guard:

@@ -236,7 +236,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Fac
         bitsandbytes=_version_of("bitsandbytes"),
         torch=ask_torch(),
         nvidia=gpu.probe(),
-        amd=_amd_seen(),
+        amd=_has_amd_card(),
         around=surroundings.gather(workspace_root, log, port, keeps_awake),
     )
 
@@ -303,7 +303,7 @@ def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
         return Torch(error=f"exit status {done.returncode} {last}".strip()[:300])
 
 
-def _amd_seen() -> bool:
+def _has_amd_card() -> bool:
     """Return whether Linux lists an AMD device with a compute node. True for the graphics inside a Ryzen too."""
     if not Path("/dev/kfd").exists():
         return False

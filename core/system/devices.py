@@ -158,7 +158,7 @@ def nearest(device: str | None, nvidia: Nvidia) -> str | None:
 def environment_of(device: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
     """Return the environment variables by which our computing processes see only this device (its uuid, or CPU).
 
-    A PC's only GPU needs no name. count: number of GPUs, further ones as in `beside`.
+    {} for None, and for a PC's only GPU, which needs no name. count: number of GPUs, further ones as in `beside`.
     """
     if device == CPU:
         return dict(NO_CARD)

@@ -10,7 +10,7 @@ import os
 from core.errors import RecipeError
 from core.values import Frozen
 
-MOST = 8  # PCs
+MAX_NODES = 8  # PCs
 NAMES = {
     "count": "LORA_GARAGE_NNODES",
     "rank": "LORA_GARAGE_NODE_RANK",
@@ -42,8 +42,8 @@ class Nodes(Frozen):
             return None
         if count is None or endpoint is None:
             raise RecipeError("nodes.both")
-        if not 2 <= count <= MOST or not 0 <= rank < count:
-            raise RecipeError("nodes.bad_count", nodes=count, rank=rank, most=MOST)
+        if not 2 <= count <= MAX_NODES or not 0 <= rank < count:
+            raise RecipeError("nodes.bad_count", nodes=count, rank=rank, most=MAX_NODES)
         host, port = host_and_port(endpoint)
         if host in ("", "0.0.0.0", "::") or not port.isdecimal() or not 0 < int(port) < 65536:
             raise RecipeError("nodes.bad_address", found=endpoint[:100])

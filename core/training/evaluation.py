@@ -39,7 +39,7 @@ class Evaluation:
         return loss_sum / count_sum
 
     def metrics(self, loss: float, step: int) -> dict[str, float]:
-        """Return the metrics of the last evaluation, whose loss this is. step is not used."""
+        """Return the metrics of the last evaluation, whose loss this is, and reset those of pairs. step is not used."""
         return {"eval_loss": loss} | {f"eval_{name}": value for name, value in self._step.take_pair_metrics().items()}
 
     def rehearse(self) -> None:

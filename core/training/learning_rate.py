@@ -24,6 +24,6 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
 
 
 def warmup_steps(train: Train, total: int) -> int:
-    """Number of warmup steps, as in transformers: warmup_ratio of all steps, rounded up, unless warmup_steps is
-    given."""
+    """Number of warmup steps, as in transformers: warmup_ratio of all steps, rounded up, unless warmup_steps is above
+    0."""
     return train.warmup_steps or math.ceil(train.warmup_ratio * total)

@@ -28,7 +28,7 @@ from core.engine import optimizer
 from core.engine.device import Compute
 from core.engine.families import vocabulary
 from core.engine.out_of_memory import NothingLeftError
-from core.engine.step import LongestBatch, Rows, Step, padded
+from core.engine.step import LongestBatch, Rows, Step, padded_tokens
 from core.engine.variants import neftune
 from core.engine.variants.layers import stop_inside_layers
 from core.messages import Message, msg
@@ -370,7 +370,7 @@ class Trainer:
 
     def _tokens(self, chosen: Sequence[int]) -> int:
         """Return the tokens of a micro-batch, padding included. chosen: positions of its rows."""
-        return padded([int(self.schedule.lengths[i]) for i in chosen], self.step.packed)
+        return padded_tokens([int(self.schedule.lengths[i]) for i in chosen], self.step.packed)
 
     def longest(self) -> LongestBatch:
         """Return the largest micro-batch of the coming STEPS_SEARCHED steps; by rewards, the largest possible."""

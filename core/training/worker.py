@@ -167,8 +167,8 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
 def _load(
     prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter, ranks: Ranks | None
 ) -> tuple[Trainer, Probe, Adapters]:
-    """Load base and adapter to the device, from the newest checkpoint or the parent's adapter if there is one; write
-    the facts of the run, and return trainer, memory probe and the writer of adapters."""
+    """Set torch's threads and seed, load base and adapter to the device, from the newest checkpoint or the parent's
+    adapter if there is one; write the facts of the run, and return trainer, memory probe and the writer of adapters."""
     import torch
 
     from core.chat.film import SampleSettings

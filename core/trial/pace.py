@@ -48,8 +48,8 @@ def from_runs(runs: Runs, recipe: Recipe, on_card: bool | None = None, device: s
 
 
 def _is_alike(run: RunFolder, recipe: Recipe, on_card: bool | None, device: str | None) -> bool:
-    """Return whether the run has the base model and kind of adapter of recipe, batches at least half full, and
-    its device fits on_card and device."""
+    """Return whether the run has the base model and kind of adapter of recipe, batches at least half full, and its
+    device fits on_card and device; False if its recipe cannot be read."""
     facts = run.facts()
     if on_card is not None and (facts.device != "cpu") != on_card:
         return False

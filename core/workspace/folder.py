@@ -128,7 +128,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """The cache folder. Anything in it may be deleted while the app is off."""
+        """The cache folder, created if missing. Anything in it may be deleted while the app is off."""
         folder = self.root / "cache"
         folder.mkdir(exist_ok=True)
         return folder

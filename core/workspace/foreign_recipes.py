@@ -96,13 +96,13 @@ def recognised(value: object) -> str | None:
         for name, entry in table().items()
         if "signs" in entry
     }
-    found = {table()[name]["title"]: key for name, key in signs.items() if key}
+    matches = {table()[name]["title"]: key for name, key in signs.items() if key}
     if own := next(
-        (name for name in ("data", "adapter", "train") if found and isinstance(value.get(name), dict)), None
+        (name for name in ("data", "adapter", "train") if matches and isinstance(value.get(name), dict)), None
     ):
-        found |= {"LoRA Garage": own}
-    if len(found) > 1:
-        raise RecipeError("foreign_recipe.mixed", found=[f"{key} ({title})" for title, key in found.items()])
+        matches |= {"LoRA Garage": own}
+    if len(matches) > 1:
+        raise RecipeError("foreign_recipe.mixed", found=[f"{key} ({title})" for title, key in matches.items()])
     return next((name for name, key in signs.items() if key), "trl" if "model_name_or_path" in value else None)
 
 
@@ -124,11 +124,12 @@ class _Taking:
         self.notes: list[KeyNote] = []
 
     def recipe(self) -> ForeignRecipe:
-        """Translate all keys, and return the recipe with a note on each key that has a value."""
+        """Translate all keys, and return the recipe with a note on each key that has a value. Raises RecipeError as
+        `_take_rewards`."""
         for key, default in self.entry.get("defaults", {}).items():
             if key not in self.given:
-                told = next((of for sign, of in self.entry.get("tells", {}).items() if sign in self.given), None)
-                self._take(key, told if told and key == "trainer" else default, is_default=True)
+                tells = self.entry.get("tells", {}).items() if key == "trainer" else ()
+                self._take(key, next((name for sign, name in tells if sign in self.given), default), is_default=True)
         for key in {"trainer", "rl"} & self.given.keys() & self.keys.keys():  # which decide what other keys mean
             self._take(key, self.given.pop(key))
         self.keys = keys_of(self.tool, self.fields.get("train.objective", ""))
@@ -256,13 +257,13 @@ def command_line(path: Path) -> JsonObject | None:
     """Return the arguments of the first command of TRL's in a text file, with the trainer; None if there is none."""
     try:
         text = path.read_text("utf-8-sig") if path.stat().st_size <= 1 << 20 else ""
-        found = _COMMAND.search(text)
-        words = shlex.split(found[2].replace("\\\r\n", " ").replace("\\\n", " ")) if found else []
+        command = _COMMAND.search(text)
+        words = shlex.split(command[2].replace("\\\r\n", " ").replace("\\\n", " ")) if command else []
     except (OSError, ValueError):
         return None
-    if not found:
+    if not command:
         return None
-    value: JsonObject = {"trainer": found[1]}
+    value: JsonObject = {"trainer": command[1]}
     key = ""
     for word in words:
         name, equals, rest = word.removeprefix("--").partition("=")

@@ -110,7 +110,7 @@ def at_work_and_cancelled(page: Page, workspace: Workspace, run: str) -> None:
         kit.expect(shown).to_contain_text("GGUF Q8_0")
         kit.expect(shown.locator(".lg-numbers")).to_contain_text("1")  # 5 s and 50 s
         page.locator("#export-cancel").click()
-        wait_until(job.cancel_asked)
+        wait_until(job.cancel_requested)
         job.write(status.model_copy(update={"state": "cancelled", "message": msg("export.cancelled")}))
     kit.expect(page.locator("#export-cancel")).to_be_hidden()
     kit.expect(shown.locator(".lg-notice")).to_be_visible()

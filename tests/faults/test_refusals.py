@@ -197,7 +197,7 @@ class Cancelled:
         )
         monkeypatch.setattr(jobs, "CANCEL_S", 0.3)
         monkeypatch.setattr(jobs, "kill_tree", self._kill)
-        monkeypatch.setattr(JobFolder, "ask_cancel", lambda job: self._told(job))
+        monkeypatch.setattr(JobFolder, "request_cancel", lambda job: self._told(job))
         self.job, self.killed, self._ends_by_itself = self.exports._job(request.name), [], ends_by_itself
         self._name = request.name
         self.job.build.mkdir(parents=True)

@@ -92,7 +92,7 @@ def in_processes(
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (usual | {"RANK": "0"}).items():
                 patch.setenv(name, value)
-            ranks = Ranks.of_environment(False, meeting)
+            ranks = Ranks.from_environment(False, meeting)
         ranks.meet(recipe=recipe.model_dump(mode="json"), dtype="float32", pad_token_id=0)
         yield ranks, others
         ranks.end()

@@ -258,7 +258,7 @@ def test_a_name_cannot_break_out_of_the_model_card() -> None:
     from core.runs.run_json import RunFacts
 
     facts = RunFacts.from_json({"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}})
-    assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])
+    assert "run `a' **bold** # head` (`id`)" in model_card.render(recipe(), facts, [])
 
 
 # ---- commands ------------------------------------------------------------------------------------

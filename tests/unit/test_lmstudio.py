@@ -17,12 +17,12 @@ def test_a_file_is_found_where_lm_studio_looks_and_takes_its_room_once(tmp_path:
     (tmp_path / ".lmstudio").mkdir()
     file = tmp_path / "pirate-q4_k_m.gguf"
     file.write_bytes(b"GGUF")
-    placed = lmstudio.place(file, "Der Pirat 海盗", lmstudio.wanted_folder(tmp_path))
+    placed = lmstudio.place(file, "Der Pirat 海盗", lmstudio.require_folder(tmp_path))
     assert placed.relative_to(tmp_path).as_posix() == ".lmstudio/models/lora-garage/der-pirat/pirate-q4_k_m.gguf"
     assert os.path.samefile(placed, file)
     file.unlink()
     file.write_bytes(b"newer")
-    assert lmstudio.place(file, "Der Pirat 海盗", lmstudio.wanted_folder(tmp_path)).read_bytes() == b"newer"
+    assert lmstudio.place(file, "Der Pirat 海盗", lmstudio.require_folder(tmp_path)).read_bytes() == b"newer"
     assert [p.name for p in placed.parent.iterdir()] == [file.name]
 
 
@@ -39,7 +39,7 @@ def test_on_another_disk_it_is_a_copy(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_its_own_pointer_comes_first_and_a_pc_without_it_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="LM Studio was not found"):
-        lmstudio.wanted_folder(tmp_path)
+        lmstudio.require_folder(tmp_path)
     (tmp_path / ".cache" / "lm-studio").mkdir(parents=True)
     assert lmstudio.models_folder(tmp_path) == tmp_path / ".cache" / "lm-studio" / "models"
     (tmp_path / "elsewhere").mkdir()
@@ -57,11 +57,11 @@ def test_the_folder_that_its_settings_name_is_taken_and_one_on_a_disk_that_is_go
     settings = home / "settings.json"
     settings.write_text(json.dumps({"downloadsFolder": str(moved)}), "utf-8")
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    placed = lmstudio.place(tmp_path / "a.gguf", "海盗 🏴", lmstudio.wanted_folder(tmp_path))
+    placed = lmstudio.place(tmp_path / "a.gguf", "海盗 🏴", lmstudio.require_folder(tmp_path))
     assert placed.relative_to(moved).as_posix() == "lora-garage/a/a.gguf", "a name without a Latin letter is the file's"
     settings.write_text(json.dumps({"downloadsFolder": str(tmp_path / "unplugged" / "models")}), "utf-8")
     with pytest.raises(ExportError, match="unplugged"):
-        lmstudio.wanted_folder(tmp_path)
+        lmstudio.require_folder(tmp_path)
     for nothing in (
         "{",
         "[]",

@@ -39,7 +39,7 @@ def test_a_run_that_was_trained_without_thinking_does_not_think_where_a_program_
 
 def test_a_modelfile_has_line_feeds_alone_and_no_name_breaks_out_of_it() -> None:
     hostile = 'Mein "Pirat" 海盗 🏴‍☠️\nFROM evil\r\nSYSTEM x'
-    words = modelfile.write("tuned-q4_k_m.gguf", ["<|im_end|>", 'a"b', "", "two\nlines"], hostile, "0.30.0")
+    words = modelfile.render("tuned-q4_k_m.gguf", ["<|im_end|>", 'a"b', "", "two\nlines"], hostile, "0.30.0")
     lines = words.splitlines()
     assert "\r" not in words and [line for line in lines if line.startswith(("FROM", "SYSTEM "))] == [
         "FROM ./tuned-q4_k_m.gguf"

@@ -88,9 +88,11 @@ def test_the_launcher_says_the_version_without_an_environment() -> None:
 
 def test_a_model_card_names_the_version_that_trained_and_none_where_the_run_does_not_say() -> None:
     recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}})
-    assert "made with LoRA Garage 9.8.7.\n" in model_card.write(recipe, RunFacts(versions={"lora_garage": "9.8.7"}), [])
+    assert "made with LoRA Garage 9.8.7.\n" in model_card.render(
+        recipe, RunFacts(versions={"lora_garage": "9.8.7"}), []
+    )
     for facts in ({}, {"versions": {"torch": "2.13"}}, {"versions": "lost"}):
-        assert "made with LoRA Garage.\n" in model_card.write(recipe, RunFacts.from_json(facts), [])
+        assert "made with LoRA Garage.\n" in model_card.render(recipe, RunFacts.from_json(facts), [])
 
 
 def test_the_readme_begins_with_the_commands_of_the_app_and_of_its_tests_which_the_gate_ends_with() -> None:

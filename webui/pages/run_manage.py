@@ -96,7 +96,7 @@ class ManageRun:
         try:
             run = runs.get(run_id or "")
             runs.rename(run, name)
-            label.describe(run, tags, note)
+            label.annotate(run, tags, note)
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))
         return shown(success(self.w.t("run_manage.saved")))

@@ -384,7 +384,7 @@ class WayOut:
                 self.services.ollama.start(result, exports.folder(result), self._model_type(result.base))
             if act == "lmstudio":
                 file = exports.folder(result) / result.gguf
-                placed = lmstudio.place(file, result.run_name, lmstudio.wanted_folder())
+                placed = lmstudio.place(file, result.run_name, lmstudio.require_folder())
                 return shown(success(self.w.t("gguf.in_lmstudio", file=placed)))
         except GarageError as error:
             return shown(notice(self.w.render(error.message)))

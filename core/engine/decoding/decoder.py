@@ -45,6 +45,7 @@ class _RoomyLayer(DynamicLayer):
         self._rooms, (self.keys, self.values) = states, states
 
     def update(self, *states: torch.Tensor, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the states of new tokens, in place while there is space, and return all keys and values."""
         held, length = self.get_seq_length(), self.get_seq_length() + states[0].shape[2]
         if length > self._rooms[0].shape[2]:
             more = (0, 0, 0, length + CACHE_ROOM - held)

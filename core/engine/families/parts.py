@@ -109,7 +109,8 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 def places(
     kind: type[_BaseAutoModelClass], config: transformers.PreTrainedConfig, device: torch.device
 ) -> dict[str, torch.device]:
-    """Return the device_map by module name: everything on the GPU except per-layer embeddings.
+    """Return the device_map by module name: everything on the GPU except per-layer embeddings. On a CPU, or without
+    them, it is {"": device}.
 
     A text needs few of their rows, and they would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map
     does not name stays in RAM, without accelerate's hooks, which would copy all of it to the GPU in each forward

@@ -113,16 +113,12 @@ class _Block:
         keys = k[:, self.keys].float()
         scores = torch.bmm(self.rows(q, scaling), keys.transpose(1, 2))
         # Only the block's own keys, the last ones, can be later than a query.
-        scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_later_keys(self.count, scores))
+        later = scores.new_full((self.count, self.count), float("-inf")).triu_(1)
+        scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(later)
         if self.window is not None and keys.shape[1] > self.window:
             behind = torch.arange(self.count)[:, None] + keys.shape[1] - self.count - torch.arange(keys.shape[1])
             scores.view(-1, self.count, keys.shape[1]).masked_fill_(behind >= self.window, float("-inf"))
         return torch.softmax(scores, -1).to(q.dtype)
-
-
-def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
-    """Return (count, count) with -inf where the key comes after the query."""
-    return torch.full((count, count), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 def _examples(lengths: tuple[int, ...], window: int | None) -> Iterator[tuple[int, int, list[_Block]]]:

@@ -344,17 +344,12 @@ class Act:
     back_in_place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _silu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
-
-
-def _gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten.gelu_backward.grad_input(grad, x, approximate="tanh", grad_input=x)
-
-
 ACTS = {
-    "silu": Act(functional.silu, _silu_back),
-    "gelu": Act(partial(functional.gelu, approximate="tanh"), _gelu_back),
+    "silu": Act(functional.silu, lambda grad, x: torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)),
+    "gelu": Act(
+        partial(functional.gelu, approximate="tanh"),
+        lambda grad, x: torch.ops.aten.gelu_backward.grad_input(grad, x, approximate="tanh", grad_input=x),
+    ),
 }
 
 

@@ -18,9 +18,6 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     A step that is left has touched gradients only: the adapter is that of the step before.
     """
 
-    def check_before(module: torch.nn.Module, args: tuple[object, ...]) -> None:
-        check()
-
     def check_in_backward(
         module: torch.nn.Module, args: tuple[object, ...], output: torch.Tensor | tuple[torch.Tensor, ...]
     ) -> None:
@@ -32,7 +29,7 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.enter_context(layer.register_forward_pre_hook(check_before))
+            hooks.enter_context(layer.register_forward_pre_hook(lambda *_: check()))
             hooks.enter_context(layer.register_forward_hook(check_in_backward))
         yield
 

@@ -26,7 +26,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
 
 
 def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """Copy tensors from RAM to device, all in one copy that the processor does not wait for; return the copies.
+    """Copy tensors from RAM to device, all in one copy that the processor does not wait for; return the copies, for a
+    CPU the tensors themselves.
 
     They share one pinned buffer, which need not outlive this call: torch's allocator of pinned RAM notes the copy and
     reuses the buffer only when the copy is done. If the system refuses to pin it, the copy is done when this returns.

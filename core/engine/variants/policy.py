@@ -94,8 +94,8 @@ class Policy:
 
     # ---- the loss, as core.engine.step computes it ----------------------------------------------------------------
     def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Return 1: the rows hold their shares of the loss."""
-        return 1.0, 0.0  # the rows hold their shares
+        """Return (1, 0): the rows hold their shares of the loss."""
+        return 1.0, 0.0
 
     def count(self, batch: Batch) -> int:
         """Return the number of trained tokens."""

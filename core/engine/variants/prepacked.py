@@ -37,7 +37,7 @@ def prepacked(model: torch.nn.Module) -> Iterator[None]:
 
 
 def has_kernel() -> bool:
-    """Return whether this torch has oneDNN, and that bfloat16 kernels for this processor."""
+    """Return whether this torch has oneDNN with bfloat16 kernels for this processor."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -206,7 +206,7 @@ class Bus:
 
     def prepare(self, size: int) -> bool:
         """Reserve the staging buffers, for layers of at most size bytes. Returns False if the system refuses to pin
-        them."""
+        them, True also on a CPU, which needs none."""
         if self._side is None:
             return True
         buffers = [pinned.empty((size,), torch.uint8) for _ in range(PLACES)]

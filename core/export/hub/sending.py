@@ -79,7 +79,8 @@ class Sender:
         self._hub = HfApi(endpoint=self.endpoint)
 
     def send(self) -> Sent:
-        """Send the parcel. Raises ExportError with one sentence for any error of hub, network or disk."""
+        """Send the parcel; huggingface_hub's client has timeouts from then on. Raises ExportError with one sentence for
+        any error of hub, network or disk."""
         set_client_factory(_client)
         try:
             return self._send()
@@ -155,8 +156,8 @@ class Sender:
         return existing
 
     def _stale(self, existing: ModelInfo | None) -> list[str]:
-        """Return the names of an earlier merged model's shards that the new one lacks: loaders would read them or
-        fail."""
+        """Return the names of an earlier merged model's shards that the new one lacks: loaders would read them or fail.
+        [] for other kinds."""
         if existing is None or self.parcel.kind != "merged":
             return []
         ours = {piece.name for piece in self.parcel.pieces}
@@ -164,7 +165,8 @@ class Sender:
         return [name for name in fnmatch.filter(names, KIND_PATTERNS["merged"][0]) if name not in ours]
 
     def _upload(self, add: CommitOperationAdd) -> None:
-        """Upload a large file, by Xet if available, else over plain HTTP. A small one goes with the commit."""
+        """Upload a large file, by Xet if available, else over plain HTTP. A small one goes with the commit. Once Xet
+        has failed, this process no longer uses it."""
         _xet.get_xet_session = xet.session  # without telemetry, and with limits of time
         try:
             return self._hub.preupload_lfs_files(self.parcel.repo, [add], free_memory=False)

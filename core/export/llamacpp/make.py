@@ -94,7 +94,8 @@ def begin(order: MakeOrder) -> LlamaPrompts:
 def expect(
     order: MakeOrder, prompts: LlamaPrompts, merged: Path
 ) -> tuple[LlamaPrompts, list[PromptResult], Comparison | None]:
-    """Compute the adapter's results. merged: the merged folder with rounded sums."""
+    """Compute the adapter's results and compare merged's tensors, as `verification.expect` with rounded sums; the
+    prompts are returned with its answers."""
     work, expected, compared = verification.expect(order.base, order.adapter, prompts.work, merged, rounded=True)
     return replace(prompts, work=work), expected, compared
 

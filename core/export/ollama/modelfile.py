@@ -30,7 +30,7 @@ def file_template(template: ChatTemplate) -> str:
     return OURS + off + template.without_markers
 
 
-def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
+def render(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
     """Return the Modelfile's text, with LF line ends everywhere.
 
     gguf_name: the file beside it, without spaces and quotes. stops: strings that end an answer in the training

@@ -31,7 +31,7 @@ def fetch(part: PartName, folder: Path, report: Report, check: Check, check_disk
     order = {
         "repo": part.repo,
         "revision": constants.DEFAULT_REVISION,
-        "wanted": constants.DEFAULT_REVISION,
+        "resolved": constants.DEFAULT_REVISION,
         "part": str(part),
     }
     order |= {"endpoint": endpoint_of(), "cache": str(folder)}

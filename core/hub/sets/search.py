@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,14 +91,11 @@ def _rows_of_card(card: RepoCardData | None) -> int | None:
     unless all are there."""
     info = card.get("dataset_info") if card else None
     configs = info if isinstance(info, list) else [info] if info else []
-    splits = [split for config in configs if isinstance(config, dict) for split in _list_or_empty(config.get("splits"))]
+    listed = [config.get("splits") for config in configs if isinstance(config, dict)]
+    splits = [split for splits in listed if isinstance(splits, list) for split in splits]
     numbers = [split.get("num_examples") for split in splits if isinstance(split, dict)]
     counts = [count for count in numbers if isinstance(count, int)]
     return sum(counts) if counts and len(counts) == len(numbers) else None
-
-
-def _list_or_empty(value: object) -> Iterable[object]:
-    return value if isinstance(value, list) else ()
 
 
 def _why_not(tags: list[str]) -> Message | None:

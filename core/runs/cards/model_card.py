@@ -64,10 +64,10 @@ def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | 
         *_forgetting(sample_answers.forgetting(sample_answers.read(run), step)),
         *(_film(results.answers(run, step)) if form.with_film else []),
     ]
-    return write(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
+    return render(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
 
 
-def write(
+def render(
     recipe: Recipe,
     facts: RunFacts,
     metrics: list[JsonObject],

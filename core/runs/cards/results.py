@@ -71,7 +71,7 @@ def outcome(run: RunFolder) -> CardOutcome:
 
 def answers(run: RunFolder, step: int | None) -> tuple[CardAnswer, ...]:
     """Return sample answers before and after training up to a step (None: all), without those to rows of the data and
-    those cut for lack of time."""
+    those cut for lack of time; () unless there are two frames."""
     film, shown = scenes.read(run), [frame for frame in sample_answers.read(run) if step is None or frame.step <= step]
     if film is None or len(shown) < 2:
         return ()

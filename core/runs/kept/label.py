@@ -43,8 +43,9 @@ def _note(given: str) -> str:
     return names.display_name(" ".join(given.split()), LONGEST_NOTE)
 
 
-def describe(run: RunFolder, tags: str, note: str) -> None:
-    """Set tags and note. tags: separated by commas, also Chinese ones."""
+def annotate(run: RunFolder, tags: str, note: str) -> None:
+    """Set tags and note of a run. Raises RunError if they cannot be written. tags: separated by commas, also Chinese
+    ones."""
     apart = tags.replace("，", ",").replace("、", ",").split(",")
     run.relabel(tags=list(_tags(apart)), note=_note(note))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from core.data.sets.pieces import learned_of, lengths_of
-from core.engine.step import LongestBatch, Rows, Step, padded
+from core.engine.step import LongestBatch, Rows, Step, padded_tokens
 
 
 def longest_of(step: Step, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
@@ -17,6 +17,6 @@ def longest_of(step: Step, steps: Iterable[Sequence[Sequence[int]]], rows: Rows)
         parts = [part for chosen in chosen_of_step for part in step.retreat.parts(chosen, lengths)]
         several |= len(parts) > 1
         for part in parts:
-            size = padded([int(lengths[i]) for i in part], step.packed), sum(int(learned[i]) for i in part)
+            size = padded_tokens([int(lengths[i]) for i in part], step.packed), sum(int(learned[i]) for i in part)
             best = max(best, (size, part), key=lambda candidate: candidate[0])
     return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)

@@ -201,8 +201,9 @@ class Probe:
         return None
 
     def finish(self) -> None:
-        """Record the run's peak memory, however it ended, if it is above the longest batch's. The CPU's math library
-        caches something for every new length, half a gigabyte in 80 packed steps of the starter."""
+        """Record the run's peak memory, however it ended, if it is above the longest batch's; a full disk is ignored.
+        The CPU's math library caches something for every new length, half a gigabyte in 80 packed steps of the
+        starter."""
         if self._recorded is None:
             return
         facts = self._run.facts()

@@ -51,7 +51,7 @@ SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 def is_needed(run: RunFolder) -> bool:
     """True if this process, a run's worker, has to start other ranks: it is no rank itself, and the recipe or the
-    environment asks for several."""
+    environment asks for several. False if the recipe cannot be read."""
     if is_rank():
         return False
     with suppress(GarageError):  # the worker reports the error in the recipe
@@ -137,7 +137,8 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
 
 
 def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
-    """Return torchrun's static rendezvous, with the store of the parameters instead of its own."""
+    """Return torchrun's static rendezvous, with the store of the parameters instead of its own; on Windows also change
+    how the launcher ends ranks."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 

@@ -101,7 +101,7 @@ class Ranks:
         self.lost = threading.Event()
 
     @classmethod
-    def of_environment(cls, on_card: bool, meeting: Path | None) -> Ranks:
+    def from_environment(cls, on_card: bool, meeting: Path | None) -> Ranks:
         """Join the process group that torchrun's environment variables describe, NCCL between GPUs if every rank has
         it, else gloo; returns once rank 0 has joined.
 
@@ -132,7 +132,7 @@ class Ranks:
 
     # ---- before the first step ------------------------------------------------------------------------------------
     def exchange(self, **mine: object) -> list[JsonObject]:
-        """Return the values of every rank, in the order of the ranks. Raises RankError.
+        """Send these values to all ranks, wait for theirs, and return those of every rank, in order. Raises RankError.
 
         Sent as JSON. all_gather_object would unpickle what a peer sends, so a peer could run any code here.
         """
@@ -280,7 +280,8 @@ class Ranks:
         return RankError("ranks.gone", msg("ranks.fewer"), ranks=self.size)
 
     def end(self) -> None:
-        """Send all ranks the end of the run; called by rank 0. torchrun's agent ends an unreachable rank."""
+        """Send all ranks the end of the run; called by rank 0. Raises nothing: a rank that is not reached within END_S
+        is ended by torchrun's agent."""
         with suppress(RankError, RuntimeError):
             self.patience_s = END_S
             self.order("end")

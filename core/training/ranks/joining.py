@@ -34,7 +34,7 @@ def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
 
     reporter.set_stage("waiting_for_ranks")
     try:
-        ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
+        ranks = Ranks.from_environment(torch.cuda.is_available(), run.path / MEETING)
     except RuntimeError as error:  # torch's: a store or a connection without an answer
         raise connection_error(error) from error
     ranks.report_use, ranks.report_decision = (
@@ -48,8 +48,9 @@ def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
 
 
 def shared_step(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_token_id: int) -> dict[str, Any]:
-    """Send the recipe, dtype and pad token to the other ranks, which load the base with them; return {"make_step":
-    ...}, the Trainer's argument that creates a shared step. Raises RunError if library versions differ."""
+    """Send the recipe, dtype and pad token to the other ranks, which load the base with them, and wait until all have
+    these; return {"make_step": ...}, the Trainer's argument that creates a shared step. Raises RunError if library
+    versions differ."""
     from core.training.ranks.step import SharedStep
 
     ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)

@@ -66,7 +66,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         from core.training.ranks.step import SharedStep
 
         on_card = torch.cuda.is_available()
-        ranks = Ranks.of_environment(on_card, meeting)
+        ranks = Ranks.from_environment(on_card, meeting)
         order = ranks.meet()
         recipe = Recipe.model_validate(order["recipe"])
         compute, chosen = device.choose(order["dtype"]), recipe.adapter

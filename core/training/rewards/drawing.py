@@ -146,7 +146,7 @@ class Drawing:
         questions = [question_of(row, self.tokenizer) for rows in planned for row in rows]
         draw = self.draw(questions, self._seed * 1_000_003 + number, number)
         self._last = draw
-        self._look(number, draw)
+        self._log_answers(number, draw)
         self._append(PAIRS, draw.pairs(list(map(self._turns_of, places))))
         weighed = self.policy.weighed(draw.answers, draw.rewards, draw.copies)
         if self.policy.beta:
@@ -242,7 +242,7 @@ class Drawing:
         if not self.policy.beta and weighted.usual_beta(self.judges):
             self._reporter.warn(msg("rewards.form_only"))
 
-    def _look(self, number: int, draw: Draw) -> None:
+    def _log_answers(self, number: int, draw: Draw) -> None:
         """Append the best and the worst answer of a step to answers.jsonl (again, if a resumed run computes the step
         again), and report a run whose first groups never differ."""
         metrics = self.metrics()

@@ -80,7 +80,8 @@ class Trackers:
         self._call("on_train_begin", 0)
 
     def _set_places(self) -> None:
-        """Set the variables by which trackers know where to write and which run goes on, where nobody has set them."""
+        """Set, for the rest of this process, the environment variables by which trackers know where to write and which
+        run goes on, where nobody has set them."""
         places = {
             "TENSORBOARD_LOGGING_DIR": self._run.path / "tensorboard", "TRACKIO_DIR": self._workspace.root / "trackio",
             "WANDB_PROJECT": PROJECT, "WANDB_DIR": self._run.path, "WANDB_RUN_ID": self._run.id,

@@ -25,7 +25,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Workspace) -> None:
     run = trained(workspace, "one")
-    label.describe(run, " 海盗，voice, voice,, \u202eevil ", "keep  this\none")
+    label.annotate(run, " 海盗，voice, voice,, \u202eevil ", "keep  this\none")
     label.archive(run, True)
     Runs(workspace).rename(run, "two")
     assert (
@@ -33,7 +33,7 @@ def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Work
         and run.name == "two"
     )
     label.archive(run, False)
-    label.describe(run, "", "")
+    label.annotate(run, "", "")
     assert Label.from_run(run) == Label() and run.name == "two"
 
 
