@@ -110,7 +110,7 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
     child, ended = Child(download.WORKER), Queue[int]()
     lines = Queue[dict]()
     child.listen(lines.put, ended.put)
-    child.send(repo=REPO, revision="main", wanted="main", endpoint=hub.url, cache=str(cache))
+    child.send(repo=REPO, revision="main", resolved="main", endpoint=hub.url, cache=str(cache))
     for question in ("config", "missing"):
         assert question in lines.get(timeout=30)
         child.send(go=True)
