@@ -223,7 +223,8 @@ class Downloads:
 
     # --- the work
     def _start_waiting(self) -> None:
-        """Start the first waiting downloads, up to AT_ONCE at a time. The caller holds the lock."""
+        """Start the first waiting downloads, up to AT_ONCE at a time, between `begin` and `close`. The caller holds the
+        lock."""
         for key, row in self._rows.items():
             if self._open and row.state == "waiting" and key not in self._work and len(self._work) < AT_ONCE:
                 stop = threading.Event()

@@ -92,7 +92,8 @@ class Supervisor:
         self._thread = threading.Thread(target=self._drive, name="supervisor", daemon=True)
 
     def start(self) -> None:
-        """Begin the thread, with waiting runs held for the user, and remove what interrupted deletions left."""
+        """Begin the thread, with waiting runs held for the user, and remove in the background what interrupted
+        deletions left."""
         self.turns.app_started([run.id for run in self.runs.waiting()])
         threading.Thread(target=self.runs.clear, name="clear", daemon=True).start()
         self._thread.start()
@@ -340,7 +341,8 @@ class Supervisor:
             self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.requested()])
 
     def _drop(self, run: RunFolder) -> None:
-        """Take a run out of the queue without starting it. An earlier attempt's checkpoints stay."""
+        """Take a run out of the queue without starting it, as `ending` describes: paused if a pause was requested or it
+        had begun before, else stopped. An earlier attempt's checkpoints stay."""
         run.write_status(
             ending(run.status(), "pause" if run.requested() == "pause" else "stop", EndFacts.from_run(run), time.time())
         )

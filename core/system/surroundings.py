@@ -97,7 +97,8 @@ def examine_windows(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _paths(around: Surroundings) -> Iterator[CheckResult]:
-    """Yield the check that the program's and the workspace's paths leave room for the longest names in them."""
+    """Yield one check, that the paths of the program and of the workspace leave room for the longest names in them: its
+    first problem, or a good result."""
     lengths = len(around.program), len(around.workspace)
     if lengths[0] > windows.MAX_ROOT:
         values = {"folder": around.program, "found": lengths[0], "most": windows.MAX_ROOT}

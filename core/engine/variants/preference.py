@@ -162,7 +162,7 @@ class Preference:
 
 
 def log_probabilities(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Return the sum over each example's trained tokens, (N,). losses: (K,)."""
+    """Return the log-probability of each example's trained tokens, (N,): minus the sum of their losses (K,)."""
     return -torch.stack([part.sum() for part in losses.split(batch.examples)])
 
 
