@@ -326,12 +326,16 @@ def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(open
     kit.unfold(opened, "#plan-more")
     reasons = opened.locator("#plan-more .lg-plan details").nth(1)  # the first is open as it is drawn
     kit.expect(reasons).to_be_visible()
+    other = opened.locator("#plan-more .lg-plan details").nth(2)
     redraw = (
         "const all = document.querySelector('#plan-more .lg-plan'); all.outerHTML = all.outerHTML.replaceAll(/ "
-        "(open|data-seen)=\"\"/g, '')"
+        "(open|data-seen)=\"\"/g, '').replaceAll(/<b>[^<]*/g, '<b>another value')"
     )
+    other.locator("summary").click()
+    kit.expect(other).to_have_attribute("open", "")
     opened.evaluate(f"() => {{ document.querySelectorAll('#plan-more .lg-plan summary')[1].click(); {redraw} }}")
     kit.expect(reasons).to_have_attribute("open", "")
+    kit.expect(other).not_to_have_attribute("open", "")
     opened.evaluate(f"() => {{ document.querySelectorAll('#plan-more .lg-plan summary')[1].click(); {redraw} }}")
     kit.expect(reasons).not_to_have_attribute("open", "")
     reasons.locator("summary").hover()

@@ -4,12 +4,15 @@
 // every attribute that it does not know: a fold without data-seen was drawn since we looked.
 (() => {
   const open = new Map();
-  const nameOf = (fold) => (fold.closest("[id]")?.id ?? "") + "|" + fold.querySelector("summary")?.textContent;
+  // Its title, without the value that a setting's line has behind it.
+  const nameOf = (fold) => (fold.closest("[id]")?.id ?? "") + "|" + fold.querySelector("summary")?.firstChild?.textContent;
   const foldOf = (event) => event.target.closest?.("details.lg-fold > summary")?.parentElement;
   let pressed = null;  // the fold that the pointer is down on, and its name
   document.addEventListener("click", (event) => {
     const fold = foldOf(event);
-    if (fold) open.set(nameOf(fold), !fold.open);
+    if (!fold) return;
+    if (fold.name) for (const one of document.getElementsByName(fold.name)) open.set(nameOf(one), false);  // the browser closes them
+    open.set(nameOf(fold), !fold.open);
   }, true);
   document.addEventListener("toggle", (event) => {
     if (event.target.matches?.("details.lg-fold") && event.target.isConnected) open.set(nameOf(event.target), event.target.open);

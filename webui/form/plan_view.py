@@ -202,7 +202,9 @@ def reasons(advice: Advice, w: Wording) -> Html:
         name = w.t(f"plan_view.field_{reason.field}") if w.knows(f"plan_view.field_{reason.field}") else reason.field
         shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
         line = tag("summary", name, tag("b", shown) if shown else None)
-        lines.append(tag("details", line, tag("p", w.render(reason.text)), name_="plan-reason", class_="lg-reason"))
+        lines.append(
+            tag("details", line, tag("p", w.render(reason.text)), name_="plan-reason", class_="lg-fold lg-reason")
+        )
     return fold(w.t("plan_view.why"), *lines, open_=True)
 
 
