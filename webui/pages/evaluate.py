@@ -154,8 +154,8 @@ class EvaluatePlace:
         return {"said": "", "chosen": {"filter": "", "row": ""}}
 
     def _send(self, request: JsonObject) -> JsonObject:
-        """Send the answers to the model that judges. Raises ChatError from another device, which could reach what this
-        PC alone can."""
+        """Begin to send the answers to the model that judges, in the background. Raises ChatError from another device,
+        which could reach what this PC alone can, and while another evaluation is at work."""
         if request.get(IS_LOCAL) is not True:
             raise ChatError("making_view.elsewhere")
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)

@@ -322,8 +322,8 @@ class WayOut:
     def _estimate(
         self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]
     ) -> estimate.ExportEstimate | None:
-        """Return the expected size, needs and time of an export; None if the base's shape or the adapter is not on this
-        PC."""
+        """Return the expected size, needs and time of an export; None if the adapter is not on this PC, or for a
+        model, which needs it, the base's shape."""
         kind, _, quant = form.partition(":")
         try:
             size = files.bytes_in(self.services.runs.get(row.id).adapter)

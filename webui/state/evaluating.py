@@ -293,8 +293,8 @@ def tried(workspace: Workspace, choice: Choice) -> Message | None:
 
 
 def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
-    """Yield the contestants of a choice; those with a prompt only if there is one (system). Raises ModelError for an
-    invalid base."""
+    """Yield the contestants of a choice: its run (or base), and without training, plain, with examples, and with a
+    prompt if there is one (system). Raises ModelError for an invalid base of a choice without a run."""
     ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
     words = [word for word in choice.offered if not choice.who or word in choice.who]
     return contestants_of(words, system, choice.run_id, "" if choice.run_id else choice.model)

@@ -150,8 +150,8 @@ def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) ->
 
 def answer_tokens(prompts: Sequence[Prompt], learned: LearnedRows | None) -> int:
     """Return the number of tokens that an answer may have, MIN_TOKENS to MAX_TOKENS, USUAL_TOKENS if nothing is known:
-    twice the longest that is expected, and twice nearly all trained ones, at four bytes a token. For a judge that needs
-    no expected answer, as a pattern, the trained ones alone say it."""
+    16 and twice the longest that is expected, and twice nearly all trained ones, at four bytes a token. For a judge
+    that needs no expected answer, as a pattern, the trained ones alone say it."""
     expected, trained = ([len(text.encode("utf-8", "replace")) for text in texts] for texts in (
         [prompt.expected for prompt in prompts if prompt.expected],
         [answer for _, answer in learned.pairs] if learned else [],

@@ -107,7 +107,7 @@ def _style(lines: Iterable[str]) -> _LogStyle | None:
 
 
 def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines; of a log that Python wrote as bytes, b'it\\'s' over a line or many, what is inside."""
+    """Yield lines; of a log that Python wrote as bytes, b'it\\'s' from the first line on, what is inside, decoded."""
     quote = ""
     for number, line in enumerate(lines):
         begins = (quote or number == 0) and line[:2] in ("b'", 'b"')

@@ -61,6 +61,7 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
 
 
 def text_at(value: object, *names: str) -> str:
-    """Return the first text in these fields of a value; "" if there is none, or the value is no object."""
+    """Return the first text that is not blank in these fields of a value, stripped; "" without one, or if the
+    value is no object."""
     values = (value.get(name) for name in names) if isinstance(value, dict) else ()
     return next((text.strip() for text in values if isinstance(text, str) and text.strip()), "")

@@ -284,7 +284,8 @@ def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
 
 def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
     """Return meaning, or, where the texts are no running text, the same as a question to a person, with a note why.
-    Known shapes of lines are not doubted, and code only beside files of data, or if it is a list of data."""
+    Known shapes of lines are not doubted. Code is doubted if it is a list of data, and beside files of data, where the
+    reader of folders has noted why."""
     source, decision = meaning.source, meaning.decision
     if source.kind == "code" and (entry := prose.entry_in(str(row.values["text"]) for row in rows)):
         note = msg("data.code_of_data", example=entry)

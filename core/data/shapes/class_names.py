@@ -79,7 +79,8 @@ def _are_numbers(values: Sequence[object]) -> bool:
 
 
 def _numbers(value: object) -> list[int | None]:
-    """Return the whole numbers in a cell, of a list all; None for each value that is none, [None] for a long list."""
+    """Return the whole numbers in a cell, of a list all: None for each other value, [None] for a long list, [] for an
+    empty cell."""
     if isinstance(value, list):
         return [number_of(one) for one in value] if len(value) <= _MAX_LABELS else [None]
     return [number_of(value)] if has_value(value) else []

@@ -266,7 +266,8 @@ class _Table:
 
     @property
     def sentences(self) -> list[str]:
-        """The columns of sentences: texts of MIN_WORDS or more words, mostly apart by blanks, and no ids or dates."""
+        """The columns of sentences: texts of MIN_WORDS or more words, mostly apart by blanks; no ids, links, dates, or
+        names of topics, which repeat where other texts do not."""
         return [
             name
             for name, words in self.texts.items()

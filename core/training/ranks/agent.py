@@ -89,7 +89,8 @@ def carry_out(run: RunFolder, workspace: Workspace) -> int:
 
 
 def require_cards(recipe: Recipe) -> None:
-    """Raise RunError if fewer GPUs can be used here than the run has ranks."""
+    """Raise RunError if the variable that names the GPUs for this process (devices.VISIBLE) has fewer of them than the
+    run has ranks."""
     cards = [card for card in os.environ.get(devices.VISIBLE, "").split(",") if card]
     if len(cards) < recipe.train.ranks:
         raise RunError("ranks.too_few_cards", msg("ranks.fewer"), ranks=recipe.train.ranks, cards=len(cards))
