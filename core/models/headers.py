@@ -27,7 +27,8 @@ _BITS = {
     "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 _EMBEDDING = re.compile(
-    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions|embeddings)\."
+    r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions"
+    r"|embeddings)\."
 )
 _WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|embeddings)\.weight$")
 # config.json then has embeddings of another width than the layers
@@ -44,7 +45,8 @@ _OF_UP = re.compile(
     r"\.(up_proj|w3)\.weight$"
 )  # of a single expert: same input as gate_proj or w1, with which it becomes one matrix
 _OF_QUANTIZATION = re.compile(
-    r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale|weight_scale_inv|"
+    r"\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|qzeros|scales|g_idx|weight_scale"
+    r"|weight_scale_inv|"
     r"input_scale|activation_scale|weight_zero_point|weight_shape)$|_proj_scales$|\.quant_state\."
 )
 _MORE_TOKENS_AT_ONCE = re.compile(r"(?:^|\.)(mtp|mtp_layers|nextn)(?:\.|_)")

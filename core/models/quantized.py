@@ -24,7 +24,8 @@ CARD = "README.md"
 LONGEST_CARD = 64 << 10  # bytes; its settings stand at its beginning
 # Suffixes that makers add to a name, also several: Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-3.1-8B-quantized.w4a16
 _ENDING = re.compile(
-    r"[-_.](?:gptq|awq|fp8|mxfp\d|nvfp4|hqq|aqlm|auto-?round|autoround|int\d|w\d+a\d+|\d-?bits?|quantized|dynamic|marlin|a?sym|g\d+)$",
+    r"[-_.](?:gptq|awq|fp8|mxfp\d|nvfp4|hqq|aqlm|auto-?round|autoround|int\d|w\d+a\d+|\d-?bits?|quantized|dynamic"
+    r"|marlin|a?sym|g\d+)$",
     re.IGNORECASE,
 )
 

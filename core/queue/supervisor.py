@@ -222,7 +222,7 @@ class Supervisor:
             try:
                 self._look()
                 self._trouble = ""
-            except Exception as error:  # noqa: BLE001 - a disk that is full or away for a moment must not end supervision
+            except Exception as error:  # noqa: BLE001 - a disk full or away for a moment must not end supervision
                 if repr(error) != self._trouble:  # log the same error once, not four times a second
                     self._trouble = repr(error)
                     log.exception("the supervisor failed; it continues")

@@ -25,7 +25,9 @@ def show(folder: Path) -> bool:
     program = opener()
     if program is None:
         return False
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([program, str(folder)], **quiet, start_new_session=os.name != "nt")  # type: ignore[call-overload]  # three of a kind
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [program, str(folder)], stdin=null, stdout=null, stderr=null, start_new_session=os.name != "nt"
+    )
     threading.Thread(target=process.wait, daemon=True).start()  # else it stays a zombie until the app ends
     return True

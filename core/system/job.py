@@ -86,5 +86,5 @@ class Job(ABC, Generic[Status]):
             try:
                 self._write_pending()
                 self._poll(time.monotonic())
-            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch: nothing would be heard again
+            except Exception:  # noqa: BLE001 - a full disk or a damaged file must not end the watch
                 traceback.print_exc()

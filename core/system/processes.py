@@ -98,7 +98,7 @@ def own_group() -> dict[str, Any]:
     if os.name == "nt":
         # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the
         # training.
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
         return {"creationflags": flags}
     return {"start_new_session": True}
 

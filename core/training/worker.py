@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow  # noqa: F401 - before torch, which making the starter loads: after it, reading the data ended the process on some Windows PCs
+# Before torch, which making the starter loads: after it, reading the data ended the process on some Windows PCs.
+import pyarrow  # noqa: F401
 
 from core import files
 from core.data.labels import Encoded

@@ -43,7 +43,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN_WORKERS = ("core.engine", "core.training", "core.api", "core.commands")
 # Where heavy libraries may stand at the top of a module.
 HEAVY_AT_TOP = re.compile(
-    r"core\.(engine|training)\.(\w+\.)?\w+|core\.trial\.(dry_run|allocations)|core\.chat\.(duel|film)|core\.export\.(merge|combine_worker|safetensors_file|pairs|verification|stored|tensors|layers)|core\.export\.llamacpp\.(make|judgement)|core\.hub\.sets\.(library|transfer)"
+    r"core\.(engine|training)\.(\w+\.)?\w+|core\.trial\.(dry_run|allocations)|core\.chat\.(duel|film)"
+    r"|core\.export\.(merge|combine_worker|safetensors_file|pairs|verification|stored|tensors|layers)"
+    r"|core\.export\.llamacpp\.(make|judgement)|core\.hub\.sets\.(library|transfer)"
 )
 READABLE = ("core/recipe.py", "core/data/conversation.py", "core/data/formats.py", "core/data/dialect.py",
     "core/data/template.py", "core/data/tokenizer.py", "core/data/labels.py", "core/data/row_order.py",

@@ -29,8 +29,10 @@ from webui.server.set_file import FILES
 MAX_BYTES = 8 << 20
 SERVED = re.compile(
     rf"{'|'.join([*(f'{path}/?' for path in PATHS.values()), *map(re.escape, FILES)])}|"
-    r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
-    r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
+    r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/pwa_icon|/robots\.txt|/(?:assets|static"
+    r"|svelte)/[^\0]*|"
+    r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server"
+    r"|run/predict|"
     r"startup-events|app_id|theme\.css)/?"
 )
 UPLOAD = "/gradio_api/upload"  # the only route with a larger body: gradio limits it to max_file_size

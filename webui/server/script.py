@@ -10,15 +10,16 @@ from typing import Any
 from starlette.responses import Response
 
 NAME = re.compile(r"(?:index|Blocks)-[\w-]+\.js")
-# The stream of answers ends when no event is pending on the server. If the next event was queued before the page had read
-# that end, no stream carried its answer until something else happened. Opening a stream again fixes it; the server ends
-# it when nothing is pending.
+# The stream of answers ends when no event is pending on the server. If the next event was queued before the page had
+# read that end, no stream carried its answer until something else happened. Opening a stream again fixes it; the server
+# ends it when nothing is pending.
 CLOSED = re.compile(
-    r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
+    r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?"
+    r"if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )
-# An event that cancels an answer informed the server only after its own result was drawn, while pieces of the old answer
-# still arrived and overwrote it. Now the answer is cancelled first and shows nothing more, and a later submission of the
-# same event is not cleared in its place.
+# An event that cancels an answer informed the server only after its own result was drawn, while pieces of the old
+# answer still arrived and overwrote it. Now the answer is cancelled first and shows nothing more, and a later
+# submission of the same event is not cleared in its place.
 CANCEL = re.compile(
     r"(async cancel\((\w+)\)\{if\(\2\)for\(let (\w+) of \2\)\{let "
     r"(\w+)=this\.submissions\.get\(\3\);if\(\4\)\{)(.*?this\.clear_submission\(\3)\)"

@@ -17,8 +17,10 @@ from core.data.findings.secrets import STAND_IN
 MAX_NAMED = 20  # different placeholders with a repair of their own
 MAX_COUNTED = 500
 _OPEN = (
-    r"(?:name|user|username|author|company|organi[sz]ation|employer|date|city|country|address|phone|e-?mail|character|assistant|bot|"
-    r"developer|creator|product|brand|customer|client|recipient|sender|position|job|title|link|url|website|topic|subject|number|amount|"
+    r"(?:name|user|username|author|company|organi[sz]ation|employer|date|city|country|address|phone|e-?mail"
+    r"|character|assistant|bot|"
+    r"developer|creator|product|brand|customer|client|recipient|sender|position|job|title|link|url|website|topic"
+    r"|subject|number|amount|"
     r"price|insert|your|my|age|location|place|team|school|university|department|signature|model)"
 )
 _STAND_INS = frozenset(STAND_IN.values())  # a stand-in of a removed secret is no placeholder

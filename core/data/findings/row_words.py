@@ -14,7 +14,8 @@ _COMPARED = 1 << 16  # characters: the beginning of a book is enough
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,200}`", re.DOTALL)
 # A text with two matches is code.
 _CODE = re.compile(
-    r"[;{]\s*$|^\s*(?:def|class|import|from|return|function|const|let|var|public|private|if|for|while|elif|else)\b.*[:;{)]\s*$"
+    r"[;{]\s*$|^\s*(?:def|class|import|from|return|function|const|let|var|public|private|if|for|while|elif"
+    r"|else)\b.*[:;{)]\s*$"
     r"|^\s*(?:#include|SELECT\b|</?\w+[^>]*>\s*$)",
     re.MULTILINE,
 )

@@ -29,11 +29,14 @@ _MARKS = {sign: [m for m in _KEY if sign == next((s for s in "_-A" if s in m), "
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
 _PRIVATE = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY(?: BLOCK)?-----[\s\S]{40,}?(?:-----END [A-Z ]+-----|\Z)")
 _EMAIL = re.compile(
-    r"(?<![\w.+/:-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,18}(?![\w@(])"
+    r"(?<![\w.+/:-])[A-Za-z0-9][\w.+-]{0,63}"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,18}(?![\w@(])"
 )
 _NO_EMAIL = re.compile(
-    r"@(?:[\w.-]*\.)?(?:example|test|invalid|localhost|domain|email|mail|company|yourcompany|yourdomain|website|xyz|abc|acme|foo|bar)\.\w+$"
-    r"|\.(?:example|test|invalid|localhost|local|internal|png|jpe?g|gif|svg|py|js|html?|css)$|^(?:git|user(?:name)?|you|your\.?\w*|name|email|someone|xxx+)@",
+    r"@(?:[\w.-]*\.)?(?:example|test|invalid|localhost|domain|email|mail|company|yourcompany|yourdomain|website"
+    r"|xyz|abc|acme|foo|bar)\.\w+$"
+    r"|\.(?:example|test|invalid|localhost|local|internal|png|jpe?g|gif|svg|py|js|html?|css)$|^(?:git"
+    r"|user(?:name)?|you|your\.?\w*|name|email|someone|xxx+)@",
     re.IGNORECASE,
 )
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])")
@@ -49,7 +52,8 @@ _PHONE = re.compile(
     r"/.-]?\d{2,5}){2,4})(?![\w,.]?\d)"
 )
 _NEAR_PHONE = re.compile(
-    r"(?:\b(?:tel|phone|call|mobile|cell|whatsapp|fax|telefon|handy|mobil|anruf\w*|tél(?:éphone)?|teléfono|telefono)\b|电话|手机|热线|微信|联系)"
+    r"(?:\b(?:tel|phone|call|mobile|cell|whatsapp|fax|telefon|handy|mobil|anruf\w*|tél(?:éphone)?|teléfono"
+    r"|telefono)\b|电话|手机|热线|微信|联系)"
     r"[^\n\d+(]{0,20}$",
     re.IGNORECASE,
 )

@@ -44,13 +44,15 @@ def write_line(**values: object) -> None:
 def read(path: Path, rows_file: str, format: str, choices: str) -> dict[str, object]:
     """Read a file into an Arrow file of rows and return its DataReport as JSON."""
     parsed = Choices.model_validate_json(choices)
-    return read_rows(path, Path(rows_file), format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
+    report = read_rows(path, Path(rows_file), format or None, parsed, ProgressLines())  # type: ignore[arg-type]
+    return report.model_dump(mode="json")
 
 
 def report(path: Path, format: str, choices: str) -> dict[str, object]:
     """Return the DataReport of a dataset as JSON."""
     parsed = Choices.model_validate_json(choices)
-    return _store(path).report(path.parent.name, format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
+    report = _store(path).report(path.parent.name, format or None, parsed, ProgressLines())  # type: ignore[arg-type]
+    return report.model_dump(mode="json")
 
 
 def mend(path: Path, kind: str, value: str, argument: str, action: str) -> int:

@@ -35,7 +35,8 @@ _HIDDEN = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BACK = re.compile(
-    r"<summary\b[^<>]*>(?:(?!</summary>).){0,60}\b(?:answer|reveal|click|show|solution|antwort|lösung|réponse|respuesta)"
+    r"<summary\b[^<>]*>(?:(?!</summary>).){0,60}\b(?:answer|reveal|click|show|solution|antwort|lösung|réponse"
+    r"|respuesta)"
     r"\b(?:(?!</summary>).){0,60}</summary>|<(\w+)\b[^<>]*>[^\w<>]*<a href=\"#[^<>]*>[^<>]*</a>[^\w<>]*</\1>",
     re.IGNORECASE,
 )

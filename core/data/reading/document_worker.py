@@ -43,7 +43,8 @@ _UNSEEN = {
 }
 _BESIDE = ("navigation", "banner", "contentinfo", "dialog", "alertdialog", "search", "complementary", "menu")
 _MARKS = re.compile(
-    r"(?:^|[-_\s])(?:cookies?|consent|gdpr|nav|navbar|navigation|menu|breadcrumbs?|sidebar|footer|skip-link|share|social"
+    r"(?:^|[-_\s])(?:cookies?|consent|gdpr|nav|navbar|navigation|menu|breadcrumbs?|sidebar|footer|skip-link|share"
+    r"|social"
     r"|newsletter|pagination|popup|modal)(?:$|[-_\s])",
     re.IGNORECASE,
 )

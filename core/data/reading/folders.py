@@ -33,7 +33,9 @@ _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # Files beside data that describe it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|mkdocs|pyproject|cargo|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
+    r"(?:(?:readme|changelog)(?![a-z0-9])[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc"
+    r"|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|mkdocs|pyproject|cargo|dataset_dict|state(?:_dict)?"
+    r"|config(?:\.\w+)?|package(?:-lock)?)"
     r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )

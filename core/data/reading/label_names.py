@@ -24,7 +24,8 @@ from core.values import MIB, Frozen
 _MAX_BYTES, _MAX_NAMES = MIB, 10_000
 _FEATURES = ("dataset_info.json", "dataset_infos.json", "readme.md")
 LISTS = re.compile(
-    r"(?:(?:class|label|categor(?:y|ie))(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt|json)$",
+    r"(?:(?:class|label|categor(?:y|ie))(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt"
+    r"|json)$",
     re.I,
 )
 _NUMBERED = re.compile(r"(\d{1,5})(?:\s*[,:;=\t]\s*|\s+)(\S.*)")

@@ -17,7 +17,8 @@ from typing import Literal
 from core.data.reading.file_rows import Row
 
 _APART = re.compile(
-    r"(?:tests?|testing|dev|devel|val|valid|validation|eval|evaluation|held[-_]?out|hold[-_]?out)(?:set|data|daten|split)?"
+    r"(?:tests?|testing|dev|devel|val|valid|validation|eval|evaluation|held[-_]?out|hold[-_]?out)(?:set|data|daten"
+    r"|split)?"
     r"|(?:测试|验证|評估|评估|測試|驗證)(?:集|数据|數據)?",
     re.IGNORECASE,
 )

@@ -60,7 +60,8 @@ _OF_LINES = frozenset({"summary", "summaries", "highlights", "steps"})  # a list
 _NAMES = {role: frozenset(words.split()) for role, words in _ROLE_WORDS.items()}
 # Names of columns by a language, or by its code (ISO 639), perhaps with a script or a country: sr, sr_lat, pt-BR.
 LANGUAGE = re.compile(
-    r"(?:(?:aa|ab|af|ak|am|an|ar|as|ay|az|ba|be|bg|bn|bo|br|bs|ca|ce|co|cs|cv|cy|da|de|dv|el|en|eo|es|et|eu|fa|fi|fo|fr|"
+    r"(?:(?:aa|ab|af|ak|am|an|ar|as|ay|az|ba|be|bg|bn|bo|br|bs|ca|ce|co|cs|cv|cy|da|de|dv|el|en|eo|es|et|eu|fa|fi"
+    r"|fo|fr|"
     r"fy|ga|gd|gl|gn|gu|gv|ha|he|hi|hr|ht|hu|hy|ia|id|ig|io|is|it|iu|ja|jv|ka|kg|kk|km|kn|ko|ku|kv|kw|ky|la|lb|lg|li|"
     r"ln|lo|lt|lv|mg|mi|mk|ml|mn|mr|ms|mt|my|nb|nd|ne|nl|nn|no|nv|ny|oc|om|or|os|pa|pl|ps|pt|qu|rm|rn|ro|ru|rw|sa|sc|"
     r"sd|se|sg|si|sk|sl|sm|sn|so|sq|sr|ss|st|su|sv|sw|ta|te|tg|th|ti|tk|tl|tn|to|tr|ts|tt|tw|ty|ug|uk|ur|uz|ve|vi|wa|"

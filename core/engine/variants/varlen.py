@@ -112,7 +112,7 @@ def proven(
             # Another first example: what leaks into the others would change their bits, however little.
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
             other = kernel(query, key, value, LENGTHS, ends, None, window)
-    except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
+    except Exception as error:  # noqa: BLE001 - any error of a missing kernel: attention per row still works
         if is_out_of_memory(error):
             raise
         return None
