@@ -114,7 +114,7 @@ def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
     desired, numbers = draft.data.max_length, case.numbers(draft)
     value = desired
     if case.fits(draft) is False:
-        value = longest_that_fits(case, draft, shortest_acceptable(case)) or desired
+        value = longest_that_fits(case, draft, shortest_acceptable_length(case)) or desired
     if value < desired:
         why = msg("advise.length_that_fits", value=value, wanted=desired, **numbers)
     elif case.data is None:
@@ -127,8 +127,11 @@ def max_length(case: Case, draft: Recipe) -> tuple[int, Message]:
     return value, why
 
 
-def shortest_acceptable(case: Case) -> int:
-    """Return the least max_length that cuts no more than 1 of 100 examples; without data 256, or the model's limit."""
+def shortest_acceptable_length(case: Case) -> int:
+    """Return the least max_length, in tokens, that cuts no more than 1 of 100 examples; 256 without data.
+
+    Not rounded, and without a margin for guessed lengths. Never above the model's limit, even if that cuts more.
+    """
     return min(case.data.p99_length if case.data else SHORTEST_WITHOUT_DATA, desired_length(case))
 
 

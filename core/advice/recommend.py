@@ -33,7 +33,7 @@ from core.advice.decisions import (
     method,
     offload_facts,
     planned_steps,
-    shortest_acceptable,
+    shortest_acceptable_length,
     usual_rate,
     with_settings,
 )
@@ -161,7 +161,7 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
     """Return the way with a shorter max_length and the cheapest method, or None; never below what the data needs."""
     cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", per_device_train_batch_size=1)
-    length = longest_that_fits(case, cheapest, shortest_acceptable(case))
+    length = longest_that_fits(case, cheapest, shortest_acceptable_length(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
 
 

@@ -153,7 +153,9 @@ class PreparedRun:
         return plan.submit(self.made, dataset_store(self.space), create_unless_busy, self.device, self.parent)
 
     def enqueue(self, at: str | None) -> tuple[RunFolder, Message]:
-        """Create the run in the queue, to start at a time of day if one is given; return it with a sentence on it."""
+        """Create the run at the end of the app's queue, and return it with a sentence on its place. at: time of day
+        before which it does not start, None for none. Raises RecipeError for an invalid time, DataError for data that
+        cannot be read or needs a decision, BusyError, RunError."""
         return plan.submit(
             self.made,
             dataset_store(self.space),
@@ -176,7 +178,7 @@ def prepare(
     """Import a recipe's data and plan its open settings; no run is created yet. Raises GarageError."""
     writable.require(space)
     if parent:
-        recipe = further.child_of(recipe, parent)
+        recipe = further.recipe_to_continue(recipe, parent)
     if ModelRef.parse(recipe.model.id).kind == "library":
         Models(space).library_folder(recipe.model.id)
     recipe, datasets = with_imported_data(space, recipe, relative_to, answer), dataset_store(space)

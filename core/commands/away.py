@@ -37,7 +37,7 @@ def pack(
     store, parent_run = dataset_store(space), Runs(space).find(parent) if parent else None
     complete = recipe_of(recipe, settings or [])
     if parent_run:
-        complete = further.child_of(complete, parent_run)
+        complete = further.recipe_to_continue(complete, parent_run)
     complete = with_imported_data(space, complete, recipe.absolute().parent, answer)
     plan.require_decided(store, complete.data, accept_guess)  # the other PC reads the columns that are written next
     complete = complete.model_copy(update={"data": store.pinned(complete.data)})

@@ -127,7 +127,7 @@ def benchmark(
         refused = answer.get("refused")
         reason = msg("evaluation.benchmark_failed", reason=programs.last_line(tail))
         raise ChatError(Message.model_validate(refused) if refused else reason)
-    benchmarked.write(of_run, results := benchmarked.results_of(answer["results"]))
+    benchmarked.write(of_run, results := benchmarked.benchmark_results(answer["results"]))
     if as_json:
         print_json([one.model_dump() for one in results])
     else:

@@ -46,7 +46,11 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 
 
 def _runs_by_dataset(space: Workspace) -> dict[str, list[str]]:
-    """Return the ids of the runs that were trained on each dataset, by the dataset's id."""
+    """Return the ids of the runs trained on each dataset, newest first, by the dataset's id.
+
+    As the runs recorded it themselves: one that has recorded no data yet is not counted, a dataset without runs has no
+    key.
+    """
     runs = Runs(space)
     used: dict[str, list[str]] = {}
     for run in runs.list():

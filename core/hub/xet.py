@@ -84,7 +84,8 @@ def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) ->
 
 
 def _log_failure(error: Exception) -> NoXet:
-    """Log that Xet gave nothing, and return NoXet, for HTTP instead."""
+    """Log a warning with the error's type alone, as its text may hold signed addresses, and return the NoXet to raise,
+    after which HTTP is used."""
     # Its text may hold signed addresses; its type is enough to investigate.
     logging.getLogger(__name__).warning("Xet gives nothing (%s), going on over HTTP", type(error).__name__)
     return NoXet()

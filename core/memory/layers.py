@@ -134,8 +134,8 @@ def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
 
 
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
-    """Return the number of token pairs in the mask of padded rows, which all layers share; 0 with one row, packed, or
-    on a CPU."""
+    """Return the number of token pairs in the mask of padded rows, rows times max_length squared, which all layers
+    share. 0 with one row, packed rows, on a CPU, or for a trainer whose memory is not `counted`."""
     is_there = (
         setup.per_device_train_batch_size > 1
         and setup.device == "card"

@@ -21,7 +21,7 @@ class Setup(Strict):
     per_device_train_batch_size: of rows; a pair is two. max_length and supervised_tokens: tokens of the longest row,
     and the most trained tokens of a row (None: all). base_bytes: width of a 16-bit or fp32 base, and of its
     activations. stack: the trainer (benchmarks/memory_stacks.py knows others); loss None: that trainer's. load_in_8bit:
-    LLM.int8 instead of a 16-bit base; ignored with qlora. fp32_stream: hidden states in fp32 on a 16-bit base, as
+    LLM.int8 instead of a 16-bit base, for lora only. fp32_stream: hidden states in fp32 on a 16-bit base, as
     `prepare_model_for_kbit_training` makes them. kept_layers: with checkpointing, the last ones that are not
     checkpointed.
     accumulates: gradients outlive a micro-batch. offloads: activations for the backward are in RAM. offload_layers:
@@ -118,7 +118,8 @@ class Setup(Strict):
 
     @property
     def base_bits(self) -> int:
-        """Bits of the layers' matrices; 16 stands for the width in base_bytes."""
+        """Bits of each weight in the layers' matrices: 4 with qlora, 8 with lora and load_in_8bit, else 16, which
+        stands for the width in base_bytes, also fp32. Full fine-tuning ignores load_in_8bit."""
         return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
 
     @property

@@ -94,8 +94,12 @@ def refuse(model_id: str, folder: Path) -> None:
 
 
 def refusal(model_id: str, config: Mapping[str, object]) -> Message | None:
-    """Return why a model with this config.json cannot be trained here; None if it can, or if transformers' families are
-    unknown. Reasons: an unknown family, own code, an encoder-decoder, a class that generates no text."""
+    """Return why a model with this config.json cannot be trained here; None if nothing speaks against it.
+
+    Reasons: a family that transformers does not know (with its own code or without), an encoder-decoder, a class that
+    generates no text. Own code of a known family is no reason. None also without a model_type, or if transformers'
+    families cannot be read.
+    """
     model_type, saved = config.get("model_type"), config.get("transformers_version")
     if not known() or not isinstance(model_type, str):
         return None

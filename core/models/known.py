@@ -131,4 +131,6 @@ def _with_shape(entry: JsonObject) -> JsonObject:
 
 
 def _shape(value: JsonObject) -> ModelShape:
+    """Return the ModelShape of these fields, with "catalogue" as its source. Raises pydantic's ValidationError for
+    wrong fields."""
     return ModelShape(**value, source="catalogue")

@@ -271,7 +271,7 @@ class Supervisor:
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
                 active = active or run  # a running command is about to start it
         if self._watched and (active is None or active.id != self._watched.id):
-            self._ended(self._watched)
+            self._take_out_of_queue(self._watched)
         self._watched = active if active is not None and active.is_of_app else None
         return active, self._watched is not None
 
@@ -318,7 +318,7 @@ class Supervisor:
             reason = getattr(error, "strerror", None) or str(error)
             crashed = Failed(msg("run.cannot_start", reason=reason))
             run.write_status(ending(run.status(), crashed, EndFacts.from_run(run), time.time()))
-            self._ended(run)
+            self._take_out_of_queue(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
         """Write the end of a run whose process has ended, unless the process wrote it itself."""
@@ -332,10 +332,12 @@ class Supervisor:
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an earlier app had started it already
                 self._mark_interrupted(run)
-        self._ended(run)
+        self._take_out_of_queue(run)
 
-    def _ended(self, run: RunFolder) -> None:
-        """Let the queue go on after a run (`Turns.ended`), unless it waits again or the app closes."""
+    def _take_out_of_queue(self, run: RunFolder) -> None:
+        """Take a run whose worker is gone out of the queue (`Turns.ended`), so that the next one can start; if a person
+        paused it while others wait, the queue is held instead. Nothing happens if the run is queued or at work again,
+        or the app closes."""
         status = self.runs.status(run)
         if not self._closing.is_set() and status.state not in BUSY:
             self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.requested()])

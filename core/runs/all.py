@@ -260,7 +260,8 @@ class Runs:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
 
     def clear(self) -> None:
-        """Remove what interrupted deletions left, or deletions that Windows refused for a moment.
+        """Remove the folders of runs and of checkpoints whose deletion was interrupted, or refused by Windows for a
+        moment; runs themselves stay. What is still refused is left.
 
         Call it only while nobody else deletes.
         """

@@ -87,15 +87,16 @@ def recipe_of(parent: RunFolder) -> Recipe:
     return recipe.model_copy(update={"name": next_name(parent.name)})
 
 
-def child_of(recipe: Recipe, parent: RunFolder) -> Recipe:
-    """Return recipe for a run that continues parent: with the locked settings of the parent, and the next name if it
-    has none.
+def recipe_to_continue(recipe: Recipe, parent: RunFolder) -> Recipe:
+    """Return recipe with the parent's values for the locked settings, and the parent's next name ("Pirate · 2") if it
+    has none; the parent itself is not noted in it.
 
-    Raises RunError as `check`, RecipeError as `require_alike`.
+    Raises RunError if no run can start from parent: not ended, without an adapter, or with a damaged one (see `check`);
+    RecipeError if recipe itself sets a locked setting to another value.
     """
     then = check(parent)
     require_alike(recipe, then, parent.name)
-    return held_to(recipe, then).model_copy(update={"name": recipe.name or next_name(parent.name)})
+    return with_locked_settings(recipe, then).model_copy(update={"name": recipe.name or next_name(parent.name)})
 
 
 def next_name(name: str) -> str:
@@ -106,7 +107,7 @@ def next_name(name: str) -> str:
     return names.display_name(base, 60 - len(ending)) + ending
 
 
-def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
+def with_locked_settings(recipe: Recipe, parent: Recipe) -> Recipe:
     """Return recipe with the settings that a continued run must keep (LOCKED) replaced by the parent's."""
     sections: dict[str, dict[str, object]] = {}
     for section, name in LOCKED:

@@ -44,8 +44,12 @@ class Reporter(Job[Status]):
     def set_state(
         self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
     ) -> None:
-        """Write a new state with its time, and log it. Raises StopRequested or PauseRequested for a command that came
-        just before, instead of starting to train or pausing."""
+        """Write a new state with its time and whether the run has an adapter, and log it.
+
+        message and advice replace the old ones, also by None; changes: further fields of Status. Raises StopRequested
+        instead, writing nothing, for RUNNING or PAUSED if the state is STOPPING; PauseRequested for RUNNING if it is
+        PAUSING.
+        """
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
             if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:

@@ -23,7 +23,7 @@ from core.engine import adapter, base_model
 from core.engine.device import Compute
 from core.engine.step import Step
 from core.engine.variants import streaming
-from core.engine.variants.streaming import Bus, Streaming, spread
+from core.engine.variants.streaming import Bus, Streaming, evenly_spread
 from core.errors import DoesNotFitError, ModelError, RecipeError
 from core.memory import arithmetic
 from core.memory.arithmetic import estimate
@@ -442,9 +442,9 @@ def test_what_cannot_be_offloaded_is_refused_with_a_sentence(folder: Path, monke
 
 
 def test_layers_are_spread_so_that_each_has_work_before_it() -> None:
-    assert spread(8, 0) == [] and spread(8, 8) == spread(8, 99) == [*range(8)]
-    assert spread(8, 2) == [3, 7] and spread(7, 3) == [2, 4, 6]
-    assert all(len(spread(layers, count)) == count for layers in (1, 5, 32) for count in range(layers + 1))
+    assert evenly_spread(8, 0) == [] and evenly_spread(8, 8) == evenly_spread(8, 99) == [*range(8)]
+    assert evenly_spread(8, 2) == [3, 7] and evenly_spread(7, 3) == [2, 4, 6]
+    assert all(len(evenly_spread(layers, count)) == count for layers in (1, 5, 32) for count in range(layers + 1))
 
 
 @pytest.mark.parametrize(

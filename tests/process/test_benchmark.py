@@ -56,8 +56,8 @@ def test_results_are_kept_for_the_step_that_was_measured(tmp_path: Path) -> None
         "base": {"colours": {"alias": 1.0, "acc,none": 0.5, "acc_stderr,none": 0.1}},
         "tuned": {"colours": {"alias": 1.0, "acc,none": 0.25, "acc_stderr,none": 0.2}},
     }
-    benchmarked.write(run, benchmarked.results_of(measured))
-    benchmarked.write(run, benchmarked.results_of({name: {"other": {"f1,none": 1.0}} for name in measured}))
+    benchmarked.write(run, benchmarked.benchmark_results(measured))
+    benchmarked.write(run, benchmarked.benchmark_results({name: {"other": {"f1,none": 1.0}} for name in measured}))
     colours, other = benchmarked.read(run)
     assert str(colours.sentence) == "“colours” (acc): base model 0.5000, fine-tuned 0.2500 (standard error 0.2000)."
     assert (other.task, other.metric, other.error) == ("other", "f1", None)

@@ -65,7 +65,7 @@ def test_it_computes_what_peft_computes(
 
 def test_it_is_trained_further_from_its_weights(space: Workspace, plain: Path) -> None:
     run = foreign.from_folder(space, plain)
-    wanted = further.child_of(recipe(steps=2).model_copy(update={"adapter": run.recipe().adapter}), run)
+    wanted = further.recipe_to_continue(recipe(steps=2).model_copy(update={"adapter": run.recipe().adapter}), run)
     child = trained(space, wanted, run)
     assert (further.start_of(child) / WEIGHTS).read_bytes() == (plain / WEIGHTS).read_bytes()
     assert further.check(child).data == Data(source="sample:pirate_answers", eval_fraction=0.2)

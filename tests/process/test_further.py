@@ -169,7 +169,7 @@ def test_what_the_adapter_is_fitted_to_cannot_change(parent: tuple, changes: dic
     with pytest.raises(RecipeError, match="are fixed by the adapter") as refused:
         further.require_alike(recipe, run.recipe(), run.name)
     assert named in str(refused.value) and "Tiny" in str(refused.value)
-    held = further.held_to(recipe, run.recipe())
+    held = further.with_locked_settings(recipe, run.recipe())
     assert held.model.id == "library:tiny" and (held.adapter.r, held.adapter.lora_alpha) == (4, 8)
 
 

@@ -135,7 +135,7 @@ class Planner:
             recipe, other_base = recipe_of(form), None
             if parent:
                 then, given = parent.recipe(), recipe.model.id
-                recipe = further.held_to(recipe, then)
+                recipe = further.with_locked_settings(recipe, then)
                 if given != then.model.id:
                     other_base = msg("further_card.other_base", name=parent.name, then=then.model.id, now=given)
             nvidia = self.services.monitor.newest().nvidia

@@ -72,6 +72,7 @@ class LeftRuns(Panel):
         return join([tag("h2", title), tag("ul", *each, class_="lg-plain-list")])
 
     def _choices(self, runs: Sequence[LeftRun]) -> list[tuple[str, str]]:
+        """Return (label, id) of each run for the radio buttons; label: its name and when it was created."""
         return [(f"{run.name} · {moment(self.w, run.created)}", run.id) for run in runs]
 
     def parts(self) -> list[LivePart]:

@@ -33,7 +33,7 @@ from webui.pages.chat_choices import (
     strength_of,
     target_choices,
 )
-from webui.pages.chat_history import MAX_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.chat_history import MAX_SYSTEM, Message, turns_of, with_answer, without_last
 from webui.pages.chat_serving import ServingPanel
 from webui.pages.chat_status import loading, status_line
 from webui.pages.conversations import CHOSEN, OFFERED, OPENED, TAKEN, ConversationShelf
@@ -399,7 +399,7 @@ class ChatPage:
 
     def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
         """Return the history with an answer, whose thoughts and tool calls are folded."""
-        return answered(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
+        return with_answer(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
 
     def _view(
         self,

@@ -53,8 +53,11 @@ def is_there(services: Services, w: Wording, target: object) -> bool:
 
 
 def checkpoint_choices(services: Services, w: Wording, target: object) -> list[tuple[str, str]]:
-    """Return (label, value) of the final adapter and each checkpoint of a run, newest first; only the first for
-    anything else."""
+    """Return (label, value) of a run's final adapter, whose value is LATEST, and of each checkpoint, newest first,
+    whose value is its folder's name. The label says which one is the best.
+
+    target: as of `run_id_of`; for a base model, None or an unknown run only the final adapter's entry is returned.
+    """
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
     try:
         run = services.runs.get(run_id_of(target) or "")

@@ -63,9 +63,13 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
     return messages, ""
 
 
-def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
-    """Return the history with an answer. Its thinking and tool calls are folded, as plain text, under the titles
-    `thought` and `call`."""
+def with_answer(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
+    """Return the history and then an answer, an assistant message each for its thinking, each tool call and each other
+    text.
+
+    Thinking and calls are HTML folds (<details>, their text escaped) titled `thought` and `call`. An empty answer is
+    one empty message. The history itself is not changed; None counts as empty.
+    """
     parts: list[str] = []
     if match := _THOUGHT.match(answer):
         thinking, answer = match[1].strip(), (match[2] or "").strip()

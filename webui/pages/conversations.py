@@ -16,7 +16,7 @@ from webui.kit import format
 from webui.kit.html import notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, Options, Update, Updates, outcome, shown
 from webui.kit.wording import Wording
-from webui.pages.chat_history import Message, answered, as_written, content_of, turns_of
+from webui.pages.chat_history import Message, as_written, content_of, turns_of, with_answer
 from webui.server.set_file import TALKS, address
 from webui.state.services import Services
 
@@ -235,7 +235,7 @@ class ConversationShelf:
         messages: list[Message] = []
         for turn in turns:
             if turn["role"] == "assistant":
-                messages = answered(
+                messages = with_answer(
                     messages, as_written(turn), self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call")
                 )
             else:

@@ -20,7 +20,7 @@ from webui.kit.html import Html, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, Update, Updates, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
-from webui.pages.chat_history import MAX_SYSTEM, Message, answered, last_answer, without_last
+from webui.pages.chat_history import MAX_SYSTEM, Message, last_answer, with_answer, without_last
 from webui.pages.evaluation.test_sets import every_set, set_name
 
 MAX_ANSWER = 40_000  # characters
@@ -178,7 +178,7 @@ class CorrectionsPanel(Panel):
         except GarageError as error:
             return {self.notice: shown(notice(w.render(error.message)))}
         before, question = without_last(history)
-        now = answered(
+        now = with_answer(
             [*before, {"role": "user", "content": question}],
             better.strip(),
             w.t("chat_page.thought"),

@@ -136,11 +136,11 @@ class DocumentQuestions:
         fields = (
             _text(field, f"{w.t(f'making_view.{name}')} {place + 1}", kept.get(field, ""), MAX_EXAMPLE, rows=2)
             for name, place in names
-            for field in [_example(name, place)]
+            for field in [_field_name(name, place)]
         )
         summary = tag("summary", w.t("making_view.style"))
         about = tag("div", muted(w.t("making_view.style_about")), tag("div", *fields, class_="mk-style"))
-        return tag("details", summary, about, class_="ep-how", id="mk-style", open=_example("question", 0) in kept)
+        return tag("details", summary, about, class_="ep-how", id="mk-style", open=_field_name("question", 0) in kept)
 
     def _size(self, dataset: str, chosen: Mapping[str, str], missing: int) -> Iterator[Html]:
         """Yield how much there is to read and write, how long that takes where the chosen model has written before, and
@@ -388,7 +388,7 @@ def _fields_of(order: MakingOrder) -> dict[str, str]:
     fields = {"kind": str(order.kind), "count": str(order.count), "wordings": str(order.wordings), "absent": share,
               "language": order.language}  # fmt: skip
     for place, pair in enumerate(order.examples):
-        fields |= {_example(name, place): text for name, text in zip(("question", "answer"), pair, strict=True)}
+        fields |= {_field_name(name, place): text for name, text in zip(("question", "answer"), pair, strict=True)}
     model, at, host = order.writer.rpartition(" @ ")
     if not at:
         return fields | {"writer": order.writer}
@@ -401,15 +401,16 @@ def _values(fields: Mapping[str, str], names: Sequence[str]) -> list[str | None]
     return [fields.get(name) for name in names]
 
 
-def _example(name: str, place: int) -> str:
-    """Return the name of a field of an example. name: question or answer."""
+def _field_name(name: str, place: int) -> str:
+    """Return the name of the form field with an example's question or answer: "example_question_0". name: question or
+    answer; place: the example's number, from 0."""
     return f"example_{name}_{place}"
 
 
 def _examples(fields: JsonObject) -> tuple[tuple[str, str], ...]:
     """Return the examples of the fields that are filled in. Raises ChatError for a question or an answer alone."""
     pairs = [
-        tuple(str(fields.get(_example(name, place)) or "").strip()[:MAX_EXAMPLE] for name in ("question", "answer"))
+        tuple(str(fields.get(_field_name(name, place)) or "").strip()[:MAX_EXAMPLE] for name in ("question", "answer"))
         for place in range(SHOWN)
     ]
     if any(bool(question) != bool(answer) for question, answer in pairs):

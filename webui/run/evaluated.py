@@ -36,8 +36,12 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
         return drawn(services.workspace, row, services.evaluating.progress(), w) if row else Html("")
 
     def stop_or_start(request: JsonObject) -> JsonObject:
-        """Stop the evaluation, or start one of the run with all contestants. Raises GarageError while a run is at
-        work."""
+        """Stop the evaluation at work, of whichever run, if request["act"] is "stop"; else start one of the run
+        request["run"] with all contestants. Returns {"said": ""}, no text for the page.
+
+        A run that is not there or cannot answer is ignored. Raises GarageError, only when starting, while a run trains,
+        rows are written, or an evaluation is at work.
+        """
         if request.get("act") == "stop":
             services.evaluating.stop()
         elif row := _row(services, request.get("run")):

@@ -118,7 +118,8 @@ class Table:
         ]
 
     def scores(self, place: int) -> list[float]:
-        """A contestant's scores, 0 to 1, on the questions that count."""
+        """Return a contestant's score, 0 to 1, on each question that counts (`counted`: not trained on, and judged for
+        every contestant), in their order. place: the contestant's number; [] if no question counts."""
         return [self.verdicts[number, place].score for number in self.counted]
 
     def share(self, place: int) -> Share:

@@ -52,7 +52,11 @@ _MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "
 
 
 def chatgpt(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the conversations of an archive of ChatGPT, each a thread, with problems."""
+    """Yield the messages of ChatGPT's conversations.json, each conversation a thread; of branches, the one open last.
+
+    What is left out (pictures, tools, other branches) follows the messages of its conversation as entries with an
+    omission and no text. A Problem of the file is passed on.
+    """
     yield from _read_each(source, limits, _chatgpt_messages)
 
 

@@ -23,9 +23,12 @@ APP, MEDIA = Omission("chat", "app"), Omission("chat", "media")
 FORWARDED = Omission("chat", "forwarded")
 
 
-def _with_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
-    """Yield an omission for a message's attachment, if it has one, and the message itself, unless it has no text beside
-    that."""
+def _split_media(message: ExportedMessage, has_media: bool) -> Iterator[ExportedMessage]:
+    """Yield an omission in place of a message's media, if it has any, then the message, unless it has media and no
+    text.
+
+    The message's omission is set anew: "deleted" for an empty text, "link" for a bare link, else None.
+    """
     if has_media:
         yield message._replace(text="", omission=MEDIA)
     if message.text or not has_media:
@@ -55,7 +58,7 @@ def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[Ex
     elif has_value(message.get("forwarded_from")):
         yield ExportedMessage(person, text, when, thread, FORWARDED)
     else:
-        yield from _with_media(
+        yield from _split_media(
             ExportedMessage(person, text, when, thread), any(has_value(message.get(name)) for name in _PICTURES)
         )
 
@@ -85,7 +88,7 @@ def discord(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
             yield ExportedMessage(person, text, when, omission=APP)
             continue
-        yield from _with_media(
+        yield from _split_media(
             ExportedMessage(person, text, when),
             any(has_value(message.get(name)) for name in ("attachments", "stickers")),
         )
@@ -174,7 +177,7 @@ def slack(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if not user or text_at(message, "bot_id") or text_at(message, "subtype") not in _SLACK_WRITTEN:
             yield ExportedMessage(person, text, when, omission=APP)
             continue
-        yield from _with_media(ExportedMessage(person, text, when), has_value(message.get("files")))
+        yield from _split_media(ExportedMessage(person, text, when), has_value(message.get("files")))
 
 
 SLACK_USERS = "users.json"
@@ -249,7 +252,7 @@ def _teams_messages(message: Mapping[str, object], thread: str) -> Iterator[Expo
         # Skype's kinds of pictures, films and files: RichText/UriObject and others.
         yield exported._replace(omission=MEDIA if kind.startswith("richtext/") else APP)
     else:
-        yield from _with_media(exported, has_media or has_value(message.get("attachments")))
+        yield from _split_media(exported, has_media or has_value(message.get("attachments")))
 
 
 # ---- Signal --------------------------------------------------------------------------------------
@@ -267,5 +270,5 @@ def signal(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem
                 dates.parse_iso(message.get("date")),
                 line=item.line,
             )
-            messages += _with_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
+            messages += _split_media(exported, any(has_value(message.get(name)) for name in ("attachments", "sticker")))
     yield from sorted(messages, key=lambda exported: exported.when or 0.0)

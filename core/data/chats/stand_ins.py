@@ -134,7 +134,8 @@ class StandIns:
         return self._names.sub(lambda match: self._words.get(match[0], match[0]), text)
 
     def _phone(self, match: re.Match[str]) -> str:
-        """Return the stand-in of a phone number; a date, or digits that do not look like one, as they are."""
+        """Return the stand-in of a phone number, "000 000 01", the same one for the same digits. Dates stay as they
+        are, and so do digits unlike a number: not 8 to 15, or fewer than 10 without +, 0 or ( in front."""
         digits = "".join(filter(str.isdigit, match[0]))
         begins = match[0].startswith(("+", "0", "("))
         if _DATE.fullmatch(match[0]) or not (8 <= len(digits) <= 15) or not (begins or len(digits) >= 10):

@@ -28,6 +28,7 @@ class ProgressLines:
     """Progress check that writes the number of rows read so far, at most once in REPORT_EVERY_S seconds."""
 
     def __init__(self) -> None:
+        """Let the first call write at once."""
         self._next = 0.0
 
     def __call__(self, rows: int = 0) -> None:

@@ -19,7 +19,7 @@ _LOOKED_AT = 5  # rows
 def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
     """Return the sources with each file of results given the questions of those of requests, which are dropped. Without
     results, without requests, or with more than LARGEST bytes of requests they stay as they are."""
-    fields = [_field(source, limits) for source in read]
+    fields = [_batch_field(source, limits) for source in read]
     requests = [source for source, field in zip(read, fields, strict=True) if field in BATCHES.values()]
     if (
         not requests
@@ -43,9 +43,13 @@ def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
     ]
 
 
-def _field(source: Source, limits: Limits) -> str:
-    """Return the field that holds an answer or a question in each of a file's first rows, if all have a custom_id; ""
-    for any other file."""
+def _batch_field(source: Source, limits: Limits) -> str:
+    """Return the field by which a JSONL file is one of a batch API: "response" or "result" for answers, "body" or
+    "params" for questions (BATCHES); "" for any other file.
+
+    Each of the first _LOOKED_AT rows must have the field and a custom_id; unreadable ones are left out. A chat export
+    is no such file.
+    """
     if source.kind != "jsonl" or source.chat:
         return ""
     rows = [raw.value for raw in islice(jsonl_rows(source, limits), _LOOKED_AT) if isinstance(raw, RawRow)]

@@ -145,7 +145,8 @@ class Source:
 
     @property
     def is_prose(self) -> bool:
-        """True if its rows are the paragraphs of one text."""
+        """True if the rows are the paragraphs of one running text: a text file or document that is no chat export, has
+        no turn markers, and whose lines have no shape of their own (`lines`)."""
         is_other = self.chat or self.lines or self.is_marked or self.message_columns
         return self.kind in ("txt", *DOCUMENTS) and not is_other
 

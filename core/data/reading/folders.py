@@ -44,7 +44,7 @@ Probe = Callable[[Readable, Limits, Choices], Source]
 
 
 class Inside:
-    """A file of a folder, by its name in the folder."""
+    """A file of a folder. name: its path within the folder, with /."""
 
     def __init__(self, folder: Path, path: Path):
         self.path = path
@@ -54,6 +54,8 @@ class Inside:
         self.open = path.open
 
     def __str__(self) -> str:
+        """Return the whole path of the file, by which another process opens it; `name` is its path within the
+        folder."""
         return str(self.path)
 
 

@@ -68,7 +68,8 @@ def of_parquet(file: Any) -> LabelNames:
 
 
 def beside(path: Path) -> LabelNames:
-    """Return the names in the first file about labels beside a data file; NO_NAMES without one."""
+    """Return the label names in the first file, by file name, beside a data file that holds any (classes.txt,
+    dataset_info.json, README.md). NO_NAMES if none does, or the folder cannot be read."""
     try:
         near = sorted(each for each in path.parent.iterdir() if is_about_labels(each.name) and each != path)
     except OSError:

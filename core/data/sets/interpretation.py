@@ -85,12 +85,15 @@ def interpret(
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
 
-    def checked_rows() -> Iterator[Row | Problem]:
+    def every_row() -> Iterator[Row | Problem]:
+        """Return an iterator of all rows of the file, read anew at each call and a Problem in place of each unreadable
+        one, which calls check before every CHECK_EVERY rows. Numbers of classes are replaced by their names once those
+        are known."""
         return _checked(read_rows(source, limits), check)
 
-    source, rows = _with_class_names(source, rows, checked_rows)
+    source, rows = _with_class_names(source, rows, every_row)
     with _saying_more(source, [*map(str, rows[0].values)]):
-        decide = partial(_meaning, format=format, choices=choices, every_row=checked_rows)
+        decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
         return _of_table(source, rows, choices.columns or {}, decide).started(limits)
 
 

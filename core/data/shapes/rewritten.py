@@ -156,8 +156,12 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, object] |
 
 
 def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return a conversation that ends with the question, as sets for reinforcement learning have it, with the answer of
-    a column of its own. None for other rows."""
+    """Return a conversation up to the question (messages, else prompt) with the answer of another column as its last
+    message, as sets for reinforcement learning have it.
+
+    The answer is a text or number in one of _ANSWERS_APART (ground_truth, answer, ...), else in reward_model or its
+    ground_truth; it becomes text. Both columns are marked as taken. None for other rows.
+    """
     turns_column = next((name for name in ("messages", "prompt") if isinstance(values.peek(name), list)), None)
     if turns_column is None:
         return None
@@ -173,8 +177,11 @@ def _answered_apart(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return query, tools and answers, as xLAM has them, as messages: the answer is a list of tool calls. None for
-    other rows."""
+    """Return the question of a row like xLAM's and its answers, a list of tool calls, as two messages.
+
+    The question is the text in query, question or instruction; it and answers are marked as taken, tools stays a
+    column. None for other rows: without tools, or with answers that are no calls with a name and arguments.
+    """
     prompt_column = next(
         (name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None
     )

@@ -628,7 +628,7 @@ def _labelled(table: _Table) -> Decision | None:
         )
         return _question_to_person([*both, *pairs] if is_one else [*pairs, *both])
     (text,) = sentences
-    others = [] if named else _first_to_each(table, [name for name in table.texts if name not in labels])
+    others = [] if named else _first_as_question(table, [name for name in table.texts if name not in labels])
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
     return _question_to_person(
         [*(_pair(text, label) for label in labels), *_explained(table, text), *reverse, _alone(text), *others]
@@ -648,8 +648,13 @@ def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
     return [_pair(name, text) for name in itertools.islice(terms, 1)]
 
 
-def _first_to_each(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
-    """Return the first of the columns with each of the others as its answer: a word and its translations, say."""
+def _first_as_question(table: _Table, names: Iterable[str]) -> list[dict[str, Role]]:
+    """Return a reading for each column after the first: the first as the question, that one as its answer (a word and
+    its translations, say).
+
+    Columns about the row, and those that repeat unlike others, are skipped. [] if the first column left has no words,
+    or is the only one.
+    """
     sides = [name for name in names if not is_about(name) and not table.repeats_unlike_others(name)]
     return [_pair(first, name) for first in sides[:1] if table.texts.get(first) for name in sides[1:]]
 
@@ -686,7 +691,7 @@ def _unnamed(table: _Table) -> Decision | None:
         (text,) = columns
         pairs = [_pair(text, short[0]), _pair(short[0], text), _alone(text)]
         return _question_to_person(
-            [*pairs, *(each for each in _first_to_each(table, table.texts) if each not in pairs)]
+            [*pairs, *(each for each in _first_as_question(table, table.texts) if each not in pairs)]
         )
     if not columns and (len(short) != 2 or len(table.values) > 3):
         return None

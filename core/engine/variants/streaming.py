@@ -72,7 +72,7 @@ def begin(tuned: PeftModel, card: torch.device, count: int, bus: Bus | None = No
     layers = layers_of(base)
     if not layers:
         raise ModelError("offload.no_layers", model_type=base.config.model_type)
-    chosen = spread(len(layers), count)
+    chosen = evenly_spread(len(layers), count)
     holders = holders_of(layers)
     # Before the rest moves: an offloaded layer's tensors are empty by then and take no memory of the GPU.
     away = [_Layer.offload(layers[number], list(_frozen(layers[number], holders))) for number in chosen]
@@ -91,8 +91,11 @@ def layers_of(base: PreTrainedModel) -> list[torch.nn.Module]:
     return layers
 
 
-def spread(layers: int, count: int) -> list[int]:
-    """Return indices of `count` layers (or all, if fewer), as far apart as possible."""
+def evenly_spread(layers: int, count: int) -> list[int]:
+    """Return the indices of `count` layers at even distances, the last layer always among them: [3, 7] for 2 of 8.
+
+    The first layer only if all are chosen, so that others compute before it. All for a larger count, [] for 0.
+    """
     count = min(count, layers)
     # A layer at which the share of `count` passes the next whole number, as in Bresenham's line.
     return [number for number in range(layers) if (number + 1) * count // layers > number * count // layers]

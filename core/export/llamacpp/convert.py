@@ -85,6 +85,8 @@ def _restore_hub_config(folder: Path) -> None:
     upstream = ModelBase.load_hparams
 
     def hub_hparams(*arguments: object, **more: object) -> JsonObject:
+        """Return what the converter's own load_hparams returns for these arguments, changed to the hub's notation
+        (`to_hub_config`)."""
         return to_hub_config(upstream(*arguments, **more))
 
     ModelBase.load_hparams = staticmethod(hub_hparams)

@@ -42,8 +42,14 @@ class Benchmarked(Frozen):
     results: tuple[BenchmarkResult, ...]
 
 
-def results_of(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[BenchmarkResult, ...]:
-    """Return the results from lm-eval's of "base" and "tuned": {task: {"acc,none": 0.5, "acc_stderr,none": 0.1}}."""
+def benchmark_results(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[BenchmarkResult, ...]:
+    """Return one result for each metric of each task that was measured on the tuned model, with the base's value beside
+    it.
+
+    measured: lm-eval's results of "base" and "tuned", {task: {"acc,none": 0.5, "acc_stderr,none": 0.1}}. ",none" is cut
+    from a metric's name, another filter stays. error: that of tuned, None if lm-eval gives none. Raises KeyError for a
+    task or metric that base lacks.
+    """
     return tuple(
         BenchmarkResult(
             task=task,

@@ -50,8 +50,9 @@ SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 
 def is_needed(run: RunFolder) -> bool:
-    """True if this process, a run's worker, has to start other ranks: it is no rank itself, and the recipe or the
-    environment asks for several. False if the recipe cannot be read."""
+    """True if this process, a run's worker, has to start the run's ranks: the recipe asks for several, or our own
+    environment variables (`Nodes`) make this PC one of several. False in a rank that our agent started, and if the
+    recipe cannot be read; the variables of another launcher (RANK, WORLD_SIZE) do not count."""
     if is_rank():
         return False
     with suppress(GarageError):  # the worker reports the error in the recipe

@@ -9,7 +9,7 @@ import pytest
 from core.chat.answer_marks import MarkReplacer, marks_of
 from core.data.template import ChatTemplate
 from tests.kit import templates
-from webui.pages.chat_history import answered
+from webui.pages.chat_history import with_answer
 
 GPT_OSS = "<|channel|>analysis<|message|>Two and two.<|end|><|start|>assistant<|channel|>final<|message|>It is 4."
 GEMMA = "<|channel>thought\nTwo and two.\n<channel|>It is 4."
@@ -68,13 +68,13 @@ def test_what_a_family_writes_is_told_in_common_words(name: str, written: str, t
 
 
 def test_a_thought_of_gpt_oss_and_a_call_of_gemma_4_are_folded() -> None:
-    thought = answered([], MarkReplacer(marks_of(template("gptoss"))).add(GPT_OSS + " "), "Thinking", "Call")
+    thought = with_answer([], MarkReplacer(marks_of(template("gptoss"))).add(GPT_OSS + " "), "Thinking", "Call")
     assert (
         "lg-thought" in thought[0]["content"]
         and "Two and two." in thought[0]["content"]
         and "It is 4." in thought[1]["content"]
     )
-    call = answered(
+    call = with_answer(
         [], MarkReplacer(marks_of(template("gemma4_v5"))).add(f"<|tool_call>{CALL}<tool_call|>"), "Thinking", "Call"
     )
     assert "lg-call" in call[0]["content"] and "get_weather" in call[0]["content"]

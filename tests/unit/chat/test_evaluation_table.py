@@ -248,7 +248,7 @@ def test_known_benchmarks_of_the_run_stand_below_the_table(space: Workspace) -> 
     table = table_of(space, sets.create("one", [prompt_of("One?")], ExactJudge()), only_tuned)
     assert not table.notes()
     measured = {"base": {"piqa": {"acc,none": 0.5}}, "tuned": {"piqa": {"acc,none": 0.25}}}
-    benchmarked.write(Runs(space).find("Pirate"), benchmarked.results_of(measured))
+    benchmarked.write(Runs(space).find("Pirate"), benchmarked.benchmark_results(measured))
     assert list(map(str, table.notes())) == ["“piqa” (acc): base model 0.5000, fine-tuned 0.2500."]
     checkpoint = table.contestants[1].model_copy(update={"checkpoint": "checkpoint-000020"})
     lineup = table.evaluation.lineup.model_copy(update={"contestants": (table.contestants[0], checkpoint)})

@@ -74,7 +74,7 @@ def test_a_run_continued_with_other_data_asks_again(
     parent = SimpleNamespace(name="before", recipe=lambda: recipe)
     monkeypatch.setattr(running, "Runs", lambda space: SimpleNamespace(find=lambda run: parent))
     monkeypatch.setattr("core.runs.further.recipe_of", lambda parent: recipe)
-    monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
+    monkeypatch.setattr("core.runs.further.recipe_to_continue", lambda recipe, parent: recipe)
     monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
     monkeypatch.setattr(running, "carry_out", lambda *_: None)
     monkeypatch.setattr(training.plan, "submit", lambda *_: prepared.append(True))

@@ -54,7 +54,9 @@ def test_a_job_that_continues_a_run_brings_its_adapter_and_nothing_of_its_rows(
     parent, id = trained(home, "Mine"), own_set(home)
     rows = [{"messages": [{"role": "user", "content": "A row of the parent's"}]}]
     parent.add_facts(RunFacts(template="t1", adapter_step=40, probe_rows=rows))
-    recipe = further.held_to(Recipe.parse({"name": "On", "data": {"source": id, "version": 0}}), parent.recipe())
+    recipe = further.with_locked_settings(
+        Recipe.parse({"name": "On", "data": {"source": id, "version": 0}}), parent.recipe()
+    )
     top = job.pack(recipe, store_of(home), tmp_path / "job.zip", parent=parent)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "pc")

@@ -151,7 +151,7 @@ def test_a_command_that_continues_a_run_is_planned_so(
     """It was told to train with sft first, which the run before had done."""
     planned, make, parent = [], training.plan.make, SimpleNamespace(name="before")
     monkeypatch.setattr(training.plan, "make", lambda recipe, on, name: planned.append(on) or make(recipe, on, name))
-    monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
+    monkeypatch.setattr("core.runs.further.recipe_to_continue", lambda recipe, parent: recipe)
     monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
     recipe = Recipe.parse({"data": {"source": "sample:pirate_answers"}})
     training.prepare(make_workspace(), recipe, tmp_path, parent)

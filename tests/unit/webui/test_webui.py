@@ -162,27 +162,27 @@ def test_a_history_becomes_turns_without_unanswered_ones():
 
 
 def test_thinking_and_tool_calls_come_back_as_the_template_wants_them_and_are_never_markup():
-    from webui.pages.chat_history import answered, turns_of
+    from webui.pages.chat_history import turns_of, with_answer
 
     question, titles = [{"role": "user", "content": "Weather?"}], ("Thinking", "Tool call")
     raw = '<tool_call>\n\n{"name": "get_weather", "arguments": {"city": "</pre><script>x</script>"}}\n</tool_call>'
-    messages = answered(question, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
+    messages = with_answer(question, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
     assert [m["content"][:14] for m in messages] == ["Weather?", "<details class", "Wait.", "<details class"]
     assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (messages[1], messages[3])), (
         "nothing of it is markup"
     )
     turn = {"role": "assistant", "content": f"Wait.{raw}", "reasoning": "I <b>look</b>.\n\nAgain."}
     assert turns_of(messages)[1:] == [turn]
-    begun = answered(question, "<think>\nI lo", *titles)
+    begun = with_answer(question, "<think>\nI lo", *titles)
     assert turns_of(begun)[1] == {"role": "assistant", "content": "", "reasoning": "I lo"}
     for text in ('{"name": "f", "parameters": {}}', '<tool_call>\n{"name"'):
-        assert turns_of(answered(question, text, *titles))[1]["content"] == text
+        assert turns_of(with_answer(question, text, *titles))[1]["content"] == text
     assert (
-        answered(question, "", *titles)[1:]
-        == answered(question, "<think>\n", *titles)[1:]
+        with_answer(question, "", *titles)[1:]
+        == with_answer(question, "<think>\n", *titles)[1:]
         == [{"role": "assistant", "content": ""}]
     )
-    assert turns_of(answered(question, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
+    assert turns_of(with_answer(question, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
 
 
 def test_a_person_may_ask_with_thinking_without_it_or_as_was_trained():
