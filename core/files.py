@@ -262,7 +262,11 @@ if sys.platform == "win32":
     _FAIL_IMMEDIATELY, _LOCK_VIOLATION, _IO_PENDING = 1, 33, 997
 
     def _lock_shared(descriptor: int) -> bool:
-        """Take a shared lock on the first byte, which FileLock locks. Returns False if it is held. Raises OSError."""
+        """Try to take a shared lock where FileLock locks, without waiting; return whether it was taken.
+
+        False while a process holds the lock exclusively; other shared locks are no obstacle. Raises OSError for any
+        other failure. descriptor: of the open file.
+        """
         handle = wintypes.HANDLE(msvcrt.get_osfhandle(descriptor))
         if _KERNEL32.LockFileEx(handle, _FAIL_IMMEDIATELY, 0, 1, 0, ctypes.byref(_Overlapped())):
             return True

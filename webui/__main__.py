@@ -36,6 +36,10 @@ class _Refusal(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise _Refusal for a bad argument, where argparse would print its usage and exit.
+
+        The sentence, in the terminal's language, quotes argparse's own message; `main` prints it and returns 2.
+        """
         raise _Refusal(Wording(terminal_language()).t("page.bad_argument", reason=message))
 
 

@@ -259,8 +259,11 @@ class Case:
         return estimate.needed_gib <= self.budget.free_gib
 
     def numbers(self, draft: Recipe) -> dict[str, object]:
-        """Return the values for a sentence, in GiB: `needed` by draft with its margin, and `free`; None where
-        unknown."""
+        """Return the memory that a draft needs and the memory that is free, as values for a sentence.
+
+        Both are in GiB of the memory of the device that trains: `needed` with the draft's margin, None if the model's
+        shape is unknown; `free`, None if unknown. Raises RecipeError as `estimate`.
+        """
         estimate = self.estimate(draft)
         return {"needed": estimate.needed_gib if estimate else None, "free": self.budget.free_gib}
 

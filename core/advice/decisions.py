@@ -456,8 +456,12 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
 
 
 def offload_facts(case: Case, draft: Recipe) -> dict[str, object]:
-    """Return the values for a sentence on draft's offloading: layers, RAM needed and free, and the price in copied GB
-    and minutes (or seconds a batch)."""
+    """Return the values for a sentence on the layers that a draft keeps in RAM: how many, and at what price.
+
+    `layers` of `of` (all of the model) are offloaded. `ram` is a message on the GiB of RAM needed, and free if that is
+    known. `price` is a message on the GB that each batch copies to the GPU and the minutes that takes in all steps, or
+    the seconds a batch if the number of steps is unknown. Requires a case with a shape.
+    """
     assert case.shape
     setup, most = Setup.from_recipe(draft, "card"), case.shape.num_hidden_layers
     a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s

@@ -25,7 +25,12 @@ class LoadedModel:
         self.client: ChatClient = self._open.enter_context(opened(space, target))
 
     def chat(self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS, thinking: bool | None = None) -> str:
-        """Return the greedy answer to one question. thinking: None as trained. Raises ChatError."""
+        """Return the greedy answer of the model with its adapter to one question, without a conversation before; it may
+        be "".
+
+        max_new_tokens: at most so many tokens are generated. thinking: None as it was trained. Raises ChatError, also
+        if thinking is given and the template has no such option.
+        """
         return self.answers(question, max_new_tokens=max_new_tokens, thinking=thinking)["tuned"] or ""
 
     def answers(

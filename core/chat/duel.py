@@ -279,7 +279,12 @@ class Duel:
         return rows, decoding
 
     def _joining(self, rows: Sequence[_Reply], decoding: DecodedRows, newcomers: _Newcomers) -> list[_Reply]:
-        """Remove and return the first newcomers that fit into the batch."""
+        """Remove the newcomers that can join the running batch from their queue, and return them; [] if none can.
+
+        They are taken from the front, up to the first that does not fit into the limits of rows and memory or, where
+        both columns cannot share a batch, is of the other column. rows: the batch's, at least one. None can join if the
+        cache of decoding cannot take other rows.
+        """
         new, waiting = list[_Reply](), newcomers.look()
         while (
             waiting

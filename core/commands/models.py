@@ -212,7 +212,11 @@ def hub_cells(row: FoundModel) -> list[str]:
 
 
 def kept_json(row: StoredModel) -> dict[str, object]:
-    """Return a stored model as JSON: folder, size, last use, exports that it allows, and runs that use it."""
+    """Return a stored model as a JSON object for `models --json`; reads its config.json.
+
+    Keys: store, id, folder, bytes, last_used (seconds since 1970), is_whole, can_delete, uses (the runs that use it),
+    and leaves: the best export besides the adapter, and why no better one; None if no config.json can be read.
+    """
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]
     config = next((config for file in there if (config := files.read_object(file))), None)

@@ -284,8 +284,13 @@ def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[di
 
 
 def summary(run: RunFolder, status: Status) -> JsonObject:
-    """Return the object that `runs --json` and `train --json` print for a run: state, steps, losses, settings,
-    findings; few of them if its recipe cannot be read."""
+    """Return the object that `runs --json` and `train --json` print for a run.
+
+    It has the state, steps, settings, findings, checkpoints and bytes on disk, and the first, last and newest evaluated
+    measure: first_loss, last_loss and eval_loss, or first_reward and so on if the recipe has rewards. An unreadable
+    recipe leaves the id, name, state and the error as message, with 0, None or [] for step, total_steps, last_loss,
+    findings and bytes.
+    """
     try:
         recipe = run.recipe()
     except RecipeError as error:

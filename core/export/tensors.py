@@ -79,7 +79,10 @@ class MergedFolder(Reader):
         return self.base.tensors[name].shape
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        """rows rounded to the type in which they should be stored, as float32."""
+        """Return rows of the tensor `name`, rounded to the type that a merged model stores it in.
+
+        The result is float32, except that integers stay as they are. rows: the expected values.
+        """
         return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:

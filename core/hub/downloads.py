@@ -180,7 +180,11 @@ class Downloads:
             return self._rows[key]
 
     def pause(self, repo: str, revision: str | None = None) -> None:
-        """Pause a download; its thread ends soon after. Raises ModelError if it is not in the list or has ended."""
+        """Pause a download that waits or runs, without waiting for its thread, which ends soon after.
+
+        What was downloaded stays; a paused one stays paused. revision: None for the default one. Raises ModelError if
+        the download is not in the list or has ended.
+        """
         with self._lock:
             key, row = self._row_of(repo, revision)
             if row.state in ENDED:

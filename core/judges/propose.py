@@ -105,7 +105,11 @@ def schema_in(conversations: Sequence[Sequence[Mapping[str, object]]]) -> str:
 
 
 def _schema_of(text: str) -> str:
-    """Return the JSON schema in a text, if the JSON judge can check it; "" otherwise."""
+    """Return the JSON schema that a text contains, serialized anew; "" without one, or if the JSON judge cannot check
+    it.
+
+    A schema is a JSON object with `properties`, alone, in a code fence or after other text.
+    """
     try:
         value, _ = parse(text)
         schema = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) and "properties" in value else ""

@@ -134,8 +134,13 @@ def of_file(path: Path) -> list[Tensor]:
 
 
 def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
-    """Raise ModelError if the weights (all of a model's) do not match its config.json in layers (extra prediction
-    layers allowed), vocabulary or width; without such tensors nothing is checked."""
+    """Compare the weights of a model with its config.json, and raise ModelError if the layers, vocabulary or width
+    differ.
+
+    tensors: all of the model's; images, sound and encoders are passed over. shape: as config.json states it. Layers
+    that predict further tokens may come on top. What no tensor shows is not checked, nor vocabulary and width where
+    config.json gives the embeddings a width of their own.
+    """
     text = [tensor for tensor in tensors if not OTHER_SENSES.search(tensor.name) and "encoder." not in tensor.name]
     layers = 1 + max((int(layer[1]) for tensor in text if (layer := _LAYER.search(tensor.name))), default=-1)
     words = next((tensor.shape for tensor in text if _WORDS.search(tensor.name) and len(tensor.shape) == 2), None)

@@ -35,8 +35,11 @@ LOCKED = (
 NUMBERED = re.compile(r"^(.*) · (\d{1,4})$")
 
 
-def may_continue(state: State) -> bool:
-    """Return whether a run in this state can be continued. Its adapter is checked later, by `check`."""
+def may_be_parent(state: State) -> bool:
+    """Return whether a new run may start from the adapter of a run in this state: one that is completed or stopped.
+
+    A paused, interrupted or failed run is resumed instead. Whether the adapter can be used is for `check` to find.
+    """
     return state in (State.COMPLETED, State.STOPPED)
 
 
@@ -44,7 +47,7 @@ def check(parent: RunFolder) -> Recipe:
     """Return the parent's recipe. Raises RunError with the reason if no run can start from it: it has not ended, has no
     adapter, or a damaged one."""
     state = parent.status().state
-    if not may_continue(state):
+    if not may_be_parent(state):
         raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
     if not parent.has_adapter():
         raise RunError("further.no_adapter", name=parent.name)

@@ -131,8 +131,14 @@ def _moment(peak: Peak, kinds: Sequence[object]) -> tuple[object, ...]:
 
 
 def _depths(kinds: Sequence[object]) -> tuple[int, ...]:
-    """Return the numbers of layers to run: two, of which the larger has one more period of the repeating kinds, or
-    (all,). kinds: of each layer."""
+    """Return the depths, in layers, at which a dry run simulates the model: two to extrapolate from, or all layers
+    alone.
+
+    Where the kinds repeat, the second depth has one period more than the first, or LEAST layers more if all kinds are
+    alike; a whole number of periods is left above the first. (all,) if no period of up to MAX_PERIOD is found behind
+    fewer than MAX_ODD unlike layers, or if the second depth would reach all of them. kinds: one key for each layer,
+    equal for layers that need the same memory.
+    """
     layers = len(kinds)
     for odd in range(min(layers, MAX_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]

@@ -44,7 +44,7 @@ def write(recipe: Recipe, tool: Tool) -> WrittenRecipe:
 
 
 class _Writing:
-    """One recipe while it is written."""
+    """One recipe of this app, while it is written as another tool's."""
 
     def __init__(self, recipe: Recipe, tool: Tool):
         self.tool, self.entry, self.objective = tool, table()[tool], recipe.train.objective
@@ -72,8 +72,11 @@ class _Writing:
         self.done = {"data.source", "data.version", "train.objective"}
 
     def written(self) -> WrittenRecipe:
-        """Translate the recipe, and return it with its notes. Raises RecipeError for an objective that the tool does
-        not have."""
+        """Return the recipe as the other tool's, with notes on how to run it and what was changed or left out; call it
+        once.
+
+        No file is written. Raises RecipeError if the tool does not have the recipe's objective.
+        """
         title = self.entry["title"]
         if self.objective not in self.entry["writes"].split():
             raise RecipeError("foreign_recipe.no_objective", title=title, objective=self.objective)

@@ -54,9 +54,12 @@ def kind_of(report: DataReport) -> Kind | None:
 
 
 class Comparing(Panel):
-    """The offer of another objective: a text and the button that chooses it, or returns to supervised training."""
+    """The offer of another objective: a text, the button that chooses it or returns to supervised training, and the
+    button that tries the model."""
 
     def build(self) -> None:
+        """Build the offer, hidden: its text, the button that switches the objective, and the one that tries the
+        model."""
         with gr.Column(visible=False, elem_id="comparing") as self.column:
             self.text = judges_view.component()
             self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")

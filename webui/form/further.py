@@ -24,7 +24,7 @@ UNDO = "() => { loraGarageForm.undo(); loraGarageForm.look(); }"
 
 def may_continue(row: RunRow | None) -> bool:
     """True for a completed or stopped run with an adapter."""
-    return bool(row and further.may_continue(row.status.state) and row.status.has_adapter)
+    return bool(row and further.may_be_parent(row.status.state) and row.status.has_adapter)
 
 
 class FurtherForm(Panel):

@@ -86,6 +86,7 @@ class StartView(Panel):
         return join([find, without, tag("span", w.render(result), class_="lg-quiet") if result else None])
 
     def build_bar(self) -> None:
+        """Build the bar that shows the choice of each step and the plan's verdict and time; it has no plan yet."""
         self.bar = gr.HTML(self.draw_bar(Summary()), elem_id="start-summary")
 
     # ---- the cards --------------------------------------------------------------------------------------------------

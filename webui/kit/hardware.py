@@ -154,7 +154,10 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
 
 
 def _holder(holder: Holder, w: Wording) -> str:
-    """Return a program in words: name, process id and memory."""
+    """Return a sentence on a program that has memory on a GPU: its name, process id and GiB.
+
+    A program without a name is called "some program", as the language has it; unknown memory is shown as unknown.
+    """
     used = (
         w.t("hardware_view.memory_unknown")
         if holder.used_bytes is None

@@ -64,7 +64,7 @@ class Parting(Panel):
             name = self.w.t("data_page.and").join(names)
             return [working.join(self.services.datasets, [id, *others], name, self.services.workspace.cache / "sets")]
 
-        return self._made(make)
+        return self._make_and_choose(make)
 
     def parted(self, id: str, validation: float | None, unit: object, seed: float | None) -> Updates:
         """Split the dataset into two new ones. validation: the second one's per cent or rows, by unit. seed: of the
@@ -78,10 +78,14 @@ class Parting(Panel):
             size = (validation or 0) / 100 if unit == PERCENT else int(validation or 0)
             return list(working.split(store, id, size, int(seed or 0), names, self.services.workspace.cache / "sets"))
 
-        return self._made(make)
+        return self._make_and_choose(make)
 
-    def _made(self, make: Callable[[], list[DatasetInfo]]) -> Updates:
-        """Make datasets and return the updates that name and choose them, or the error's."""
+    def _make_and_choose(self, make: Callable[[], list[DatasetInfo]]) -> Updates:
+        """Make datasets, and return the updates that report them, list them and choose the first one.
+
+        The choice of datasets to join is cleared. A GarageError becomes an error notice, and nothing else is updated.
+        make: stores the new datasets and returns them, at least one.
+        """
         w = self.w
         try:
             datasets = make()

@@ -130,8 +130,11 @@ class ManageRun:
         return {self.sure: gr.update(visible=True), self.sure_text: notice(question, "warn"), **shows}
 
     def _lost(self, view: RunView) -> list[str]:
-        """Return sentences on what deleting a run deletes, which runs continue it, that its exports stay, and that Chat
-        has it loaded."""
+        """Return the sentences that the question before a deletion consists of: first what deleting the run deletes.
+
+        Then, each only where it applies: the runs that continue it, that its exports stay, and that Chat has it loaded.
+        Raises GarageError if the run is gone.
+        """
         w, services, row = self.w, self.services, view.row
         sentences = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(w, row.bytes_used))]
         run = services.runs.get(row.id)

@@ -29,6 +29,10 @@ from webui.state.services import Services
 
 class TrainPage:
     def __init__(self, services: Services, wording: Wording, planning: gr.State):
+        """Create the parts of the page (form, run, queue, downloads), without any widget yet.
+
+        planning: true while the form shows the next run although another trains; of this page alone.
+        """
         self.services, self.w, self.planning = services, wording, planning
         self.wizard, self.run = Wizard(services, wording), RunColumn(services, wording)
         self.line, self.downloads = QueuePanel(services, wording), DownloadsCard(services, wording)

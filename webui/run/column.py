@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from core.runs.further import may_continue
+from core.runs.further import may_be_parent
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, ENDS, LivePart, Options, Poller, Update, ViewContext, outcome, shown
@@ -154,7 +154,7 @@ class RunColumn:
 
     def _may_continue(self, snapshot: Snapshot) -> bool:
         row = snapshot.shown.row if snapshot.shown else None
-        return bool(snapshot.busy is None and row and row.status.has_adapter and may_continue(row.status.state))
+        return bool(snapshot.busy is None and row and row.status.has_adapter and may_be_parent(row.status.state))
 
     def _resumable(self, snapshot: Snapshot) -> RunRow | None:
         """Return the run that is shown if it can be resumed and nothing else is at work; else None."""

@@ -82,8 +82,8 @@ class QueuePanel(Panel):
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [
-            LivePart(self.reasons_card, visibility_if(lambda snapshot: waiting_reasons(snapshot, self.w))),
-            LivePart(self.reasons, lambda context: gr.update(value=waiting_reasons(context.snapshot, self.w))),
+            LivePart(self.reasons_card, visibility_if(lambda snapshot: queue_notices(snapshot, self.w))),
+            LivePart(self.reasons, lambda context: gr.update(value=queue_notices(context.snapshot, self.w))),
             LivePart(self.resume, visibility_if(awaited)),
             LivePart(self.go_on, self._go_on),
             LivePart(self.anyway, visibility_if(lambda m: m.queue.order.game and not m.queue.order.game.run)),
@@ -199,8 +199,13 @@ def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
     return entries
 
 
-def waiting_reasons(snapshot: Snapshot, w: Wording) -> Html:
-    """Return why the queue waits, and the rows from a document that take their turn in it; "" while only runs do."""
+def queue_notices(snapshot: Snapshot, w: Wording) -> Html:
+    """Return the notices above the queue: on rows that are being made, game mode, and a hold.
+
+    Rows that a model of this PC makes from a document are named while they wait for their turn in the queue or have it.
+    Game mode and a hold (a paused run, a restart, a person) are warnings, a hold only if a run waits. "" if nothing of
+    this applies, also while runs wait for a time or for the run before them.
+    """
     queue, order, making = snapshot.queue, snapshot.queue.order, snapshot.making
     lines = []
     rows = Html("")
@@ -230,7 +235,7 @@ def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
 
 
 def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
-    """Return which run begins when; "" if `waiting_reasons` says why none does."""
+    """Return which run begins when; "" if `queue_notices` says why none does."""
     queue = snapshot.queue
     if not queue.waiting or queue.order.hold or queue.order.game:
         return Html("")

@@ -107,7 +107,10 @@ class Doorkeeper:
     """The secret, the value of a visitor's cookie, and the failed attempts. One per app, created by its starter."""
 
     def __init__(self, secret: DoorSecret, port: int, attempts: FailedAttempts | None = None):
-        """port: the app's, part of the cookie's name."""
+        """Create the keeper with a new random value for the cookie: cookies from before a restart let nobody in.
+
+        secret: what visitors have to enter. port: the app's, part of the cookie's name. attempts: None for a new count.
+        """
         self.secret, self.cookie = secret, f"lora_garage_{port}"
         self.inside = secrets.token_urlsafe(32)
         self.attempts = attempts or FailedAttempts()

@@ -258,8 +258,11 @@ class Snapshots:
         return cached[1]
 
     def _view(self, run: RunFolder, row: RunRow) -> RunView:
-        """Return all that is shown of a run: row, recipe (None if unreadable), facts, events, and the log's end if it
-        failed or was interrupted."""
+        """Read all that a run's page shows, from its folder and row.
+
+        recipe: None if it cannot be read. log_tail: the last LOG_LINES lines if the run failed or was interrupted, else
+        "". waits_for: "export" or "making" while such work keeps a queued run waiting, else "".
+        """
         try:
             recipe = run.recipe()
         except GarageError:

@@ -39,7 +39,10 @@ class WritingPrompt(Strict):
 
 @lru_cache(maxsize=16)
 def prompt_of(kind: Kind) -> WritingPrompt:
-    """Return the prompt for a kind of rows."""
+    """Return the prompt, in all its languages, by which a model writes rows of a kind from a document.
+
+    kind: also the name of its file in presets/making, which is read once.
+    """
     return WritingPrompt.model_validate(load(f"making/{kind}"))
 
 

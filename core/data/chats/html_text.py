@@ -30,6 +30,7 @@ class _Text(HTMLParser):
         self.handle_data("\n" if tag in _BLOCKS else "")
 
     def handle_data(self, data: str) -> None:
+        """Keep a piece of text for the message, unless it stands inside a quotation."""
         if not self._quotes:
             self.parts.append(data)
 

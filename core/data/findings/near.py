@@ -170,8 +170,12 @@ def _windows(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
-    """Return (2^20,) by the upper bits of a hash whether it occurs in so many texts (above 10 and the share COMMON)
-    that it is ignored."""
+    """Return which hashes are of windows so common that the comparison of rows ignores them.
+
+    The result is (2^20,) bool, indexed by the upper 20 bits of a hash, so that hashes with these bits in common share
+    an entry. It is True if a window occurs in more than 10 texts and in more than the share COMMON of them. hashes,
+    text_of: as of `_windows`; texts: their number.
+    """
     order = np.lexsort((text_of, hashes))
     hashes, text_of = hashes[order], text_of[order]
     # A window counts once for each text, however often it occurs in it.

@@ -78,7 +78,11 @@ _OPEN: dict[bytes, Callable[[IO[bytes]], _Decoder]] = {
 
 
 def unpacked(file: Readable, head: bytes, limits: Limits) -> Unpacked | None:
-    """Return the file inside a compressed one, None for any other. head: its first bytes."""
+    """Recognize a compressed file by its first bytes, and return the file inside; None for any other.
+
+    Nothing is unpacked yet: opening or reading the result does it, and raises DataError if the file is damaged or has
+    more than limits.bytes unpacked. head: the first bytes of file, at least ten.
+    """
     opener = next((each for magic, each in _OPEN.items() if head.startswith(magic)), None)
     if opener is None and head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
         opener = _bz2

@@ -72,7 +72,10 @@ class _Locked(Exception):
 
 
 def _bytes_of(path: str, member: str) -> IO[bytes]:
-    """Open the file; a member of a zip is read into memory, at most MAX_BYTES."""
+    """Open a document as a stream of bytes: the file at path or, if member is not "", that member of the zip at path.
+
+    A member is read into memory and cut off after MAX_BYTES, without an error.
+    """
     import io
 
     if not member:

@@ -126,8 +126,12 @@ def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator
 
 
 def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: None) -> tuple[str, int | None, bool]:
-    """Return sha256 in hexadecimal, offset of the first byte that does not decode (None: all do), and whether all of it
-    is white space."""
+    """Read a file once in an encoding and return its sha256, its first undecodable byte and whether it is blank.
+
+    The sha256 is hexadecimal. The second value is the offset from the file's start, byte order mark included; None if
+    all bytes decode. A file is blank that decodes to white space, NUL and byte order marks alone, also an empty one.
+    check: called before each chunk, and may raise.
+    """
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
     # Plain utf-8 also with a BOM, because offsets of utf-8-sig begin after it.
     decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()

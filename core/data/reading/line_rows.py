@@ -112,9 +112,13 @@ def _is_conll(lines: Sequence[str]) -> bool:
 
 
 def separator_of(lines: Sequence[str]) -> str:
-    """Return the separator of flash cards: of _SEPARATORS in nearly every line, the one that stands furthest left, else
-    the first of _DIVIDERS that stands once in each line. A line counts if a term of at most _LONGEST_TERM characters
-    stands before it and a definition after it. "" without one, or in fewer than _MIN_CARDS lines."""
+    """Return the text between term and definition in lines of flash cards; "" if the lines are no cards.
+
+    The first choice is a separator of _SEPARATORS that nearly every line has with a term of at most _LONGEST_TERM
+    characters before it and a definition after it; of several, the one furthest left. Otherwise the first of _DIVIDERS
+    that stands exactly once in every line, with sides of any length. Blank lines are ignored; fewer than _MIN_CARDS
+    others are no cards.
+    """
     filled = [line for line in lines if line.strip()]
     if len(filled) < _MIN_CARDS:
         return ""

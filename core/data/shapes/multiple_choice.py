@@ -127,7 +127,10 @@ def _short(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a cell's text, of a list of texts with a line each; "" for any other cell."""
+    """Return the text of a table cell without the blanks around it.
+
+    A list of texts becomes one text with a line for each; "" for any other cell, as a number or None.
+    """
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return "\n".join(value).strip()
     return value.strip() if isinstance(value, str) else ""

@@ -72,8 +72,12 @@ def _written_list(cell: object) -> list[Any]:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the better answer's conversation with its prompt, and keep the worse one in notes. None for other rows.
-    Raises Flaw if the better answer is empty."""
+    """Return the conversation with a row's better answer, and set notes.worse to the one with its worse answer.
+
+    The columns are {"messages": turns}; notes.worse is [] if the worse answer is empty; if not, its column is noted as
+    left out. None for any other row, and for a row as this app writes it (messages and rejected), which needs no
+    conversion: notes.worse is then the list in `rejected`. Raises Flaw if the better answer is empty.
+    """
     better, worse = ranked(values) or ("", "rejected")
     if not better:  # a row as this app writes it
         turns, rejected = values.peek("messages"), values.peek(worse)

@@ -430,6 +430,11 @@ _CREDIT = re.compile(r"\bCC[- ]BY\b|©|\b(?:copyright|attribution)\b", re.IGNORE
 
 
 def _last_word(name: str) -> str:
+    """Return the last word of a column's name in small letters, as "question" for "user_Question2"; "" for a name
+    without letters.
+
+    Digits, "_" and other signs divide words; capitals inside a word do not.
+    """
     words = re.findall(r"[^\W\d_]+", name.lower())
     return words[-1] if words else ""
 

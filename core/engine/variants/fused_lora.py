@@ -91,6 +91,11 @@ def _obstacle(layer: LoraLayer) -> str | None:
 
 def _is_bits(layer: LoraLayer, bits: int) -> bool:
     # By name: importing peft's module needs bitsandbytes.
+    """Return whether PEFT wraps this layer as bitsandbytes' linear layer of 4 or 8 bits.
+
+    The type alone is compared: an 8-bit layer may still hold its weight in 16 bits (has_fp16_weights). Raises KeyError
+    for other bits.
+    """
     name = {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
     return (type(layer).__module__, type(layer).__name__) == ("peft.tuners.lora.bnb", name)
 
@@ -210,6 +215,7 @@ class _Member:
 
     @property
     def B(self) -> torch.nn.Parameter:  # noqa: N802 - the paper's name
+        """Return the layer's trained matrix B (out, r), not multiplied by s."""
         return self.layer.lora_B[self.name].weight
 
     @property

@@ -125,8 +125,13 @@ def _call_or_raise(program: Path, arguments: list[str], limit_s: float, check: C
 
 
 def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> tuple[int, str]:
-    """Run Ollama, and return (exit status, output without terminal control sequences). Raises ExportError if it cannot
-    start, runs for longer than limit_s or writes too much, and what check raises; it is killed then."""
+    """Run Ollama's program until it ends, and return (exit status, output and errors without terminal control
+    sequences).
+
+    Raises ExportError if it cannot start, runs for longer than limit_s seconds or writes more than MAX_BYTES. check is
+    called while it runs; what check raises is passed on unchanged. A running program is killed with its children before
+    an error is raised. A failure that Ollama itself reports is only its exit status.
+    """
     what = arguments[0].lstrip("-")
     with tempfile.TemporaryFile() as output_file:  # a full pipe would block it
         try:

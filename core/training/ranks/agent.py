@@ -165,8 +165,12 @@ def _record_failure(run: RunFolder, error: Exception, states: frozenset[State]) 
 
 
 def main() -> int:
-    """Run the ranks of another PC for --workspace; return the exit status: 0 if the run has ended, 1 if a rank failed
-    or the main PC was not reached (then printed)."""
+    """Start this PC's ranks of a run that another PC leads, wait for their end, and return the exit status.
+
+    0 if all ranks ended well; 1 if a rank failed, which has reported why, or after any other error, such as a main PC
+    that was not reached, which is printed. The command line gives --workspace and --ranks (how many on this PC),
+    environment variables the rest (`Nodes`).
+    """
     parser = argparse.ArgumentParser(prog="core.training.ranks.agent")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--ranks", type=int, required=True)

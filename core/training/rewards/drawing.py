@@ -268,11 +268,11 @@ class Drawing:
         with suppress(OSError), open(self._reporter.run.path / name, "a", encoding="utf-8", errors="replace") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
-    def report_once(self, what: str, number: int, message: Message) -> None:
-        """Log message, unless one of the same `what` was logged before."""
-        if what not in self._reported:
-            self._reported.add(what)
-            self._report("rewards", number, message)
+    def report_once(self, key: str, step: int, message: Message) -> None:
+        """Report a message on the rewards, unless this process has reported one with the same key before."""
+        if key not in self._reported:
+            self._reported.add(key)
+            self._report("rewards", step, message)
 
     # ---- memory -----------------------------------------------------------------------------------------------------
     def longest(self, rows: Rows, count: int) -> LongestBatch:

@@ -35,7 +35,7 @@ from webui.kit.visitor import IS_LOCAL
 from webui.kit.wording import Wording
 from webui.pages.making import DocumentQuestions
 from webui.run import card
-from webui.run.queue import waiting_reasons
+from webui.run.queue import queue_notices
 from webui.server.set_file import MADE, SetFile, address
 from webui.state import making as making_state
 from webui.state.making import Makings
@@ -284,7 +284,7 @@ def test_a_model_of_this_pc_waits_for_its_turn_and_can_be_stopped_there(
         wait_until(lambda: makings.waits_since() is not None, 60)
         services.snapshots.now(fresh=True)
         assert "Waiting until “pirates” no longer uses" in section.drawn({"run": document})
-        reasons = waiting_reasons(services.snapshots.now(fresh=True), section.w)
+        reasons = queue_notices(services.snapshots.now(fresh=True), section.w)
         assert "“Questions from manual” waits for its turn" in reasons
         assert services.chat.state().phase == "empty" and not makings.is_at_work()
     section.press({"act": "stop"})
@@ -301,7 +301,7 @@ def test_chat_and_runs_say_that_rows_are_written(services: Services, section: Do
         view = services.snapshots.view(scripted.run.id)
         assert view is not None and "until the rows from a document are written" in card.card(view, section.w)
     now = services.snapshots.now(fresh=True)
-    assert will_wait(now) and "Runs wait until it is done" in waiting_reasons(now, section.w)
+    assert will_wait(now) and "Runs wait until it is done" in queue_notices(now, section.w)
 
 
 def test_nothing_goes_to_another_pc_before_it_was_said(
