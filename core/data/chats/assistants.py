@@ -92,12 +92,14 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
     omissions."""
     tree = conversation.get("mapping")
     nodes = {id: node for id, node in tree.items() if isinstance(node, dict)} if isinstance(tree, dict) else {}
+    # No field names the open message, as ChatGPT's does.
     branch = list(_branch(nodes, None))
     if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
         notes.add_omission("branch")
     for id in branch:
         message = nodes[id].get("message")
         fragments = message.get("fragments") if isinstance(message, dict) else None
+        # An answer has other fragments too, such as THINK.
         for part in fragments if isinstance(fragments, list) else ():
             kind, text = (part.get("type"), part.get("content")) if isinstance(part, dict) else (None, None)
             if kind in ("REQUEST", "RESPONSE") and isinstance(text, str) and text.strip():
@@ -198,6 +200,7 @@ def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterato
     content, is_model = message.get("content"), message.get("role") == "assistant"
     text = content if isinstance(content, str) else "\n".join(_claude_parts(content, notes))
     if text.strip():
+        # Sidechains are of subagents, meta lines of the program.
         is_beside = entry.get("isSidechain") is True or entry.get("isMeta") is True
         omission = Omission("chat", "app") if is_beside else omission_of_text(text)
         person, when = "Claude" if is_model else YOU, dates.parse_iso(entry.get("timestamp"))
@@ -205,6 +208,7 @@ def _claude_code_message(entry: JsonObject, _line: str, notes: Notes) -> Iterato
 
 
 # ---- Grok ----------------------------------------------------------------------------------------
+# <grok:render card_id="1"><a>1</a></grok:render>
 _GROK_CARD = re.compile(r"<grok:render\b[^<]*(?:<(?!/?grok:render)[^<]*)*</grok:render>")
 
 
@@ -235,6 +239,7 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     for number, (_, activity) in enumerate(objects(source, "item"), 1):
         parts = activity.get("safeHtmlItem")
         answers = [text_at(part, "html") for part in parts] if isinstance(parts, list) else []
+        # The title: "Prompted Why is the sky blue?"
         question, thread = text_at(activity, "title").removeprefix("Prompted "), str(number)
         if not any(answers):
             yield ExportedMessage(YOU, question, None, thread, Omission("chat", "app"))
@@ -242,6 +247,7 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         if has_value(activity.get("attachedFiles")):
             yield ExportedMessage(YOU, "", None, thread, Omission("chat", "media"))
         yield ExportedMessage(YOU, question, None, thread, omission_of_text(question))
+        # Bounded before the HTML is parsed.
         text, _ = text_of_html("".join(answers)[:LONGEST_MESSAGE])
         yield ExportedMessage("Gemini", text, None, thread, omission_of_text(text), is_model=True)
 
@@ -255,6 +261,7 @@ def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
     # If no message has two answers there is one branch, and the file's order is right.
     if len(set(parents)) == len(parents) or len(nodes) < len(messages):
         return messages
+    # Of messages of one time, the last in the file.
     newest = max(enumerate(known), key=lambda item: (dates.parse_iso(item[1].get("created_at")) or 0.0, item[0]))[1]
     branch = set(_branch(nodes, str(newest.get("uuid"))))
     notes.add_omission("branch")
@@ -292,6 +299,7 @@ def _tavern_message(message: JsonObject, _line: str, notes: Notes) -> Iterator[E
     if message.get("is_system") is True:
         yield ExportedMessage(name, text, when, omission=Omission("chat", "app"))
         return
+    # Answers to choose from; `mes` is the one shown.
     swipes = message.get("swipes")
     if isinstance(swipes, list) and len(swipes) > 1:
         notes.add_omission("branch")

@@ -129,6 +129,7 @@ class _Rows:
         of the user, with stand-ins if they are chosen. Among more than two people each line of the others names its
         person."""
         turns: list[Turn] = []
+        # Between two people the roles say who speaks.
         named = bool(conversation) and len(self._overview.in_thread[conversation[0].thread]) > 2
         for is_voice, group in groupby(conversation, lambda message: message.person == self._voice):
             run = list(group)
@@ -178,6 +179,7 @@ def _last(pairs: list[tuple[Turn, Turn]]) -> list[tuple[Turn, Turn]]:
     """Return the last pairs of turns that together have at most CONTEXT_TOKENS tokens."""
     last: list[tuple[Turn, Turn]] = []
     size = 0.0
+    # The next question refers to the last turns.
     for pair in reversed(pairs):
         size += pair[0].tokens + pair[1].tokens
         if size > CONTEXT_TOKENS:

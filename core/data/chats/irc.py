@@ -25,7 +25,7 @@ from core.data.shapes.roles import QUESTION_MARKS, means_something
 from core.data.shapes.speakers import role_of
 
 _DAY, _END = 86_400, "\0"  # seconds; after the last line
-_WORDS_OF_A_NAME = 3
+_WORDS_OF_A_NAME = 3  # more before a colon are a sentence
 _SCRIPT, _LINES_OF_ONE = 0.5, 4  # share of the lines of a script, and lines that each speaks at least, on average
 _STAMP = rf"""
     [\[(]?(?P<date>\d{{4}}[-/.]\d\d[-/.]\d\d|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|[A-Z][a-z]{{2}}[ ]\d{{1,2}}
@@ -54,7 +54,9 @@ _STYLES = {
 _LEAST = {"colon": 0.5, "named": 0.5, "script": _SCRIPT, "posts": 0.0}  # share of the lines
 _MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
 _TIMED = re.compile(_TIME, re.VERBOSE)
+# * anna waves
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
+# *** anna has joined, -!- anna, --> anna, Session Start: Tue
 _EVENT = re.compile(
     rf"(?:{_TIME})?(?:\*{{3}}|-!-|-->|<--|---|--|=-=|=!=|\*[ \t]|-[^\s-]+-|Session[ ](?:Start|Close|Ident|Time)\b)",
     re.VERBOSE,
@@ -63,9 +65,12 @@ _BY_APP = re.compile(
     r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
     r"was kicked)\b"
 )
+# --- 12.03.2024 09:00 ---
 _DAY_LINE = re.compile(rf"[-= ]*{_STAMP}[-= ]*\Z", re.VERBOSE)
+# sshd[411]
 _PROCESS = re.compile(r"\[[^\]]*\d\]$")  # of a system's log
 LEVELS = {"trace", "debug", "info", "notice", "warn", "warning", "error", "critical", "fatal"}  # of a program's log
+# --- Day changed Tue Mar 12 2024
 _NEW_DAY = re.compile(r"(?:Day changed|Log opened|Session Start).{0,40}?([A-Z][a-z]{2}) +(\d{1,2})\b.{0,40}?(\d{4})")
 
 
@@ -153,6 +158,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     is_post, clock, nicks, forms = style.name == "posts", _Clock(), set[str](), set[str]()
     current: ExportedMessage | None = None
     with source.path.open(encoding=source.encoding) as file:
+        # The next message, or _END, shows that one is complete.
         for number, line in enumerate(chain(_unwrapped(file), [_END]), 1):
             line = line.rstrip("\n")
             message = style.message.match(line)
@@ -164,10 +170,12 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             is_day = (day := _DAY_LINE.match(line)) and day["date"]
             by_app = not is_post and (_EVENT.match(line) or is_day or form in forms)
             if match is None and not by_app and line != _END:
+                # In a log blank lines mean nothing.
                 if current and (line.strip() or is_post):
                     current = current._replace(text=f"{current.text}\n{line}")
                 continue
             if current:
+                # Many programs indent the further lines of a message.
                 text = textwrap.dedent(current.text).strip()
                 yield current._replace(text=text, omission=current.omission or omission_of_text(text))
             if match is None:

@@ -77,12 +77,15 @@ def recognize(path: Readable, kind: FileKind, encoding: str) -> str:
         return ""
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
+            # Bounded: a text may be one line of 2 GiB.
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
+            # First, as "[12.03.24, 21:14:05] Anna: Hi" fits a log too.
             is_whatsapp = whatsapp.is_chat([line for line in lines if line.strip()])
             return "whatsapp" if is_whatsapp else irc.recognize(lines)
         head = file.read(OPENING)
     if kind == "csv":
         names = {
+            # The delimiter is not known yet; no name holds one.
             name.strip('" \r\ufeff').lower()
             for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
         }

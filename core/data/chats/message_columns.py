@@ -131,9 +131,11 @@ def find(rows: Sequence[Mapping[str, object]]) -> MessageColumns | None:
         return None
     table = _FirstRows(rows)
     columns = _columns_of_roles(table) or _columns_of_names(table)
+    # Parents and turns order messages by themselves.
     if columns is None or columns.parent or columns.turn or not columns.time:
         return columns
     times = [time for time in moments(rows, columns.time) if time is not None]
+    # Where conversations are mixed, times go both ways.
     falls, rises = (sum(map(compare, times, times[1:])) for compare in (operator.gt, operator.lt))
     return columns.model_copy(update={"newest_first": falls > rises})
 
@@ -248,6 +250,7 @@ def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns 
     rest = [name for name in scalar if name not in conversation and table.is_filled(name)]
     turn = next((name for name in rest if _is_turn(table, name)), None)
     dated = [name for name in rest if name != turn and _has_word(name, _TIME)]
+    # One column, or two neighbours: date, time.
     time = next(
         (names for names in [*((name,) for name in dated), *pairwise(dated)] if None not in moments(table.rows, names)),
         (),

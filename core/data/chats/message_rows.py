@@ -159,6 +159,7 @@ def _as_they_stand(source: Source, limits: Limits) -> Iterator[_Message | Proble
             thread += 1
         elif columns.begins == "turn" and columns.turn:
             number = message_columns.natural(item.value.get(columns.turn))
+            # Equal numbers are several messages of one turn.
             thread, before = thread + (number < before), number
         yield message._replace(thread=thread)
 

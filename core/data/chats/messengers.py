@@ -49,8 +49,10 @@ def telegram(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 def _telegram_message(message: Mapping[str, object], thread: str) -> Iterator[ExportedMessage]:
     """Yield the message, its media as an omission; those of the service and forwarded ones are marked as left out."""
+    # A deleted account has only an id.
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
+    # Older exports have the local `date` alone.
     when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.parse_iso(message.get("date"))
     text = join_runs(message.get("text")).strip()
     if message.get("type") == "service" or not person:
@@ -226,6 +228,7 @@ def teams(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             ("item", ""),
             ("value.item", ""),
         )
+        # A file has one of these places; the others yield nothing.
         for chat, message in objects(source, place, thread)
         for each in _teams_messages(message, chat)
     ]

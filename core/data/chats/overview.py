@@ -118,6 +118,7 @@ class Overview:
         if person := folded.get(name.strip().casefold()):
             return person
         near = difflib.get_close_matches(name.strip().casefold(), folded, n=5, cutoff=0.5)
+        # People type "Anna" for "Anna Maria Berg".
         begins = [known for known in folded if name.strip() and known.startswith(name.strip().casefold())]
         names = list(dict.fromkeys(folded[known] for known in [*begins, *near])) or [
             known for known, _ in self.people.most_common(5)

@@ -25,6 +25,7 @@ _HEAD = re.compile(
     (?:\]{_BLANK}|{_BLANK}++-{_BLANK}++|,{_BLANK})(?P<rest>.*)$""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
+# <Media omitted>, IMG-1.jpg (file attached), [사진 생략]
 _MEDIA = re.compile(
     r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)"
     r"|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
@@ -48,6 +49,7 @@ _DELETED = re.compile(
     r"|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$",
     re.IGNORECASE,
 )
+# <This message was edited>
 _EDITED = re.compile(
     r"\u200e?<[^<>]{0,80}(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]{0,80}>\s*$", re.IGNORECASE
 )
@@ -93,6 +95,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         more = []
         ends = _NAME_ENDS.search(line)
         person = MARKS.sub("", line[: ends.start()]).strip(" ~\u202f\u00a0") if ends else ""
+        # Without a name the app wrote it: somebody joined.
         current = ExportedMessage(
             person, line[ends.end() :] if ends else line, dates.seconds(numbers, order), line=number
         )
@@ -108,6 +111,7 @@ def _notices(source: Source) -> set[str]:
     )
     return {
         group[0][1]
+        # Several spellings of the same words are people's.
         for words, each in groupby(sorted(counts), key=lambda one: one[0])
         if len(words.split()) >= _WORDS_OF_A_NOTICE
         and len(group := [*each]) >= _PEOPLE
@@ -149,6 +153,7 @@ def _complete(message: ExportedMessage, more: list[str], notices: set[str]) -> E
     text = "\n".join([message.text, *more]).strip("\n ")
     if not message.person or _CALL.match(text):
         return message._replace(text=text, omission=Omission("chat", "app"))
+    # Marks still stand: on iOS U+200E begins what the app writes.
     if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
         return message._replace(text=text, omission=Omission("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
