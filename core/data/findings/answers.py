@@ -193,6 +193,7 @@ class Answers:
         answer = words.last_answer.strip()
         self._lengths.append(len(answer))
         if len(answer) <= SHORT:
+            # "42" is short but may be right; "N/A" is no answer.
             if answer.lower() in _NOTHING or not any(map(str.isalnum, answer)):
                 self._nothing.add(words.row, words.quote(f"{words.last_question[:40]} → {answer}"))
             else:
@@ -262,6 +263,7 @@ class Sameness:
             key, count = Counter(own).most_common(1)[0] if own else (0, 0)
             others = len({beside for each, beside in zip(own, other, strict=True) if each == key})
             enough = max(MIN_ALIKE, _ONE_SIDE[kind] * len(own))
+            # If fewer others differ, the rows are repeats.
             if count >= enough and 2 * others >= count and key in self._quotes:
                 marked = Marked()
                 row, quote = self._quotes[key]
@@ -307,6 +309,7 @@ class Openings:
     def findings(self, rows: int) -> list[Finding]:
         """Return the most frequent opening (of equals the longest) if more than half of the answers, and at least
         MIN_ALIKE, have it; else []."""
+        # "Sure, here is the" tells more than "Sure".
         opening, count = max(self._counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
         if count < MIN_ALIKE or count <= self._answers / 2:
             return []
@@ -344,11 +347,13 @@ def _openings(answer: str) -> list[str]:
     head = answer.lstrip()[:80]
     low = head.casefold()
     begins = [word for word in POLITE if low.startswith(word)] if low.startswith(POLITE) else []
+    # "Surely" does not begin with "sure".
     polite = next((word for word in begins if not low[len(word) : len(word) + 1].isalpha()), None)
     phrases = [head[: len(polite)]] if polite else []
     if _HAN.match(head):
         words = [head[:OPENING_CHARACTERS]] if len(head) > 2 * OPENING_CHARACTERS else []
     else:
+        # Four words of five would be the answer itself.
         split = head.split()
         words = [" ".join(split[:OPENING_WORDS])] if len(split) > 2 * OPENING_WORDS else []
     return phrases + words

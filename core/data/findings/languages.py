@@ -35,6 +35,7 @@ class Languages:
         judged = sum(map(len, self._by_language.values()))
         ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
         few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]
+        # In a set of several languages, rare ones may be meant.
         if len(few) < len(ordered[1:]) or not few:
             return []
         others, (most_language, most_marked) = Marked(), ordered[0]

@@ -34,6 +34,7 @@ class Lengths:
         if not self._long:
             return []
         usual, marked, longest = int(median(self._lengths)), Marked(), 0
+        # The median is known only after the last row.
         for row, length, quote in self._long:
             if length > FAR * max(1, usual):
                 marked.add(row, quote)

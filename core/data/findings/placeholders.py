@@ -26,7 +26,7 @@ _OPEN = (
 _STAND_INS = frozenset(STAND_IN.values())  # a stand-in of a removed secret is no placeholder
 _WORD = re.compile(rf"(?:.*[ _-])?{_OPEN}s?(?:[ _-].*)?", re.IGNORECASE)
 _MEDIA = re.compile(r"<(?:image|picture|video|audio)>", re.IGNORECASE)  # left by a removed picture
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # userName
 _CHINESE = re.compile(
     r"姓名|名字|名称|您的|你的|公司|作者|日期|地址|电话|邮箱|城市|单位|职位|用户|客户|学校|填写|此处|插入"
 )
@@ -44,6 +44,7 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
     """Yield (placeholder as written, start, end) for each unfilled placeholder in a text; none in code, formulas, tags
     or stand-ins for names."""
     if "{{" in text and not is_code:
+        # Double braces are common in LaTeX too.
         yield from ((m[0], m.start(), m.end()) for m in _DOUBLE.finditer(text) if not _MATHS.search(text))
     if is_code:
         return
@@ -54,6 +55,7 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
         yield from ((m[0], m.start(), m.end()) for m in matches)
     if "<" in text:
         for m in _ANGLE.finditer(text):
+            # <name>Anna</name> is XML.
             if _is_open(m[1]) and f"</{m[1].split()[0]}" not in text:
                 yield m[0], m.start(), m.end()
         if "</" not in text:

@@ -33,6 +33,7 @@ def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
     """Return the example with each text (content and thinking of messages, not of a worse answer) changed; a text that
     would become empty stays as it is."""
 
+    # A text of markup alone would become an empty turn.
     def changed_or_kept_if_blank(text: str) -> str:
         return new if (new := changed(text)).strip() else text
 

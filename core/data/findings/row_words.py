@@ -11,6 +11,7 @@ from core.data.findings.secrets import masked
 
 QUOTE = 70  # characters
 _COMPARED = 1 << 16  # characters: the beginning of a book is enough
+# An answer that is cut off has no second fence.
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,200}`", re.DOTALL)
 # A text with two matches is code.
 _CODE = re.compile(

@@ -26,6 +26,7 @@ _KEYS = {
 _KEY = {mark: re.compile(r"(?<![\w-])" + pattern) for mark, pattern in _KEYS.items()}
 # By a sign in them that many texts lack.
 _MARKS = {sign: [m for m in _KEY if sign == next((s for s in "_-A" if s in m), "")] for sign in ("_", "-", "A", "")}
+# Header and payload: eyJ is {" in base64.
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
 _PRIVATE = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY(?: BLOCK)?-----[\s\S]{40,}?(?:-----END [A-Z ]+-----|\Z)")
 _EMAIL = re.compile(
@@ -40,7 +41,9 @@ _NO_EMAIL = re.compile(
     re.IGNORECASE,
 )
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])")
+# 4-4-4-4, American Express 4-6-5, or all digits together
 _CARD = re.compile(r"(?<![\d.,-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})(?![\d.,]?\d)")
+# Visa, Mastercard (5, 2), American Express, Discover, UnionPay
 _ISSUED = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|62\d{14}")
 _TEST_CARDS = {"4111111111111111", "4242424242424242", "5555555555554444", "378282246310005", "4012888888881881",
     "6011111111111117", "5105105105105100", "4000056655665556"}  # fmt: skip

@@ -27,6 +27,7 @@ def is_recognized(head: SetHead) -> bool:
     if not head.rows:
         return True
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in head.rows)
+    # As a file, so that the code for files decides.
     with tempfile.TemporaryDirectory(prefix="lora-garage-head-") as folder:
         path = Path(folder) / "head.jsonl"
         path.write_text(lines, "utf-8", newline="\n")

@@ -54,6 +54,7 @@ def run(path: Path, act: str, *arguments: str, check: Check = go_on) -> Any:
                     raise OSError(number, reason)
                 case {"error": "memory"}:
                     raise DataError("data.apart_memory", file=path.name, limit_mib=reader_process.MAX_MEMORY // MIB)
+    # No result: the process was killed, or failed.
     raise DataError("data.apart_ended", file=path.name)
 
 

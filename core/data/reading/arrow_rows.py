@@ -26,6 +26,7 @@ def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     row = 0
     try:
         with seekable(source.path) as file:
+            # `datasets` saves streams; Feather is a file.
             is_stream = file.read(len(STREAM)) == STREAM
             file.seek(0)
             opened = (pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file)(file)

@@ -27,6 +27,7 @@ def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
         or sum(source.bytes for source in requests) > LARGEST
     ):
         return list(read)
+    # All are held: results may come in another order.
     questions = {
         raw.value["custom_id"]: raw.value
         for source in requests

@@ -84,6 +84,7 @@ def _open_table(
         tables, chosen = [tuple(each) for each in head["tables"]], head["table"]
         if table and chosen is None:
             names = [name for name, _, _ in tables]
+            # Cutoff 0: the nearest name, however far.
             near = difflib.get_close_matches(table, names, 1, 0) or ["-"]
             raise DataError("data.no_such_table", file=path.name, table=table, tables=names[:20], near=near[0])
         if chosen is None:

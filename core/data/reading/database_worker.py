@@ -118,6 +118,7 @@ def _rows(database: sqlite3.Connection, table: str, most_bytes: int) -> Iterator
     rows = database.execute(f"select * from {_quoted(table)}")  # noqa: S608 - the name is one of its tables, quoted
     names = [column[0] for column in rows.description]
     for number, cells in enumerate(rows, 1):
+        # Before a huge row is copied into JSON.
         size = sum(len(cell.encode()) if isinstance(cell, str) else len(cell) if isinstance(cell, bytes) else 8
             for cell in cells)  # fmt: skip
         if size > most_bytes:

@@ -75,7 +75,7 @@ def read(file: _Opened) -> dict[str, Layout]:
     with file.open("rb") as opened:
         text = opened.read(_MAX_BYTES + 1)
     try:
-        sets = json.loads(text[:_MAX_BYTES])
+        sets = json.loads(text[:_MAX_BYTES])  # a longer file is cut, and no JSON
     except (ValueError, RecursionError):
         raise DataError("data.broken_dataset_info", file=file.name, reason=msg("data.dataset_info_json")) from None
     if not isinstance(sets, dict):
@@ -90,7 +90,7 @@ def read(file: _Opened) -> dict[str, Layout]:
 
 def _layout(entry: Mapping[str, object]) -> Layout:
     """Return LLaMA-Factory's description of one file as our layout; entries of a wrong type are skipped."""
-    form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"
+    form = "sharegpt" if entry.get("formatting") == "sharegpt" else "alpaca"  # LLaMA-Factory's default
     columns_entry = entry.get("columns")
     names = (
         {key: name for key, name in columns_entry.items() if isinstance(name, str)}

@@ -77,6 +77,7 @@ def _normalized_name(chosen: str, head: bytes) -> str:
         name = codecs.lookup(normalized).name
     except (LookupError, UnicodeError, ValueError):
         name = normalized
+    # windows-1252, 1252 and cp1252 are one codec.
     codec = next((codec for codec in known.values() if codecs.lookup(codec).name == name), None)
     if codec is None:
         near = difflib.get_close_matches(normalized, known, 1, 0) or ["utf-8"]
@@ -160,6 +161,7 @@ def _is_damaged(path: Readable) -> bool:
     for chunk in chunks(path):
         text = decoder.decode(chunk)
         if not text.isascii():
+            # surrogateescape: each is a byte that is no UTF-8.
             escaped = sum("\udc80" <= character <= "\udcff" for character in text)
             bad += escaped
             good += sum(character > "\x7f" for character in text) - escaped

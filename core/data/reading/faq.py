@@ -20,17 +20,19 @@ _MIN_SHARE = 0.5  # of the sections with text that ask
 _BOLD, _BLOCK = 7, 8  # the levels of a line in bold, below the six of headings, and of a block with its text indented
 _SUMMARY = "######"  # how the title of a block in HTML is written, whose text ends with its tag
 # No pattern here tries a run of equal characters from each of its places: a line may have 16,000.
+# "## When?", "**When?**", and MkDocs' ??? question "When?"
 _HEADING = re.compile(
     r"(#{1,6})\s+(.*)|(?:\*\*|__)(?P<bold>[^*_]+)(?:\*\*|__)$|(?:\?\?\?\+?|!!!)\s+\w+\s+\"(?P<block>[^\"]+|.+)\"$"
 )
-_ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")
+_ANCHOR = re.compile(r"(?:\{#[^{}]*\}|¶)$")  # {#top}
+# "Is it open?", "Is it open? (2024)", "Q3: Opening hours"
 _ASKS = re.compile(r"^(?>.*[?？])\W*(?:\([^()]*\)\W*)?$|^(?:Q|Question|Frage|问|問|Вопрос)\s*+\d*\s*[:.：]\s*\S")
 _HTML_HEADING = re.compile(r"<h([1-6])\b[^<>]{0,200}>((?:[^<]|<(?!/?h\d)){0,300})</h\1>", re.IGNORECASE)
 _DETAILS = re.compile(
     r"(?:<details\b[^<>]{0,200}>\s*)?<(summary)\b[^<>]{0,200}>((?:[^<]|<(?!/?summary)){0,300})</summary>\n?"
 )
 _EMPTY = re.compile(r"<(span|a)\b[^<>]{0,200}></\1>\n?")  # a place that a link leads to
-_NUMBER = re.compile(r"Q\s?\d+\s*[—–:.)-]\s*(?=\S)")
+_NUMBER = re.compile(r"Q\s?\d+\s*[—–:.)-]\s*(?=\S)")  # Q3: When?
 _MARK = re.compile(r"[问問答]\s*[:：]\s*")
 _LINE_ACROSS = re.compile(r"\n\s*(?:-{3,}|\*{3,}|_{3,})$")
 _TAG = re.compile(r"</?\w[^<>]{0,200}>")
@@ -90,14 +92,17 @@ def _sections(rows: list[RawRow]) -> list[_TitledText]:
         sections[-1].text.append(row.joint or "")
         text = _DETAILS.sub(_as_markdown, _HTML_HEADING.sub(_as_markdown, _EMPTY.sub("", row.value["text"])))
         for number, line in enumerate(text.replace("</details>", "\n</details>").split("\n")):
+            # In code, # begins a comment.
             is_code ^= bool(_FENCE.match(line))
             last, is_indented = sections[-1], line[:1].isspace() or not line
             match = None if is_code or last.level == _BLOCK and is_indented else _HEADING.match(line.strip())
             level = (len(match[1]) if match[1] else _BLOCK if match["block"] else _BOLD) if match else 0
             title = _title(match) if match else ""
+            # A block ends with its tag, or at a line that is not indented.
             if line == "</details>" or match is None and last.level == _BLOCK and not is_indented and not is_code:
                 sections += [_TitledText(0, "", row.line)] if last.level in (len(_SUMMARY), _BLOCK) else []
                 sections[-1].text += [line] if any(map(str.isalnum, line)) and line != "</details>" else []
+            # Bold that asks nothing is emphasis.
             elif match is None or last.asks and level > last.level or level == _BOLD and not _ASKS.search(title):
                 last.text += ["\n" if number else "", line.removeprefix("    " if last.level == _BLOCK else "")]
             else:

@@ -242,6 +242,7 @@ def lone_surrogate(value: str) -> bool:
 def _column_of(row: dict[str, Any], item: str) -> str:
     """Return the column of row that contains item (the same object), however deep, printable; "" if none does."""
     for column, value in row.items():
+        # By identity: two columns may hold equal texts.
         stack = [value]
         while stack:
             top = stack.pop()
@@ -283,6 +284,7 @@ def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
     columns: dict[str, tuple[str, int, int]] = {}
     for name in names:
+        # answer (3) is column 3 if an "answer" stands before it.
         match = re.fullmatch(r"(.+) \((\d+)\)", name)
         if match and (first := places.get(match[1].lower(), places[name.lower()])) < min(
             int(match[2]), places[name.lower()]

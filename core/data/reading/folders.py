@@ -85,6 +85,7 @@ def files_of(folder: Path) -> list[Path]:
     if there are more than MAX_FILES, OSError if none can be read."""
     paths: list[Path] = []
     refused: list[OSError] = []
+    # Without onerror an unreadable folder would look empty.
     for top, folders, names in os.walk(folder, onerror=refused.append):
         folders[:] = sorted(name for name in folders if not (Path(top) / name).is_symlink())
         for name in names:
@@ -263,7 +264,7 @@ def _with_label_names(read: list[Source], parts: Sequence[Part]) -> list[Source]
     for source in read:
         folder = PurePosixPath(source.path.name).parent
         if source.label_names == label_names.NO_NAMES and not source.chat and about:
-            if folder not in known:
+            if folder not in known:  # thousands of files may stand beside one description
                 near = [
                     (part.name, part)
                     for around in (folder, *folder.parents)
@@ -294,6 +295,7 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
     has_both = any(each.validation for each in rest) and any(is_for_training(each.path.name) for each in rest)
     if len(rest) == len(read) or not has_both:
         return read, []
+    # Splits may have the rows in another order.
     lines = {line for source in rest if source.kind in ("jsonl", "csv", "txt") for line in _lines_of(source)}
     repeated = [
         source

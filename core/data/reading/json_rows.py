@@ -139,7 +139,7 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
                 yield _padding(text.line)
             elif rest:
                 raise text.wrong("Extra data")
-        except UnicodeError:
+        except UnicodeError:  # a ValueError too, about the encoding
             raise
         except (ValueError, RecursionError) as error:
             raise _broken(error, text, source, limits) from None
@@ -314,18 +314,22 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         return [{"key": name, **row} for name, rows in value.items() for row in rows if isinstance(row, dict)]
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
+    # {"When are you open?": "From 9 to 5.", ...}
     if len(value) > 1 and all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items()):
         return [{"question": name, "answer": answer} for name, answer in value.items()]
     if _is_lexicon(value):
         return [{"key": name, "value": "\n".join(texts)} for name, texts in value.items()]
     if len(value) > 2 and all(isinstance(t, str) and len(t.split()) >= _LONG for t in columns):
+        # {"The Fox": "Long ago ...", ...}, not {"question": ...}
         if not any(meaning_of(name, exact=True) for name in value):
             return [{"key": name, "value": text} for name, text in value.items()]
+    # {"q1": {"question": ..., "answer": ...}, "q2": ...}
     if len(value) > 1 and all(
         isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns
     ):
         return [{"key": name, **row} for name, row in value.items()]
     if all(isinstance(column, dict) and "0" in column for column in columns):
+        # pandas: {"question": {"0": ..., "1": ...}, "answer": ...}
         if any(column.keys() != columns[0].keys() for column in columns):
             return None
         return [{name: column[key] for name, column in value.items()} for key in columns[0]]

@@ -23,13 +23,15 @@ from core.values import MIB, Frozen
 
 _MAX_BYTES, _MAX_NAMES = MIB, 10_000
 _FEATURES = ("dataset_info.json", "dataset_infos.json", "readme.md")
+# classes.txt, label_names.txt, id2label.json
 LISTS = re.compile(
     r"(?:(?:class|label|categor(?:y|ie))(?:es|s)?(?:[_-]?(?:names|map|mapping|list))?|id2label|label2id)\.(?:txt"
     r"|json)$",
     re.I,
 )
+# "0: World", "1,Sports", "2 Business"
 _NUMBERED = re.compile(r"(\d{1,5})(?:\s*[,:;=\t]\s*|\s+)(\S.*)")
-_FRONT = re.compile(r"---[^\S\n]*\n(.*?\n)---[^\S\n]*\n", re.DOTALL)
+_FRONT = re.compile(r"---[^\S\n]*\n(.*?\n)---[^\S\n]*\n", re.DOTALL)  # the header of a README
 
 
 class LabelNames(Frozen):
@@ -138,6 +140,7 @@ def _of_features(features: Any) -> dict[str, dict[int, str]]:
 
 def _class_names(feature: Any) -> dict[int, str]:
     """Return {number: name} of a ClassLabel, also as the only kind of thing in a list; {} for anything else."""
+    # [...] or {"feature": ...} around {"class_label": ...} or {"_type": "ClassLabel", ...}
     if isinstance(feature, list) and len(feature) == 1:
         feature = feature[0]
     if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
@@ -163,6 +166,7 @@ def _listed(value: Any) -> tuple[dict[int, str], bool]:
             return _listed(value[key])
     pairs = [(number_of(key), name) for key, name in value.items()]
     if any(number is None or not _is_name(name) for number, name in pairs):
+        # label2id: {"World": 0, "Sports": 1}
         pairs = [(number_of(number), name) for name, number in value.items()]
     if not all(number is not None and _is_name(name) for number, name in pairs):
         return {}, False

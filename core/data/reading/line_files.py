@@ -40,6 +40,7 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     compared."""
     texts = [part for part in parts if SUFFIXES.get(part.suffix.lower(), "txt") == "txt"]
     code = [part for part in parts if is_code(part.name)]
+    # dev.sql is a side only beside dev.txt.
     are_beside_texts = {_place(part) for part in code} <= {_place(part) for part in texts}
     by_folder: defaultdict[PurePosixPath, list[SizedFile]] = defaultdict(list)
     for part in [*texts, *(code if are_beside_texts else ())]:
@@ -48,6 +49,7 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     for group in by_folder.values():
         lengths = {part.name: _lines(part) for part in group} if len(group) > 1 else {}
         for one, other in combinations(group, 2):
+            # Short files have as many lines by chance.
             if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
             are_sides = _are_sides(one, other)

@@ -25,18 +25,19 @@ _BEGINNING, _MAX_PARTS = 1 << 16, 1_000  # characters of a line; such parts of l
 _MIN_CARDS = 3
 _LONGEST_TERM = 80  # characters
 _LABEL = "__label__"
-_LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)
+_LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)  # __label__spam Buy now
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", "=>", " → ", " = ")
 _DIVIDERS = ("|", "::", "=>", " - ")  # of two sides of any length if they stand once in each line
-_TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")
+_TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")  # O, B-PER
 _PLACES = re.compile(r"\d+-\d+\t\d+-\d+\t")  # of WebAnno: that of a word in its text, and its characters
 _END = "=========="  # of a highlight
-_OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")
+_OPTION = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*(\S.*)")  # A) Paris
+# Answer: B
 _RIGHT = re.compile(
     r"\s*(?:(?:correct |right )?answer|key|antwort|lösung|答案|正确答案)?\s*[:：]?\s*([A-Ja-j])\s*", re.I
 )
 _MIN_OPTIONS = 2
-_BARE_TIME = re.compile(r"[\[(]?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d+)?[\])]?")
+_BARE_TIME = re.compile(r"[\[(]?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d+)?[\])]?")  # 0:12, [00:12.5]
 _MIN_TIMES, _MIN_SHARE, _SPOKEN = 5, 0.3, 500  # lines, a share of them, characters of a row
 
 
@@ -45,6 +46,7 @@ def first_lines(path: Readable, encoding: str) -> list[str]:
     lines: list[str] = []
     is_new = True
     with path.open(encoding=encoding, errors="replace") as file:
+        # A line of megabytes comes in parts; the first is kept.
         for part in islice(iter(lambda: file.readline(_BEGINNING), ""), _MAX_PARTS):
             if is_new and len(lines) == LOOKED_AT:
                 break
@@ -101,6 +103,7 @@ def _is_conll(lines: Sequence[str]) -> bool:
     if len(words) < 3 or not _mostly(cells, lambda each: len(each) > 1 and " " not in each[0].strip()):
         return False
     by_tag = _mostly(cells, lambda each: bool(_TAG.match(each[-1].strip())))
+    # CoNLL-U: ten columns; 1-2 is a contraction, 8.1 an empty word.
     by_number = _mostly(
         cells,
         lambda each: (
@@ -127,6 +130,7 @@ def separator_of(lines: Sequence[str]) -> str:
         term, _, definition = line.partition(separator)
         return 0 < len(term.strip()) <= _LONGEST_TERM and bool(definition.strip())
 
+    # "set - a => b" is divided at " - ".
     fitting = [each for each in _SEPARATORS if _mostly(filled, partial(is_card, separator=each))]
     once = (each for each in _DIVIDERS if all(line.strip().count(each) == 1 for line in filled))
     return min(fitting, key=lambda each: sum(len(line.partition(each)[0]) for line in filled), default=next(once, ""))
@@ -194,6 +198,7 @@ def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:
     question: list[str] = []
     options: list[str] = []
     for line in block:
+        # "A. Smith wrote it" below option B is no option.
         if (match := _OPTION.fullmatch(line)) and ord(match[1].upper()) - ord("A") == len(options):
             options.append(match[2].strip())
         elif right is None and (match := _RIGHT.fullmatch(line)):
@@ -241,7 +246,7 @@ def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | O
                 if size <= limits.row_bytes:
                     texts.append(line or "")
                 continue
-            text = "".join(texts[2:]).strip()
+            text = "".join(texts[2:]).strip()  # title and place stand above
             if size > limits.row_bytes:
                 row += 1
                 yield too_big(row, begins, size, limits)

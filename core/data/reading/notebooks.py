@@ -20,6 +20,7 @@ def notebook_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
     """Yield each text with the code below it as question and answer, other cells and outputs as omissions; in a
     notebook with few such pairs, each cell as text."""
     cells, outputs = _cells(source)
+    # An explanation may fill several cells.
     parts = [(kind, "\n\n".join(text for _, text in group)) for kind, group in groupby(cells, key=lambda cell: cell[0])]
     pairs = [
         (text, code)

@@ -121,12 +121,14 @@ def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], d
 
     A file has the same rows if of each of its first rows two longer texts, or all, stand in the texts of the others.
     """
+    # FORMATS begins with conversations, which hold most.
     formats = sorted({chosen for _, chosen, _, _ in started} - {"text"}, key=FORMATS.index)
     telling = [each for each in started if each[1] == formats[0]] if len(formats) > 1 else []
     words = "\n".join(_texts_of(telling, limits))
     same: dict[str, str] = {}
     for source, chosen, *_ in started if words else ():
         rows = _longer_texts(source, limits) if chosen in formats[1:] else []
+        # One text may be equal by chance, two are not.
         known = [sum(text in words for text in texts) >= min(2, len(texts)) for texts in rows]
         if len(rows) >= _MIN_SAME and all(known):
             same[source.path.name] = telling[0][0].path.name
@@ -180,6 +182,7 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
                 if last > limits.rows:
                     raise DataError("data.too_many_rows", file=source.path.name, limit=limits.rows)
                 yield item
+        # A broken file costs its own rows only.
         except DataError as error:
             if last > limits.rows:
                 raise

@@ -63,7 +63,7 @@ _QUIZ = {
     "ANSWER:": re.compile(rb"^[A-J][.)] \S.*\r?\nANSWER: ?[A-J]\b", re.MULTILINE),
     "#Q, ^": re.compile(rb"^#Q .+\r?\n(?:.+\r?\n){0,4}?\^ ?\S", re.MULTILINE),
 }
-_QUIZ_HEAD = 16 << 10
+_QUIZ_HEAD = 16 << 10  # bytes
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _XML, _ELEMENT = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s"), re.compile(rb"<([A-Za-z][\w:.-]{0,40})[\s/>]")
 _ELEMENTS_SHOWN = 6
@@ -84,6 +84,7 @@ def probe(
         raise DataError("data.no_name")
     path = Path(path) if isinstance(path, str) else path
     stamps = ((path, files.stamp(path)),) if isinstance(path, Path) and "\0" not in str(path) else ()
+    # The stamps first: changes from here on show.
     source = _probed(path, limits, choices, check)
     return source if source.stamps else replace(source, stamps=stamps)
 
@@ -169,6 +170,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
     JSON Lines, whose reader reports them by row)."""
     encoding, first_bad = decoding.encoding, decoding.first_bad
     kind = _kind(path, encoding, limits)
+    # Elsewhere it may have hidden a quote or a bracket.
     if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
         raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
     chat = kinds.recognize(path, kind, encoding)
@@ -187,6 +189,7 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
         return replace(source, notes=(*notes, *source_code.note([path.name], Counter())))
     if kind == "csv":
         source = replace(source, delimiter=source.delimiter or _delimiter(path, encoding))
+        # Between tabs a quotation mark may be a mere character.
         if source.delimiter == "\t" and any(b'"' in chunk for chunk in encodings.chunks(path, go_on)):
             source = replace(source, quoted=rows_as_wide(source, limits, True) >= rows_as_wide(source, limits, False))
         if source.delimiter != ",":
@@ -373,6 +376,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return by_suffix
     if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
+    # A .txt may hold JSON.
     if by_suffix == "txt" and not _is(dict, first):
         return "csv" if first.lower().startswith(ANKI) else "txt"
     # A conversation in each line, as a list of its turns.

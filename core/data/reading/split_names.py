@@ -23,6 +23,7 @@ _APART = re.compile(
     re.IGNORECASE,
 )
 _HARD = re.compile(r"adversarial|challenge", re.IGNORECASE)
+# all, full_data, merged-rows
 _ALL = re.compile(
     r"(?:all|full|combined|merged|complete|total|together)(?:[-_]?(?:data|set|rows|splits))?", re.IGNORECASE
 )
@@ -51,6 +52,7 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
         return any(is_for_training(other) for other in names)
     if not _APART.fullmatch(kept[0]):
         return False
+    # test_questions.json alone may be about tests.
     siblings = {(*_telling([*_key(other)[:-1]]), _key(other)[-1]) for other in names}  # train_0 is train
     beside = ((*_telling(words[:-1])[1:], words[-1]), words[-1:])  # train-en.json, train.json
     return any((trained, *rest) in siblings for trained in _TRAINED for rest in beside)

@@ -151,6 +151,7 @@ def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[t
             raise _refusal(path, head or {})
         sheets = Sheets(dict(head["sheets"]), head["sheet"], head["uncalculated"])
         if sheet and sheets.sheet is None:
+            # Cutoff 0: the nearest name, however far.
             near = difflib.get_close_matches(sheet, sheets.sheets, 1, 0) or ["-"]
             raise DataError(
                 "data.no_such_sheet", file=path.name, sheet=sheet, sheets=[*sheets.sheets][:20], near=near[0]

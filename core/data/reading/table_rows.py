@@ -54,6 +54,7 @@ class _CsvLines:
         self._record.append(line)
         if self.used <= self._limit:
             return line
+        # In pieces, as the line may be as long as the file.
         while line and not line.endswith(("\n", "\r")):
             line = self._file.readline(self._limit)
             self.used += len(line)
@@ -156,12 +157,14 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
                 yield _unread(record, row, line, lines, limits)
             elif head.is_title(record):
                 yield Omission("above")
+            # The first record that is no title gives the names.
             elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
                 if record == head.cells:
                     yield Omission("header")
                     continue
                 row += 1
                 is_wide = len(record) > len(names) and source.delimiter in (None, ",")
+                # Seen: 284 of 395 riddles left out for a comma.
                 if is_wide and len(merged := _with_commas(record)) == len(names):
                     if not is_joined:
                         yield Problem(row=0, line=line, severity="warning", text=msg("data.csv_joined", line=line))
@@ -222,6 +225,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
     row = 0
     try:
         with pyarrow.parquet.ParquetFile(seekable(source.path)) as file:
+            # A small compressed file may become gigabytes.
             unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
             if unpacked > limits.bytes:
                 raise DataError(
@@ -290,6 +294,7 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
             for begins, text, joint in texts:
                 row += 1
                 yield RawRow(row, {"text": text}, begins, joint=joint)
+            # A part of a long line ends no paragraph.
             continues = not line.endswith("\n")
             number += not continues
         for begins, text, joint in paragraph.end():

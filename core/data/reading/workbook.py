@@ -78,7 +78,7 @@ def _chosen(book: Any, sheet: str, shown: list[tuple[str, bool]]) -> list[Any]:
     with_rows: list[Any] = []
     table: list[Any] = []
     columns: frozenset[str] | None = None
-    for name, hidden in sorted(shown, key=lambda each: each[1]):
+    for name, hidden in sorted(shown, key=lambda each: each[1]):  # hidden ones last
         if hidden and (table or with_rows and with_rows[0].height > 1):
             break
         one = book.get_sheet_by_name(name)
@@ -147,7 +147,9 @@ def as_text(cell: object) -> str:
     if isinstance(cell, bool):
         return str(cell).upper()
     if isinstance(cell, float):
+        # All numbers are floats: 3 is 3.0, 0.3 may be 0.30000000000000004.
         return str(int(cell)) if cell.is_integer() and abs(cell) < 10**_DIGITS else f"{cell:.{_DIGITS}g}"
+    # A datetime is a date too; a day is its midnight.
     if isinstance(cell, datetime):
         if cell.time() == time():
             return cell.date().isoformat()

@@ -128,6 +128,7 @@ def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
     files = [value if isinstance(value, dict) else {} for value in values]
     named = {name: each for file in files for name, each in _named(file.get("responses"))}
     follows: defaultdict[str, set[str]] = defaultdict(set)
+    # Which of two responses follows depends on the talk before.
     for talk in (talk for file in files for key in ("stories", "rules") for talk in file.get(key) or ()):
         for step, then in pairwise(talk.get("steps") or () if isinstance(talk, dict) else ()):
             for one in step.get("or") or [step]:
@@ -180,6 +181,7 @@ def _plain(item: object) -> Any:
         and isinstance(examples := item.get("examples"), str)
         and examples.lstrip().startswith(_ITEM)
     ):
+        # "- fly to [Berlin](city)" is "fly to Berlin".
         texts = [_MARKED.sub(r"\1", line.strip().removeprefix(_ITEM).strip()) for line in examples.splitlines()]
         return item | {"examples": [text for text in texts if text]}
     return item
@@ -229,6 +231,7 @@ def _check(file: Readable, text: str, limits: Limits) -> None:
     """Raise DataError with the line if the text has aliases, which can make it endless, or if it is nested deeper than
     limits.depth."""
     depth = 0
+    # Before anything is built: some aliases stand for gigabytes.
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise DataError(

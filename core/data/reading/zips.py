@@ -43,6 +43,7 @@ _MIMETYPES: dict[bytes, FileKind] = {
 def seekable(path: Readable) -> IO[bytes]:
     """Open a file so that it is seekable: one of an archive is read into memory. Raises DataError if it is too large
     for that."""
+    # Parquet's contents are listed at its end.
     file = path.open("rb")
     if file.seekable():
         return file
@@ -79,6 +80,7 @@ def kind_of(path: Readable, limits: Limits) -> FileKind | None:
         for name, kind in _KINDS.items():
             if name in names:
                 return kind
+        # OpenDocument and EPUB name their kind there.
         if "mimetype" not in names:
             return None
         try:
