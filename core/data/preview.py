@@ -396,6 +396,7 @@ class Previews:
         version = self._store.version(dataset_id, format, choices)
         key = (folder, path, stamp, learning, format, choices.key, version, choices.join_paragraphs)
         with self._lock:
+            # Put back last: the first is the least used.
             future = self._kept.pop(key, None)
             is_first = future is None
             self._kept[key] = future = future or Future()
@@ -429,11 +430,13 @@ def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
     def spread_positions(count: int) -> np.ndarray:
         """Return positions spread evenly over the rows, in stretches of neighbours where paragraphs are joined."""
         if paragraphs is not None and count < len(rows):
+            # At least two: one paragraph has no neighbour to join.
             stretches = max(1, min(MAX_STRETCHES, count // 2))
             begins = np.arange(stretches) * len(rows) // stretches
             return (begins[:, None] + np.arange(count // stretches)).ravel()
         return np.arange(count) * len(rows) // count
 
+    # A thousand books would take minutes to tokenize.
     counted = spread_positions(min(len(rows), MAX_ROWS))
     examples = (rows[int(i)][1] for i in counted)
     length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in examples)

@@ -200,6 +200,7 @@ class DatasetStore:
                     # The file with the names of its classes is read beside the data, so it is kept beside it too.
                     if (beside := source.label_names.file) and not source.stored_as:
                         _copy(path.parent / beside, folder / beside, check)
+                    # It may have changed between reading and copying.
                     if digest != report.sha256:
                         raise DataError("data.changed_while_reading", file=path.name)
                     info = DatasetInfo(
@@ -237,10 +238,12 @@ class DatasetStore:
         id = base
         while True:
             try:
+                # mkdir decides which of two processes has the name.
                 (self.root / id).mkdir()
             except FileExistsError:
                 id = f"{base}-{short_id()}"
                 continue
+            # Whether it lives tells if the import crashed.
             (self.root / id / "importing").write_text(str(os.getpid()), "ascii", newline="\n")
             return self.root / id
 
@@ -358,6 +361,7 @@ class DatasetStore:
         edits = self._edits(path, format, choices)
         if not (version := edits.head if choices.version is None else choices.version):
             return report
+        # A version never changes.
         cache_file = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
         as_added = choices.model_copy(update={"version": 0})
 
@@ -447,6 +451,7 @@ def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
             check()
             digest.update(chunk)
             copy.write(chunk)
+        # A power cut must not leave half a file.
         copy.flush()
         os.fsync(copy.fileno())
     return digest.hexdigest()

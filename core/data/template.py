@@ -200,12 +200,14 @@ class ChatTemplate:
         answer.
         """
         before, answer = self.render(turns[:-1], False, tools, thinks), turns[-1]
+        # Of "assistant\n<think>\n" only the head is sure to be in text.
         frame = prompt.removeprefix(before) if prompt.startswith(before) else ""
         opened = frame.rfind("<think>")
         head = frame[:opened] if opened >= 0 else frame
         place = next((text.rfind(part) for part in _expected_parts(answer) if part in text), 0)
         begin = text.rfind(head, 0, place) if head.strip() else -1
         body = text[begin + len(head) :]
+        # The thought would be opened twice.
         if begin < 0 or (opened >= 0 and "<think>" in body[: len(frame)]):
             raise TemplateError("template.prompt_differs")
         if opened >= 0 and "</think>" not in frame[opened:] + body:

@@ -72,6 +72,7 @@ class _Renderer:
         """Send a request, starting the process if it is not running, and return what was rendered. Raises
         TemplateError, also if it takes longer than SECONDS or more than MAX_MEMORY, which ends the process."""
         with self._lock:
+            # Answers have no number: one request at a time.
             if self._child is None or self._child.process.poll() is not None:
                 self._child = self._start()
             self._child.send(**values)

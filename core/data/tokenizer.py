@@ -40,6 +40,7 @@ class Tokenizer:
         except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for a damaged file
             raise ModelError("model.bad_tokenizer", folder=folder.name, reason=str(error)[:200]) from None
         self._file = file
+        # tokenizer.json may say both; rows would be cut unseen.
         self._fast.no_truncation()
         self._fast.no_padding()
         config = files.read_object(folder / "tokenizer_config.json")

@@ -353,6 +353,7 @@ class Edits:
 
     def redo(self) -> Change:
         """Repeat the newest change that was undone from this version and return it. Raises DataError if none was."""
+        # Several branches may begin at one version.
         again = max(
             (change for change in self.changes.values() if change.parent == self.head),
             key=lambda c: c.version,

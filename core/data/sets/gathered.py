@@ -59,6 +59,7 @@ def _files_of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     DataError."""
     source = sniff.probe(folder, choices=choices)
     parts, is_slack = source.parts or (source,), source.chat == "slack"
+    # Files beside the data may say what it means.
     data_names = {name for part in parts for name in (part.path.name, part.label_names.file)}
     files = [(path.relative_to(folder).as_posix(), path) for path in folders.files_of(folder)]
     return [

@@ -111,6 +111,7 @@ def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
         yield
     except DataError as error:
         others = [name for name in source.sheets if name not in (source.sheet, *source.sheet.split(" / "))]
+        # Nothing may fit because a row was taken for names.
         is_open = source.header or source.header is None and source.kind in _TABLES and header.may_be_row(names)
         if is_open and source.choices.header is None and error.message.key in _UNREAD:
             error = DataError("data.header_or_row", columns=[*names][:20], problem=error.message)
@@ -178,6 +179,7 @@ def _meaning(
 ) -> _Meaning:
     """Return how the rows of a table, or of a list of objects, are read: quiz questions first, then cells that hold
     lists, then texts. Raises DataError if they cannot be."""
+    # Options are lists too, but stay together.
     if format is None and not choices.columns and (written := multiple_choice.decided(rows, every_row)):
         return _Meaning(_noted(source, written.note()), "question_answer", conversions=(written.apply,))
     if format is None and not choices.columns:
@@ -262,6 +264,7 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
+    # Answers of few values are labels.
     few = (
         name
         for each in decision.readings
@@ -319,9 +322,11 @@ def _recognized(rows: list[Row]) -> Format | Decision:
     except DataError as error:
         if error.message.key != "data.unknown_format":
             raise
+        # A guess would take an option for the answer.
         multiple_choice.refuse_without_key(rows)
         refuse_tags(rows)
         decision = sides.decide(rows)
+        # Named columns may stand beside nested ones.
         if (decision is None or decision.evidence != "names") and (nested := refusal(rows)):
             raise nested from error
         if decision is None:
@@ -390,6 +395,7 @@ def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Sou
         if error.message.key != "data.unknown_format":
             return None
         by_name = "text"
+    # `conversation` may hold an id.
     names = COLUMNS["messages"]["messages"]
     values = [value for row in rows for name, value in row.values.items() if str(name).lower() in names]
     is_id = by_name in ("messages", "sharegpt") and bool(values) and not any(isinstance(v, list) for v in values)

@@ -86,6 +86,7 @@ class JoinedTokens(Tokens):
         for member in range(first, last):
             begin = int(self.begin[member])
             if member > first:
+                # A blank line is the best place, before a line's end.
                 is_paragraph = JOINTS[self.paragraphs.joint[member]] == JOINTS[1]
                 kinds[0 if is_paragraph else 1].append(np.array([begin]))
             for kind, places in zip(kinds, self.paragraphs.borders(member), strict=False):

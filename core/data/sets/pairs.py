@@ -28,6 +28,7 @@ class Pairs(Pieces):
         better = np.flatnonzero(_is_better(tokens))
         ends = tokens.lengths[better].astype(np.int64), tokens.lengths[better + 1].astype(np.int64)
         learned = [tokens.learned(better + side, np.ones_like(better), end) for side, end in enumerate(ends)]
+        # One answer alone shows no preference.
         is_kept = np.all([end <= limit for end in ends] + [count > 0 for count in learned], axis=0)
         start = np.zeros(len(better), np.int64)
         return cls(

@@ -89,7 +89,7 @@ class Readings:
         file_choices = (
             {"sheet": report.sheet}
             if len(report.sheets) > 1
-            else {"encoding": report.encoding}
+            else {"encoding": report.encoding}  # a guess, which another version may change
             if report.encoding in LIKELY
             else {}
         )
@@ -135,6 +135,7 @@ class Readings:
                 raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
             rows = None
         if rows is None:
+            # The disk is full: few rows fit into memory.
             held = InMemory()
             report = inspection.inspect_file(path, format, choices=choices, keep=held.add)
             rows = held.rows()

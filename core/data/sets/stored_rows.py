@@ -70,6 +70,7 @@ class Rows(Sequence[tuple[int, Example]]):
         if isinstance(source, Path) and source.stat().st_size <= IN_MEMORY_BYTES:
             source = source.read_bytes()
         if isinstance(source, Path):
+            # Mapped pages count as memory: a million rows took half a GB.
             source = pa.memory_map(str(source)) if mapped else pa.OSFile(str(source))
         return pa.ipc.open_file(source)
 

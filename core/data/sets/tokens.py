@@ -188,6 +188,7 @@ class Tokenized:
         raises."""
         known = [table["key"].to_numpy() for _, table in self._counted]
         is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
+        # Equal rows have one key, and are counted once.
         missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
         ready = len(positions) - len(missing)
         builder = Builder()

@@ -29,6 +29,7 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
         return value[key]
     if column == "label" and are_spans(value):
         raise Flaw("data.only_spans", column=name)
+    # [4.0] is a label of one number.
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], float):
         return value[0]
     if not isinstance(value, list) or not all(isinstance(one, str | int | bool) or _text_key(one) for one in value):
@@ -38,13 +39,13 @@ def text_of_cell(value: object, name: str, column: str, notes: Notes) -> object:
     texts = [str(one[_text_key(one)] if isinstance(one, dict) else one) for one in value]
     if len(texts) < 2:
         return texts[0] if texts else ""
-    if column == "context":
+    if column == "context":  # all passages belong to the question
         return "\n\n".join(texts)
     if column == "label":
         notes.assumed.add("labels_joined")
         return ", ".join(texts)
     if any(text != texts[0] for text in texts):
-        notes.add_omission("answer", name)
+        notes.add_omission("answer", name)  # several acceptable answers
     return texts[0]
 
 

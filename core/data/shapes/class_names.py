@@ -62,6 +62,7 @@ def names_by_column(
 def _are_of_words(sample: Sequence[Row], column: str) -> bool:
     """Return True if a column's lists of labels stand beside another list of that length: a label for each word."""
     return any(
+        # ["The", "cat"] beside [4, 7]
         isinstance(labels := row.values.get(column), list)
         and len(labels) > 1
         and any(
@@ -133,7 +134,7 @@ def names_beside(sample: Sequence[Row]) -> tuple[str, str]:
             if (
                 is_of_label
                 and _are_numbers([row.values.get(label) for row in sample])
-                and len(dict(pairs)) == len(pairs)
+                and len(dict(pairs)) == len(pairs)  # one name for each number
             ):
                 return label, name
     return "", ""
@@ -171,7 +172,7 @@ def classified(sample: Sequence[Row], names: Names) -> Classified | None:
         for name in dict.fromkeys(name for row in sample for name in row.values)
         if name != label and _is_text([row.values.get(name) for row in sample])
     ]
-    return Classified(tuple(texts), label) if 1 <= len(texts) <= 2 else None
+    return Classified(tuple(texts), label) if 1 <= len(texts) <= 2 else None  # two: premise, hypothesis
 
 
 def _is_text(values: Sequence[Any]) -> bool:

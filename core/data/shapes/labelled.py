@@ -95,6 +95,7 @@ def _questions_of_a_text(value: Mapping[str, Any], key: str) -> Iterator[Any]:
     questions and answers if they follow one another (QuAC)."""
     shared, questions = {name: part for name, part in value.items() if name != key}, value[key]
     if questions and all(isinstance(each, dict) and "followup" in each and "question" in each for each in questions):
+        # The other questions follow in one conversation.
         text = str(shared.pop("context", "") or "")
         wordings = [str(each["question"]) for each in questions]
         wordings[0] = f"{text}\n\n{wordings[0]}" if text else wordings[0]

@@ -27,6 +27,7 @@ NEARLY_ALL = 0.9  # share of values that tells what a column, or lines, are
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments",
     "image_url", "pixel_values")  # fmt: skip
 WORSE = ("rejected", "rejected_response", "reject", "rejected_messages", "non_preferred_output")
+# <image>, <|image_pad|>, <img_1>
 _PICTURE = re.compile(r"<\|?(?:image|img|video|audio)(?:_pad|_?\d+)?\|?>", re.IGNORECASE)
 
 

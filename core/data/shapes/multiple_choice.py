@@ -148,6 +148,7 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     if not _OTHER_SHAPES.isdisjoint(names):
         return None
     names = _from_question_to_key(values, names) if reading.are_unnamed(names) else names
+    # Only all rows tell if numbers count from 0.
     for place in map(partial(_with_right_one, values, names), _places_of_options(values, names)):
         if not _most((place.options(each) is not None for each in values), len(values)):
             continue
@@ -358,6 +359,7 @@ class _Keys:
         if not fitting:
             hidden = [column for column in self.columns if not reading.are_unnamed([column])]
             return [(column, "text") for column in hidden if self.hidden[column] and not self.given[column]]
+        # Numbers last, as they may count from 0 or from 1.
         return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
 
     def chosen(self, rows: Iterable[Row | Problem], is_possible: bool) -> tuple[str, Scheme, Base] | None:
@@ -372,6 +374,7 @@ class _Keys:
             if scheme != "number":
                 return column, scheme, 0
             numbers = self.numbers[column]
+            # A last column of one number alone is no key.
             if numbers.lowest == numbers.highest and reading.are_unnamed([column]):
                 continue
             if (base := numbers.base) is None:

@@ -54,6 +54,7 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
                 nested[str(name)] = None
         for path, text in texts_in(row.values):
             if _LETTERS.search(text) and not _NO_TEXT.fullmatch(text.strip()):
+                # A name or an id counts as 0: it is no text to train.
                 texts[path].append(len(text) if len(words_of(text)) >= MIN_WORDS else 0)
     if not texts and nested:
         return _nested([*nested], [*nested])
@@ -61,6 +62,7 @@ def refusal(rows: Sequence[Row]) -> DataError | None:
         if len(tagged := _tagged(rows)) == 2:
             return DataError("data.words_with_tags", words=tagged[0], tags=tagged[1])
         return DataError("data.no_text", columns=[*columns][:20])
+    # A long text in few rows tells little.
     longest = sorted(texts, key=lambda path: (-median(texts[path]) * len(texts[path]), -sum(texts[path])))
     if longest[0] in columns or not nested:
         return None
@@ -85,6 +87,7 @@ def _written_tags(rows: Sequence[Row]) -> list[str]:
         for name, value in rows[0].values.items()
         if isinstance(value, str) and value
     }
+    # "EU rejects it" beside "B-ORG O O"
     lengths = {name: [*map(len, parts)] for name, parts in cells.items()}
     tags = next((name for name, parts in cells.items() if _are_tags(chain.from_iterable(parts))), None)
     words = next((name for name in cells if tags and name != tags and lengths[name] == lengths[tags]), None)

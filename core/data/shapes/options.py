@@ -42,8 +42,9 @@ _EACH = frozenset(
 RIGHT = ("correct_answer", "correct answer", "correct", "right_answer", "right answer", "correct_option", "answer",
     "richtige antwort", "正确答案")  # fmt: skip
 _UNNAMED = re.compile(r"column \d+")
+# distractor1, incorrect_answers, wrong option 2
 _WRONG = re.compile(r"(?:distractors?|incorrect|wrong|false)(?:[\s_-]?(?:answers?|options?|choices?))?[\s_-]?\d*")
-_ORDINAL = re.compile(r"(.*?)[\s_\-.(]*([a-j]|\d{1,2})\)?")
+_ORDINAL = re.compile(r"(.*?)[\s_\-.(]*([a-j]|\d{1,2})\)?")  # option_a, Answer (2)
 _TEXT_KEYS = ("text", "option", "content", "value", "choice", "answer", "option_text", "body")
 _LABEL_KEYS = ("label", "key", "letter", "option_label", "code", "id")
 _FLAG_KEYS = ("is_correct", "iscorrect", "correct", "right", "is_right", "is_answer")
@@ -102,6 +103,7 @@ def place_of(value: Any, options: Options, scheme: Scheme) -> int | None:
         return _place(text.casefold(), [option.casefold() for option in options.texts])
     if scheme == "label":
         return _place(_bare(text), [_bare(label) for label in options.labels])
+    # "B", "(b)", "B) Paris"
     match = re.fullmatch(r"[(（\[]?([A-Za-z])(?:\s?[).:、．）\]](?:\s*(.*))?)?", text, re.DOTALL)
     place = LETTERS.find(match[1].upper()) if match else -1
     return place if 0 <= place < len(options.texts) and options.texts[place] else None
@@ -143,8 +145,9 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
     """Return the options without their own marks ("A)") and empty ones at the end; None if fewer than two are filled,
     or if there are more than letters."""
     written = [text.strip() for text in texts]
-    while written and not written[-1]:
+    while written and not written[-1]:  # of questions with fewer options
         del written[-1]
+    # "A) Paris" would become "A. A) Paris".
     marks = [_OWN_MARK.match(text) for text in written]
     if written and all(mark and mark[1].upper() == LETTERS[at % 26] for at, mark in enumerate(marks)):
         written = [text[mark.end() :] if mark else text for text, mark in zip(written, marks, strict=True)]

@@ -29,13 +29,14 @@ _STEMS = ("human_ref", "response", "answer", "output", "completion", "summary", 
 _COMPARED = {*_LISTS, *(f"{stem}_{side}" for stem in _STEMS for sides in _SIDES for side in sides)}
 _WINNERS = ("winner", "chosen", "preference", "preferred", "better", "choice", "best", "overall_preference",
     "better_response_id", "safer_response_id")  # fmt: skip
-_NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")
+_NAME = re.compile(r"(?:model|response|answer|assistant|output|completion)?[\s_-]*")  # of "Response A"
 
 
 def compared(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """Take the columns of a comparison, and return the chosen and the rejected answer ("" if the best and worst of a
     list are equal), with their prompt if its column needs a new name, as columns; None for a row that ranks nothing.
     Raises Flaw for two answers that tie, and for a list without a ranked answer."""
+    # In arenas `chosen` is A or B.
     if "messages" in values or "chosen" in values and _side(values.peek("chosen")) not in chain(*_SIDES):
         return None
     if not any(name in values for name in _QUESTIONS) and not isinstance(values.peek("conversation_a"), list):
@@ -67,6 +68,7 @@ def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
         key, sign = next(
             (
                 (key, sign)
+                # The lowest rank, but the highest score, is the best.
                 for keys, sign in ((_RANKS, -1), (_SCORES, 1))
                 for key in keys
                 if any(_is_number(answer.get(key)) for answer in answers)
@@ -92,6 +94,7 @@ def _best_and_worst(values: Columns, notes: Notes) -> dict[str, Any] | None:
 def _objects(value: object) -> list[dict[str, Any]]:
     """Return a list of objects, also from an object of lists; [] for anything else."""
     if isinstance(value, dict):
+        # `datasets` writes it as an object of lists.
         lists = {key: part for key, part in value.items() if isinstance(part, list)}
         lengths = {len(part) for part in lists.values()}
         if len(lists) < 2 or len(lengths) != 1:
@@ -158,6 +161,7 @@ def _named_winner(values: Columns, sides: Sequence[str]) -> int | None:
         if text in sides:
             values.take(name)
             return sides.index(text)
+        # "tie", "tie (bothbad)", "neither"
         if isinstance(mark, str) and ("tie" in text or "both" in text or "neither" in text):
             raise Flaw("data.no_winner", found=mark[:40])
     return None

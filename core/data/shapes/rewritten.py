@@ -55,6 +55,7 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
     compares, conversions = _possible(tuple(values))
     if compares and (pair := compared(values, notes)) is not None:
         values = values.changed(pair)
+        # The pair has columns that another conversion needs.
         conversions = _possible(tuple(values))[1]
     for convert in conversions:
         columns = convert(values, notes)
@@ -90,6 +91,7 @@ def _preference(values: Columns, notes: Notes) -> dict[str, object] | None:
     name = next((name for name in _PROMPT_COLUMNS if has_value(values.peek(name))), None)
     prompt = _turns(values[name], "user") if name else []
     if (
+        # Alpaca's columns beside both answers.
         name == "instruction"
         and isinstance(values[name], str)
         and isinstance(more := values.peek("input"), str)
@@ -214,6 +216,7 @@ def _labels(values: Columns, notes: Notes) -> dict[str, object] | None:
     column = next((name for name in _LABELS if name in values), "")
     labels = values.peek(column)
     are = labels if isinstance(labels, list) else [labels]
+    # spaCy and doccano: {"text": ..., "cats": ["spam"]}
     if "label" in values or not any(isinstance(values.peek(name), str) for name in _TEXTS):
         return None
     if len(are) > _MAX_LABELS or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in are):
@@ -240,6 +243,7 @@ def _squad(values: Columns, notes: Notes) -> dict[str, object] | None:
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
     values.take("answers")
+    # Perhaps numbers of lines, which are no answer.
     if answers and isinstance(answers, list) and all(isinstance(one, int) for one in answers):
         raise Flaw("data.only_numbers", column="answers", example=answers[0])
     answer_texts = (

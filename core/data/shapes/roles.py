@@ -165,6 +165,7 @@ def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] =
             return roles
     other = next((name for name in columns if name.lower() == column.strip().lower()), "")
     for roles in readings if other else ():
+        # No reading has this answer: one is changed.
         if "question" in (others := {n: role for n, role in roles.items() if role != "answer" and n != other}).values():
             return others | {other: "answer"}
     answers = [name for roles in readings for name, role in roles.items() if role == "answer"]

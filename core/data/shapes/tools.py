@@ -48,6 +48,7 @@ def read_calls(calls: object, number: int, notes: Notes) -> tuple[ToolCall, ...]
 def _call(call: Any, number: int, notes: Notes) -> ToolCall:
     """Return one call, with its "function" or without; arguments may be JSON text, nulls in them are dropped, other
     fields noted. Raises Flaw."""
+    # OpenAI nests it in "function".
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
         raise Flaw("data.call_without_name", turn=number, found=as_json(call)[:80])
@@ -59,7 +60,7 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
     notes.add_unread(
         "call", function, ("name", arguments_key) if function is not call else ("id", "type", "name", arguments_key)
     )
-    if isinstance(arguments, str) and arguments.strip():
+    if isinstance(arguments, str) and arguments.strip():  # OpenAI writes them as JSON
         arguments = _json(arguments, "data.arguments_no_json", turn=number, name=function["name"])
     arguments = {} if arguments in (None, "") else _without_nulls(arguments)
     if not isinstance(arguments, dict):

@@ -30,6 +30,7 @@ _TALK = ("messages", "message", "body", "kwargs", "data")
 _HISTORY = ("chat_history", "history")
 _SPEAKERS = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 _EXPECTED = ("equals", "iequals", "similar", "levenshtein", "rouge-n", "bleu")  # promptfoo's, with a text to compare
+# "similar(0.8): Paris", "equals: Paris", "Paris"
 _ASSERTION = re.compile(r"(?:([\w-]+)(?:\([\d.]+\))?:\s?)?(.*)", re.DOTALL)
 
 
@@ -45,6 +46,7 @@ def traced(values: Columns, notes: Notes) -> dict[str, Any] | None:
             raise Flaw("data.trace_unanswered", field=answered)
         question = _turns(given, "user", input_key, notes)
         answer = _turns(reply, "assistant", answered, notes)
+        # A number for several texts is the score of a test.
         if input_key not in BATCHES.values() and not any(_is_text(turn) for turn in answer):
             keys = [*given] if isinstance(given, dict) else [input_key]
             if len(keys) > 1:
@@ -182,6 +184,7 @@ def _turn(value: Any) -> Any:
     """Return LangChain's turn as role and content; others as they are."""
     if not isinstance(value, dict):
         return value
+    # {"id": [..., "HumanMessage"], "kwargs": {"content": ...}}
     inner = next((value[key] for key in ("kwargs", "data") if isinstance(value.get(key), dict)), None)
     kind = _kind(value)
     if inner is not None and (kind or value.get("type")):

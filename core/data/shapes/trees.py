@@ -24,7 +24,7 @@ def tree(values: Columns, notes: Notes) -> dict[str, Any] | None:
         if root is None or not _is_node(root):
             return None
         if has_value(values.peek("parent_id")):
-            raise Flaw("data.inside_a_tree")
+            raise Flaw("data.inside_a_tree")  # the row is part of that tree too
         values.take("text", "role", "replies", "parent_id")
     else:
         values.take("prompt")
@@ -79,6 +79,7 @@ def questions_of_a_text(values: Columns, notes: Notes) -> dict[str, Any] | None:
     None for other rows."""
     questions, answers = values.peek("questions"), values.peek("answers")
     if isinstance(answers, dict):
+        # CoQA: answers: {"input_text": [...]}
         answers = next((answers[key] for key in ("input_text", "text") if key in answers), None)
     if not _are_texts(questions) or not _are_texts(answers) or len(questions) != len(answers) or "options" in values:
         return None

@@ -195,6 +195,7 @@ class _Template:
             role = ROLES.get(mark["role"].lower())
             if role is None:
                 return []
+            # Up to the last end token: an answer may quote one.
             content = text[mark.end() : end]
             ends = [*self._end.finditer(content)] if self._end else []
             turns.append({"role": role, "content": _clean(content[: ends[-1].start()] if ends else content)})
@@ -252,6 +253,7 @@ class _Named:
         names = [name for _, name in self._marks(text)]
         asks = next((name for name in names if side_of(name) == "user" and name not in _MORE.split()), None)
         answers = next((name for name in names if side_of(name) == "assistant"), None)
+        # Q goes with A, not with Assistant.
         if asks is None or answers is None or (asks in _LETTERS) != (answers in _LETTERS):
             return None
         if answers in _LETTERS and _OPTION.search(text):
@@ -308,6 +310,7 @@ class _Named:
         turns[-1]["content"] = _clean(text)
         if turns[-1]["role"] == "assistant" and (kept := _clean(_LOST.sub("", turns[-1]["content"]))) != _clean(text):
             turns[-1] |= {"content": kept, "lost": "call"}
+            # An answer that was only a call is left out.
             if not kept and len(turns) > 1 and turns[-2]["role"] == "user":
                 turns.pop()
                 turns[-1]["lost"] = "call"

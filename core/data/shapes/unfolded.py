@@ -23,12 +23,15 @@ def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
         return ({"turns": value} if is_talk else value), ()
     if not isinstance(value, dict):
         return value, ()
+    # The datasets server: {"row_idx": 0, "row": {...}}
     if "row_idx" in value and isinstance(value.get("row"), dict):
         value = value["row"] | ({"truncated_cells": value["truncated_cells"]} if value.get("truncated_cells") else {})
     pair = value.get("translation")
+    # OPUS: {"translation": {"en": ..., "de": ...}}
     if isinstance(pair, dict) and len(pair) > 1 and all(isinstance(text, str) for text in pair.values()):
         return pair | {name: rest for name, rest in value.items() if name != "translation"}, ()
     question = value.get("question")
+    # OpenBookQA: {"question": {"stem": ..., "choices": [...]}}
     if isinstance(question, dict) and isinstance(question.get("stem"), str) and "choices" in question:
         parts = {name: part for name, part in question.items() if name != "stem"}
         return value | parts | {"question": question["stem"]}, ()
