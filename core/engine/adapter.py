@@ -135,6 +135,7 @@ def _misfits(tuned: PeftModel, weights: Mapping[str, torch.Tensor]) -> list[str]
     if hasattr(tuned, "pissa"):
         from core.engine.variants import pissa
 
+        # The file also holds the start, so its rank is twice as high.
         saved = pissa.halves(saved)[0]
     misfits = sorted(name for name in {*own, *saved} if name not in own or name not in saved)
     return misfits + [name for name in own if name in saved and own[name].shape != saved[name].shape]

@@ -64,7 +64,7 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
     for b, row in enumerate(examples):
         input_ids[b, : len(row.input_ids)] = torch.tensor(row.input_ids)
         mask[b, : len(row.input_ids)] = 1
-    index, targets = _learned((b * width, row) for b, row in enumerate(examples))
+    index, targets = _learned((b * width, row) for b, row in enumerate(examples))  # in the flattened grid
     counts = tuple(row.learned_count for row in examples)
     return Batch(input_ids, index, targets, int(mask.sum()), mask, examples=counts, **_of_pairs(rows, counts)).to(
         device
@@ -77,6 +77,7 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     examples = [example for row in rows for example in row.examples]
     lengths = tuple(len(row.input_ids) for row in examples)
     input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
+    # Each example counts from 0, as if it were alone.
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     index, targets = _learned(zip(starts, examples, strict=True))

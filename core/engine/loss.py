@@ -122,6 +122,7 @@ class _FrozenHead(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return the losses (K,), chunk by chunk; save their gradient by hidden only if hidden needs one."""
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        # Made here: later the chunk's logits are gone.
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for chunk in _row_chunks(len(hidden), len(weight), hidden.device):
             into = None if gradient is None else gradient[chunk]

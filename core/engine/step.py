@@ -117,7 +117,7 @@ class Step:
             max_grad_norm=recipe.train.max_grad_norm,
             criterion=Policy.from_recipe(recipe) or Preference.from_train(recipe.train),
         )
-        step.untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
+        step.untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]  # to begin anew
         return step
 
     def _new_scaler(self) -> torch.amp.GradScaler:

@@ -105,8 +105,10 @@ def check(how: Combination) -> None:
         for name in ("base_model_name_or_path", "revision"):
             if first.get(name) != config.get(name):
                 raise ModelError("merge.other_base", first=str(first.get(name)), second=str(config.get(name)))
+        # With another template the prompts are others.
         if _text(folders[0] / "chat_template.jinja") != _text(folder / "chat_template.jinja"):
             raise ModelError("merge.other_template", first=parts[0].name, second=one.name)
+    # Only cat and svd take factors of different ranks.
     if method != "cat" and not method.endswith("svd") and len(set(ranks)) > 1:
         raise ModelError(
             "merge.ranks", method=method, found=ranks, instead="cat" if method == "linear" else f"{method}_svd"
@@ -140,6 +142,7 @@ def _check_shapes(folders: Sequence[Path], ranks: Sequence[int]) -> None:
             if not tensor.name.endswith(_ENDS):
                 raise ModelError("merge.cannot", folder=folder.name, found=[tensor.name[:80]])
             is_a = tensor.name.endswith(_ENDS[0])
+            # A is (r, in), B is (out, r).
             size = tensor.shape[1 if is_a else 0]
             expected = (rank, sizes.get(tensor.name, size)) if is_a else (sizes.get(tensor.name, size), rank)
             if tensor.shape != expected:

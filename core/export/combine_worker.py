@@ -72,6 +72,7 @@ def _layers(adapters: list[dict[str, Tensor]]) -> nn.Module:
                 parent.add_module(part, nn.Module())
             parent = parent.get_submodule(part)
         layer = nn.Linear(a.shape[1], b.shape[0], bias=False, device="meta")
+        # An expanded zero has the shape without the memory.
         layer.weight = nn.Parameter(torch.zeros(1, 1).expand(b.shape[0], a.shape[1]), requires_grad=False)
         parent.add_module(last, layer)
     return model

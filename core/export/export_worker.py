@@ -439,6 +439,7 @@ class Exporter:
         from core.export.ollama.program import least_version
 
         tokenizer = Tokenizer(adapter)
+        # They may be two tokens: <|im_end|>, <|endoftext|>.
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
         text = modelfile.render(file.name, list(stops), self.run_folder.name, least_version(model_type))
         (file.parent / "Modelfile").write_text(text, "utf-8", newline="\n")

@@ -136,7 +136,7 @@ def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
         return None
     own = (f"{module}.{name}" for name, _ in modules[module].named_parameters(recurse=False))
     names = [name for name in own if any(f".{name}".endswith(f".{target}") for target in targets)]
-    depth = key.partition(".lora_")[0].count(".base_layer")
+    depth = key.partition(".lora_")[0].count(".base_layer")  # of wrappers
     return names[-1 - depth] if depth < len(names) else None
 
 

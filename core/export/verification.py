@@ -432,6 +432,7 @@ def _measure(model: PreTrainedModel, probe: ProofPrompt, greedy: list[int], work
 def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
     """Return the losses of a prompt's own ids, over trained tokens and over all, and the likeliest first token of its
     answer. logits: (T, vocabulary) of probe.ids."""
+    # Each position predicts the next token.
     losses = functional.cross_entropy(
         logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none"
     )

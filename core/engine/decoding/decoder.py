@@ -125,6 +125,7 @@ class DecodedRows:
         cannot go on from them: of linear attention, or of windows that are shorter than the prompts."""
         decoder, prompts = self._decoder, self._prompts
         longest = max(map(len, prompts))
+        # The last token stays: it predicts the answer's first.
         shared = min(len(os.path.commonprefix(list(prompts))), min(map(len, prompts)) - 1)
         if len(prompts) == 1 or shared < MIN_SHARED or longest >= decoder.shares_below:
             return
@@ -136,6 +137,7 @@ class DecodedRows:
         decoder.shares_below = min(windows, default=0)
         if longest < decoder.shares_below:
             self._cache = cache
+            # From one row of the cache to one for each prompt.
             keep_rows(cache, torch.zeros(len(prompts), dtype=torch.long, device=self._mask.device))
             self._ids, rest = decoder.left_padded([prompt[shared:] for prompt in prompts])
             self._mask = torch.cat([rest.new_ones(len(rest), shared), rest], dim=1)

@@ -57,6 +57,7 @@ class Sampler:
                 check()
                 chosen, logps = self._choose(decoding.next_logits(), table[alive, place])
                 going = []
+                # A row is one of those still alive.
                 for row, (number, token, logp) in enumerate(zip(alive, chosen.tolist(), logps.tolist(), strict=True)):
                     answer = answers[number]
                     answer.ids.append(token)
@@ -66,6 +67,7 @@ class Sampler:
                 if not going:
                     break
                 decoding.append(chosen)
+                # What has ended leaves the batch, with its cache.
                 decoding.keep(going)
                 alive = [alive[row] for row in going]
         return answers

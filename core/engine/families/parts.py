@@ -94,6 +94,7 @@ def all_but(model: transformers.PreTrainedModel, left_out: str) -> list[str]:
                 for one in modules_covering(inner, f"{name}.{child}" if name else child)
             ]
             return [*within, *_own(module, name)]
+        # "embed_tokens" would also match "embed_tokens_per_layer".
         return list(_own(module, name)) if left_out.startswith(name) else [name]
 
     return modules_covering(model, "")
@@ -169,6 +170,7 @@ def linear_layers(model: transformers.PreTrainedModel) -> list[str]:
     decoder, kind = text(model), getattr(model.config, "model_type", "")
     passed_over = WITHOUT_ADAPTER.get(kind, ())
     head = model.get_output_embeddings()
+    # By identity: the decoder's names lack a prefix.
     inside = {id(module) for module in decoder.modules()} - ({id(head)} if head is not None else set())
     return [
         name

@@ -25,7 +25,7 @@ def rows_apart(model: PreTrainedModel) -> Iterator[list[MatmulLtState]]:
     model.eval()
     try:
         for state in states:
-            state.threshold = 0.0
+            state.threshold = 0.0  # no outliers
         yield states
     finally:
         for state, threshold in zip(states, thresholds, strict=True):

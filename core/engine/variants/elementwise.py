@@ -208,6 +208,7 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
 
     def norm_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
         weight = module.weight
+        # Tested for a frozen weight alone.
         if len(args) != 1 or kwargs or args[0].dtype != weight.dtype or weight.requires_grad:
             return own(module, *args, **kwargs)
         return function(args[0], weight)

@@ -375,6 +375,7 @@ class _Recomputed(torch.autograd.Function):
         x, hidden = inputs
         outputs = tuple(member.layer.get_base_layer()(x) for member in members)
         for y, b, h in zip(outputs, copies.get(members, x.dtype)[1], _by_member(hidden, members), strict=True):
+            # In place: another tensor would be as large as the output.
             y.view(-1, y.shape[-1]).addmm_(h, b.t())
         return outputs
 

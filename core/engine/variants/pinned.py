@@ -36,6 +36,7 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
         return list(tensors)
     starts = [0, *accumulate(aligned(each.nbytes) for each in tensors)]
     buffer = empty((starts[-1],), torch.uint8)
+    # Other memory may be freed before the copy is done.
     waits = buffer is None
     buffer = torch.empty(starts[-1], dtype=torch.uint8) if buffer is None else buffer
     for start, each in zip(starts, tensors, strict=False):

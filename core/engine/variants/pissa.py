@@ -65,7 +65,7 @@ def halves(saved: Weights) -> tuple[Weights, Weights]:
             now[name], start[name] = weight.chunk(2, dim=0)
         else:
             now[name], negative = weight.chunk(2, dim=1)
-            start[name] = -negative
+            start[name] = -negative  # stored as -B0
     return {name: w.contiguous() for name, w in now.items()}, {name: w.contiguous() for name, w in start.items()}
 
 

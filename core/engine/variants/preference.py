@@ -142,6 +142,7 @@ class Preference:
             for what in ("rewards", "logps")
             if count
         }
+        # All rows may be of one kind.
         if all(counts.values()):
             kinds["rewards/margins"] = kinds["rewards/chosen"] - kinds["rewards/rejected"]
         return kinds | {"rewards/accuracies": by_name["rewards/accuracies"] / pairs, "kl": by_name["kl"] / pairs}

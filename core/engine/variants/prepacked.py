@@ -32,6 +32,7 @@ def prepacked(model: torch.nn.Module) -> Iterator[None]:
         for layer in layers:
             weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight, ROWS)
             layer.forward = partial(_linear, weight, layer.bias)
+            # The forward of the class is then found again.
             stack.callback(delattr, layer, "forward")
         yield
 

@@ -133,6 +133,7 @@ def bring_rest(tuned: PeftModel, card: torch.device) -> None:
             if id(parameter) in in_ram or hasattr(parameter, "device_mesh"):
                 continue
             parameter.data = parameter.data.to(card)
+            # bitsandbytes' scales do not move with the parameter.
             if state := getattr(parameter, "quant_state", None):
                 state.to(card)
         for own, buffer in module.named_buffers(recurse=False):

@@ -128,7 +128,7 @@ def _plain_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     for parts in zip(*(states.split(LENGTHS) for states in (query, key, value)), strict=True):
         q, k, v = (part.transpose(0, 1)[None] for part in parts)
         steps = torch.arange(q.shape[2], device=q.device)
-        behind = steps[:, None] - steps[None, :]
+        behind = steps[:, None] - steps[None, :]  # (queries, keys)
         mask = (behind >= 0) & (behind < (window or len(steps)))
         outputs.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1))
     return torch.cat(outputs)

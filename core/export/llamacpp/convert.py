@@ -168,6 +168,7 @@ def _write_end_of_turn(model: ModelBase, stop: str) -> None:
         tokens = files.read_json(model.dir_model / "tokenizer.json") or {}
         vocabulary = (tokens.get("model") or {}).get("vocab")
         ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+        # The stop is mostly an added token.
         ids |= {token["content"]: token["id"] for token in tokens.get("added_tokens") or ()}
         if "tokenizer.ggml.eot_token_id" not in written and stop in ids:
             model.gguf_writer.add_eot_token_id(ids[stop])

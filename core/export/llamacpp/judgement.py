@@ -75,6 +75,7 @@ class KeptProbabilities:
         probe.ids."""
         length = len(probe.ids) - 1
         step = max(1, math.ceil(length / self._budget))
+        # The one before the answer predicts its first token.
         positions = sorted({probe.start - 1, *range(0, length, step)})
         log_probs = torch.log_softmax(logits[positions].double(), -1).float().cpu()
         self.words = log_probs.shape[-1]

@@ -60,6 +60,7 @@ def by_steps(tokenizer: JsonObject) -> str | None:
     ):
         return None
     for name, expected in STEPS.items():
+        # A step may have further fields.
         if len(steps) == len(expected) and all(
             e.items() <= step.items() for step, e in zip(steps, expected, strict=True)
         ):

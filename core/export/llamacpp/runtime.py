@@ -40,7 +40,7 @@ class LoadedGguf:
         settings.n_ubatch = min(length, AT_ONCE)
         settings.n_threads = settings.n_threads_batch = threads
         settings.no_perf, settings.swa_full = True, True
-        settings.op_offload = settings.offload_kqv = False
+        settings.op_offload = settings.offload_kqv = False  # on the CPU alone
         settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
         settings.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return settings

@@ -36,6 +36,7 @@ def render(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> s
     gguf_name: the file beside it, without spaces and quotes. stops: strings that end an answer in the training
     template. least: the first Ollama version that knows the family.
     """
+    # Ollama reads quotes within three of them.
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
     lines = [
         f"# {' '.join(run_name.split())}, made with LoRA Garage",
