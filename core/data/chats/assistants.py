@@ -94,7 +94,7 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
     nodes = {id: node for id, node in tree.items() if isinstance(node, dict)} if isinstance(tree, dict) else {}
     # No field names the open message, as ChatGPT's does.
     branch = list(_branch(nodes, None))
-    if len(branch) < sum(bool(node.get("message")) for node in nodes.values()):
+    if any(node.get("message") for id, node in nodes.items() if id not in branch):
         notes.add_omission("branch")
     for id in branch:
         message = nodes[id].get("message")

@@ -30,7 +30,7 @@ from core.progress import Check, go_on
 from core.recipe import Format
 
 _PACKED = 5  # times a text is larger than its compressed file
-_REPORT_VERSION = 27  # raised when inspect_file returns another report for the same bytes
+_REPORT_VERSION = 28  # raised when inspect_file returns another report for the same bytes
 
 
 class Readings:
