@@ -11,6 +11,7 @@ names of those files, the page's too.
 from __future__ import annotations
 
 import bz2
+import json
 import math
 import os
 import string
@@ -26,7 +27,7 @@ from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
 PACKED = ".bz2"
-TOGETHER = f"together.yaml{PACKED}"  # in a release: section: key: language: sentence, all in 40 % of the bytes
+TOGETHER = f"together.json{PACKED}"  # in a release: section: key: language: sentence, all in 40 % of the bytes
 # For a quicker start: gradio builds the page once for each language.
 _CHOSEN = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
@@ -120,7 +121,8 @@ class Catalogue:
         core's single-file languages; in a release TOGETHER has most of them."""
         self._sentences: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
         for folder in folders:
-            together = unpacked_yaml(folder / TOGETHER) if (folder / TOGETHER).exists() else {}
+            file = folder / TOGETHER
+            together = json.loads(bz2.decompress(file.read_bytes())) if file.exists() else {}
             for language in LANGUAGES:
                 for name, entries in together.items():
                     self._add(

@@ -38,7 +38,7 @@ CONTENTS = (
 MAX_BYTES = 2_000_000
 PACKED = ".bz2"
 PACKED_TOO = ("presets/memory.yaml", "presets/models.yaml")  # as core/presets.py reads them
-TOGETHER = f"together.yaml{PACKED}"  # as core/messages.py reads it
+TOGETHER = f"together.json{PACKED}"  # as core/messages.py reads it
 LAUNCHERS = ("launch.yaml", "start.yaml")  # read as lines, before there is a YAML reader
 
 
@@ -111,8 +111,8 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
                 add(file.removesuffix(".yaml"), section, entries)
         else:
             add(folder.rpartition("/")[2], file.removesuffix(".yaml"), yaml.safe_load(content))
-    together = yaml.safe_dump(sentences, allow_unicode=True, width=10**6).encode()
-    return kept | {f"core/locales/{TOGETHER}": bz2.compress(together)}
+    together = json.dumps(sentences, ensure_ascii=False, separators=(",", ":"))
+    return kept | {f"core/locales/{TOGETHER}": bz2.compress(together.encode())}
 
 
 def packed(text: bytes) -> bytes:
