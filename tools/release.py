@@ -2,8 +2,9 @@
 no git.
 
 Contents: the files needed to run, and the guide; the reference pages are on the site alone. The sentences of a
-language are one packed file, except those that are read before the start, as many small files take twice the bytes. Two
-calls give the same bytes: order, times and modes follow from the commit alone. Uncommitted changes are not in it.
+language are one packed file, except those that are read before the start, as many small files take twice the bytes.
+Lines of comment in Python files are empty. Two calls give the same bytes: order, times and modes follow from the commit
+alone. Uncommitted changes are not in it.
 Beside it is lora-garage.json, which `python launch.py update` reads.
 Prints every file with its size, then the archive's size and SHA-256.
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tokenize
 import tomllib
 import zipfile
 from pathlib import Path
@@ -102,7 +104,7 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
         if name in PACKED_TOO:
             kept[name + PACKED] = packed(content)
         elif file in LAUNCHERS or "/locales" not in folder:
-            kept[name] = content
+            kept[name] = without_comments(content) if name.endswith(".py") else content
         elif folder.endswith("/locales"):
             sections = re.split(rb"^(?=\w+:\s*$)", content, flags=re.MULTILINE)
             early = [each for each in sections if f"{each.split(b':')[0].decode()}.yaml" in LAUNCHERS]
@@ -113,6 +115,17 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
             add(folder.rpartition("/")[2], file.removesuffix(".yaml"), yaml.safe_load(content))
     together = json.dumps(sentences, ensure_ascii=False, separators=(",", ":"))
     return kept | {f"core/locales/{TOGETHER}": bz2.compress(together.encode())}
+
+
+def without_comments(program: bytes) -> bytes:
+    """Return a Python file with its lines of comment empty, but the first (#!): a line in an error's text keeps its
+    number."""
+    lines = program.splitlines(keepends=True)
+    for token in tokenize.tokenize(io.BytesIO(program).readline):
+        number, column = token.start
+        if token.type == tokenize.COMMENT and number > 1 and not token.line[:column].strip():
+            lines[number - 1] = b"\n"
+    return b"".join(lines)
 
 
 def packed(text: bytes) -> bytes:

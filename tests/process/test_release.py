@@ -246,6 +246,11 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
     assert subprocess.run(command, capture_output=True, text=True).stdout == f"LoRA Garage {__version__}\n"
 
 
+def test_lines_of_comment_are_empty_in_a_release_and_texts_stay_whole() -> None:
+    program = b'#!/bin/python\n# why\nx = """\n# text\n"""  # beside\n'
+    assert release.without_comments(program) == program.replace(b"# why", b"")
+
+
 def test_every_uv_has_a_hash_and_both_scripts_know_its_name() -> None:
     table = (PROJECT / "packaging" / "uv.txt").read_text("utf-8")
     rows = re.findall(r"^((?:x86_64|aarch64)-([\w-]+)) \d\d ([0-9a-f]{64})$", table, re.MULTILINE)
