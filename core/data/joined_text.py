@@ -8,26 +8,27 @@ from core.data.labels import FullExample
 from core.data.tokenizer import Tokenizer
 
 
-def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: str) -> FullExample:
+def encode_paragraph(tokenizer: Tokenizer, text: str, continues: bool, after: str | None) -> FullExample:
     """Encode a paragraph as in the middle of its text, so that the tokens of paragraphs can be joined.
 
-    continues: a paragraph stands before it. after: the text between it and the next, "" for the last. Special tokens
-    stand only where the text begins and ends. Falls back to the paragraph's own tokens where a token would cross its
-    border.
+    continues: a paragraph stands before it. after: the text between it and the next ("" where a long paragraph was
+    divided), None for the last. Special tokens stand only where the text begins and ends. Falls back to the paragraph's
+    own tokens where a token would cross its border.
     """
     # Neighbours stand in for the rest of the text, so that a tokenizer treats blanks at the borders as there.
-    lead, tail = "A\n\n" if continues else "", "A" if after else ""
+    ends, after = after is None, after or ""
+    lead, tail = "A\n\n" if continues else "", "" if ends else "A"
     full = tokenizer.encode_text(lead + text + after + tail)
     # encode_text puts special tokens around it.
     place = full.text.index(lead + text + after + tail)
     begin, end = place + len(lead), place + len(lead + text + after)
     first = next((i for i, (start, _) in enumerate(full.offsets) if start >= begin), 0) if continues else 0
-    last = next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0) if after else len(full.offsets)
-    if first >= last or (first and full.offsets[first - 1][1] > begin) or (after and full.offsets[last - 1][1] > end):
-        # a token reaches over the border: the paragraph is encoded on its own
+    last = len(full.offsets) if ends else next((i for i, (start, _) in enumerate(full.offsets) if start >= end), 0)
+    reaches_over = (first and full.offsets[first - 1][1] > begin) or (not ends and full.offsets[last - 1][1] > end)
+    if first >= last or reaches_over:
         encoding = tokenizer.encoding(text + after)
         return FullExample(encoding.ids, [True] * len(encoding.ids), text + after, encoding.offsets)
-    first_char, last_char = (begin if continues else 0), (end if after else len(full.text))
+    first_char, last_char = (begin if continues else 0), (len(full.text) if ends else end)
     offsets = [(max(0, start - first_char), stop - first_char) for start, stop in full.offsets[first:last]]
     return FullExample(full.input_ids[first:last], full.learned[first:last], full.text[first_char:last_char], offsets)
 

@@ -325,7 +325,8 @@ class Preview:
             return None
         number, example = self.rows[index]
         place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
-        if joined and self.paragraphs is not None and any(self.paragraphs.around(index)) and example.text is not None:
+        known = self.paragraphs if joined and example.text is not None else None
+        if known is not None and known.around(index) != (False, None):
             full = self._passage(index, max_length, long_examples, overlap)
             return RowView.build([full], place, (self.limit(max_length), long_examples, 0), special)
         try:

@@ -23,11 +23,11 @@ class Paragraphs:
     joint: np.ndarray
     size: np.ndarray
 
-    def around(self, position: int) -> tuple[bool, str]:
-        """Return whether the row at a position continues the one before, and the text between it and the next, "" if
-        that begins anew."""
+    def around(self, position: int) -> tuple[bool, str | None]:
+        """Return whether the row at a position continues the one before, and the text between it and the next; None if
+        its text ends there."""
         following = self.joint[position + 1] if position + 1 < len(self.joint) else 0
-        return bool(self.joint[position]), JOINTS[following] or ""
+        return bool(self.joint[position]), JOINTS[following]
 
     @property
     def after(self) -> np.ndarray:

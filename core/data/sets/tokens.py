@@ -37,7 +37,7 @@ REPORT_EVERY = 20  # rows
 # 4 MB, and their Python objects until they are written; lost if the process is killed
 SEGMENT_TOKENS, SEGMENT_ROWS = 1_000_000, 20_000
 KEPT_COUNTINGS = 4  # stored countings of one dataset: tokenizers, templates, what is learned
-_VERSION = 2  # raised when the same tokenizer and template give other tokens or other learned ones
+_VERSION = 3  # raised when the same tokenizer and template give other tokens or other learned ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class Tokenized:
         raises."""
         known = [table["key"].to_numpy() for _, table in self._counted]
         is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
-        # Equal rows have one key, and are counted once.
+        # A position that is wanted twice is counted once.
         missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
         ready = len(positions) - len(missing)
         builder = Builder()

@@ -171,6 +171,9 @@ def test_a_long_line_is_not_torn_by_an_empty_line(store: DatasetStore, tokenizer
     pieces = Pieces.from_tokens(tokens, 1_000, "cut")
     ids = pieces[0].input_ids + [token for piece in list(pieces)[1:] for token in piece.input_ids[1:]]
     assert line in tokenizer.decode(ids)
+    # Seen: the first row ended with the token that ends a text.
+    end = tokenizer.encode_row(working.example_of({"text": line}), ANSWERS)[0].input_ids[-1]
+    assert ids[-1] == end and ids.count(end) == 1
 
 
 def test_a_run_from_before_keeps_its_paragraphs_apart_and_a_new_one_records_that_it_joins(store: DatasetStore) -> None:
