@@ -160,7 +160,8 @@ class EvaluatePlace:
             raise ChatError("making_view.elsewhere")
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         evaluating = self.services.evaluating
-        evaluating.start(choice, self._newest(choice, evaluating.ground(choice).test_set.title))
+        if newest := self._newest(choice, evaluating.ground(choice).test_set.title):  # it may have been deleted
+            evaluating.start(choice, newest)
         return {"said": ""}
 
     def _stop(self, request: JsonObject) -> JsonObject:

@@ -98,7 +98,6 @@ class TrainPage:
         """Connect the buttons of the run that fill the form, open another tab, or save its picture. opened: the run
         that Runs shows. talk_to: the model that Chat chooses."""
         run, wizard = self.run, self.wizard
-        wizard.further.wire()
         for button, anew in ((run.further, False), (run.again, True)):
             wizard.further.wire_button(wizard, button, None, tabs, run.notice, anew=anew)
         run.finding.wire(wizard, None, tabs, run.notice)

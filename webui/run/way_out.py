@@ -356,10 +356,11 @@ class WayOut:
         return shown("")
 
     def cancel_all(self, opened: str | None) -> Update:
-        """Cancel the run's exports and its adding to Ollama, and return the notice."""
+        """Cancel the exports of the opened run and its adding to Ollama, and return the notice."""
 
         def cancel_active() -> None:
-            self.services.ollama.cancel()
+            if opened and self.services.ollama.status(opened):
+                self.services.ollama.cancel()
             for request, status in self.services.snapshots.exports(opened or "")[1]:
                 if status.active:
                     self.services.exports.cancel(request.name)

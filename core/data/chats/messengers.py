@@ -102,8 +102,10 @@ DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reac
 def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
     """Yield the messages of a CSV export with their lines, attachments as omissions. Dates are ISO 8601, in older
     versions in the exporting PC's format, whose order is inferred from all rows."""
-    order = dates.order_of(numbers[:3] for record in _records(source) if (numbers := dates.numbers_in(record["date"])))
-    for line, record in enumerate(_records(source), 2):
+    order = dates.order_of(
+        numbers[:3] for _, record in _records(source) if (numbers := dates.numbers_in(record["date"]))
+    )
+    for line, record in _records(source):
         when = dates.moment(record["date"], order)
         # Discord put a number after each name (anna#0412) until names had to be unique.
         person = re.sub(r"#(?:\d{4}|0)$", "", record["author"]).strip()
@@ -119,13 +121,16 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             )
 
 
-def _records(source: Source) -> Iterator[dict[str, str]]:
-    """Yield the records of Discord's CSV by its columns in lower case, "" for those that the file lacks."""
+def _records(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the records of Discord's CSV with their first lines, by its columns in lower case, "" for those that the
+    file lacks."""
     with source.path.open(encoding=source.encoding) as file:  # line ends become \n, in cells too
         records = csv.reader(file, delimiter=source.delimiter or ",")
         names = [name.strip().strip("\ufeff").lower() for name in next(records, [])]
+        line = records.line_num + 1
         for record in records:
-            yield dict.fromkeys(DISCORD_COLUMNS, "") | dict(zip(names, record, strict=False))
+            yield line, dict.fromkeys(DISCORD_COLUMNS, "") | dict(zip(names, record, strict=False))
+            line = records.line_num + 1
 
 
 # ---- Instagram, Facebook -------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
 
     row = 0
     try:
-        with pyarrow.parquet.ParquetFile(seekable(source.path)) as file:
+        with seekable(source.path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             # A small compressed file may become gigabytes.
             unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
             if unpacked > limits.bytes:

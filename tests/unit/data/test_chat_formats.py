@@ -17,6 +17,7 @@ from core.data.chats.json_stream import DEEPEST, OPENING, keys_in
 from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
 from core.data.reading.choices import Choices
+from core.data.reading.file_rows import Limits
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import DataReport, inspect_file
 from core.errors import DataError
@@ -153,6 +154,8 @@ def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, t
         and report.chat is not None
         and report.chat.people[0].name == "maria"
     )
+    of_messages = [message.line for message in KINDS["discord_csv"].messages(probe(file), Limits())]
+    assert of_messages == [2, 4, 5, 6], "the first message has two lines"
 
 
 # ---- Slack ----------------------------------------------------------------------------------------------------------
