@@ -148,7 +148,8 @@ def measured_corrections(factor: float) -> Corrections:
     """Return the corrections of a run that was just measured: its factor for every method, and for other models if
     above 1."""
     mine = Correction(factor=factor, runs=1)
-    return Corrections({method: mine for method in ("lora", "qlora", "full")}, mine if factor > 1 else None)
+    for_others = mine if factor > 1 else None
+    return Corrections({method: mine for method in ("lora", "qlora", "full")}, for_others, for_others)
 
 
 def _sentence(case: Case, draft: Recipe, key: str, **facts: object) -> Message:

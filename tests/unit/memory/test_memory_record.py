@@ -160,6 +160,11 @@ def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> No
     assert way.text.params["cut"] == sum(n > longest for n in (100, 1000, 2048, 2000))
 
 
+def test_a_smaller_model_is_estimated_with_the_factor_that_was_measured() -> None:
+    plain, measured = (remedies.smaller_model(case(6.0, factor=factor), DRAFT) for factor in (1.0, 1.6))
+    assert plain and (measured is None or measured.model != plain.model)
+
+
 def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
     [together, *_] = remedies.ways(case(6.0), DRAFT, [2048])
     assert together.text.key == "would_fit.everything" and together.draft.train.per_device_train_batch_size == 1
