@@ -1,7 +1,7 @@
 """How long each test takes: in a run, and in the repository's files, which also say why the long ones are.
 
-    python -m tests.kit.durations           write tests/durations.tsv from the newest whole run that drew no sample, as
-                                            does `python -m pytest` with the names of all folders of testpaths
+    python -m tests.kit.durations           write tests/durations.tsv from the newest whole run; of what its sample left
+                                            out, the kept seconds stay
     python -m tests.kit.durations FOLDER    write tests/durations_full.tsv from what `test --full` has kept there
     python -m tests.kit.durations --check   exit status 1 where a long test has no reason; a part of launch.py check
 
@@ -28,6 +28,7 @@ SHARES = {"gate": TESTS / "durations.tsv", "full": TESTS / "durations_full.tsv"}
 FILE = "LORA_GARAGE_TEST_DURATIONS"  # the file that a run leaves, in place of one in the cache
 SEED = "LORA_GARAGE_TEST_SEED"  # of the sample that a run draws (tests/kit/sampling); not set where it draws none
 SHOWN_S, SLOWER, NOTABLE_S = 0.2, 3.0, 5.0
+CUT_S = 2.0  # of a test's cases together, from which on the gate may run some of them (tests/kit/sampling)
 WHOLE = 3000  # cases of a run that can only be the whole suite
 
 
@@ -59,10 +60,30 @@ def kept(lane: str = "gate") -> dict[str, float]:
     return read(SHARES["gate"]) | (read(SHARES["full"]) if lane == "full" else {})
 
 
+def left_out(run: Path) -> dict[str, float]:
+    """Return the kept seconds of the tests that a run left out, or of which it may have run some cases only; not of
+    those that are gone."""
+    took = read(run)
+    of_cases = {case.partition("[")[0] for _, case, _ in rows(run) if "[" in case}
+    return {
+        test: seconds
+        for test, seconds in kept().items()
+        if test not in took and is_there(test) or test in of_cases and seconds >= max(CUT_S, took[test])
+    }
+
+
+def is_there(test: str) -> bool:
+    """Return whether the test's file defines it."""
+    file, _, name = test.partition("::")
+    path = TESTS.parent / file
+    return path.exists() and f"def {name.rpartition('::')[2]}(" in path.read_text("utf-8")
+
+
 def keep(lane: str, *files: Path) -> None:
     """Write a lane's durations from the files of a run; reasons that its file has stay."""
     reasons = {test: reason for _, test, reason in rows(SHARES[lane])}
-    slowest = sorted(((took, test) for test, took in read(*files).items() if took >= SHOWN_S), reverse=True)
+    seconds = read(*files) | (left_out(*files) if lane == "gate" else {})
+    slowest = sorted(((took, test) for test, took in seconds.items() if took >= SHOWN_S), reverse=True)
     lines = ["\t".join((f"{took:.1f}", test, *filter(None, [reasons.get(test)]))) for took, test in slowest]
     head = files[0].read_text("utf-8").partition("\n")[0]
     SHARES[lane].write_text("\n".join([head, *lines]) + "\n", "utf-8", newline="\n")
@@ -76,15 +97,10 @@ def slow(seconds: Mapping[str, float], shares: Mapping[str, float]) -> list[str]
     return [f"{took:.1f} s instead of {shares.get(test, SHOWN_S):.1f}: {test}" for took, test in sorted(found)[::-1]]
 
 
-def whole_runs(sampled: bool) -> list[Path]:
-    """Return the files of whole runs in the cache, oldest first. sampled: also runs that drew a sample, in which a test
-    may take too little."""
-    texts = {run: run.read_text("utf-8") for run in sorted((cache() / "durations").glob("*.tsv"))}
-    return [
-        run
-        for run, text in texts.items()
-        if text.count("\n") > WHOLE and (sampled or "a sample" not in text.partition("\n")[0])
-    ]
+def whole_runs() -> list[Path]:
+    """Return the files of whole runs in the cache, oldest first."""
+    runs = sorted((cache() / "durations").glob("*.tsv"))
+    return [run for run in runs if run.read_text("utf-8").count("\n") > WHOLE]
 
 
 def check() -> int:
@@ -96,7 +112,7 @@ def check() -> int:
         if took >= NOTABLE_S and not reason.strip()
     ]
     print("\n".join(without) or "each long test says why")
-    if newest := whole_runs(sampled=True)[-1:]:
+    if newest := whole_runs()[-1:]:
         print(f"the newest whole run, {newest[0].stem}, beside tests/durations.tsv:")
         print("\n".join(slow(read(*newest), kept())) or f"no test took {SLOWER:g} times its share")
     return 1 if without else 0
@@ -141,9 +157,9 @@ class Durations:
 def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         return check()
-    files = sorted(Path(arguments[0]).glob("*.tsv")) if arguments else whole_runs(sampled=False)[-1:]
+    files = sorted(Path(arguments[0]).glob("*.tsv")) if arguments else whole_runs()[-1:]
     if not files:
-        print("no whole run without a sample is kept", file=sys.stderr)
+        print("no whole run is kept", file=sys.stderr)
         return 2
     keep("full" if arguments else "gate", *files)
     return 0

@@ -24,7 +24,7 @@ import pytest
 
 from tests.kit import durations
 
-MAX_S = 2.0
+MAX_S = durations.CUT_S
 LEAST = 3  # cases
 
 

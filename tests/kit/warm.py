@@ -41,7 +41,7 @@ KINDS = {
     "torch": (
         "core.training.worker", "core.training.ranks.rank_process",
         "core.chat.chat_worker",
-        "core.export.export_worker", "core.trial.dry_run_worker",
+        "core.export.export_worker", "core.export.combine_worker", "core.trial.dry_run_worker",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from core.commands.agents import Agents, CommandFailed
 from core.presets import PROJECT
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
+from tests.kit import tiny
 
 
 def test_a_journey_up_to_the_run_that_waits(workspace: Workspace) -> None:
@@ -45,21 +46,19 @@ def test_a_journey_up_to_the_run_that_waits(workspace: Workspace) -> None:
 
 
 def test_without_the_sdk_it_is_a_sentence(workspace: Workspace) -> None:
-    command = [sys.executable, "-S", "-m", "core.commands", "mcp", "--workspace", str(workspace.root)]
-    without = [
-        sys.executable,
-        "-c",
-        "import sys; sys.modules['mcp'] = None; from core.commands.__main__ import main; sys.exit(main(sys.argv[1:]))",
-    ]
-    done = subprocess.run([*without, *command[4:]], cwd=PROJECT, capture_output=True, text=True, check=False)
+    without = (
+        "import sys; sys.modules['mcp'] = None; from core.commands.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", without, "mcp", "--workspace", str(workspace.root)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "pip install mcp" in done.stderr
 
 
-def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[], Workspace]) -> None:
+def test_the_sdks_own_client_trains_watches_and_asks(workspace: Workspace, tiny_model: Path) -> None:
     from mcp.client.session import ClientSession
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
-    workspace = make_workspace()
+    tiny.in_place_of_the_starter(workspace, tiny_model)
     command = ["-m", "core.commands", "mcp", "--workspace", str(workspace.root)]
     server = StdioServerParameters(command=sys.executable, args=command, cwd=PROJECT)
 
@@ -75,11 +74,8 @@ def test_the_sdks_own_client_trains_watches_and_asks(make_workspace: Callable[[]
             assert len((await client.list_tools()).tools) == 9
             new = {"model": "starter", "data": "sample:pirate_answers", "name": "sdk", "dry_run": False}
             assert "train.max_steps" in await call("start", **new, settings={"train.max_steps": "many"})
-            run = (
-                await call(
-                    "start", **new, settings={"train.max_steps": 2, "train.sample_seconds": 0, "data.eval_fraction": 0}
-                )
-            )["run"]
+            short = {"train.max_steps": 2, "train.sample_seconds": 0, "data.eval_fraction": 0}
+            run = (await call("start", **new, settings=short))["run"]
             while (state := (await call("status", run=run))["state"]) in ("preparing", "running"):
                 await asyncio.sleep(0.2)
             assert state == "completed" and (await call("chat", run=run, prompt="Ahoy?"))["tuned"] is not None

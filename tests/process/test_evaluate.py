@@ -24,7 +24,7 @@ TRAIN = "{learning_rate: 3e-3, max_steps: 6, eval_steps: 6, per_device_train_bat
 WANTED = ("evaluate", "Glimmer", "--contestants", "base,base+examples,tuned,base+prompt", "--prompt", "Be brief.")
 
 
-@pytest.mark.spawn
+@pytest.mark.gate
 def test_an_evaluation_of_the_starter_that_is_killed_goes_on_to_the_same_table(
     make_workspace: Callable[[], Workspace], tmp_path: Path
 ) -> None:

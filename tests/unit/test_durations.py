@@ -32,16 +32,29 @@ def test_a_long_test_without_a_reason_is_named_and_a_reason_outlives_the_next_wr
     assert "7.0 s of a.py::test_c have no reason" in output and "test_a have" not in output
 
 
-def test_a_sample_gives_no_shares_and_what_took_three_times_its_share_is_named(
-    shares: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_took_three_times_its_share_is_named(shares: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = shares.parent / "durations" / "2.tsv"
     run.write_text("# 9 s, a sample\n31\ta.py::test_a\n7\ta.py::test_b[1]\n4.9\ta.py::test_new\n", "utf-8")
-    assert durations.main([]) == 2 and not shares.exists()
     shares.write_text("# 8 s\n10.0\ta.py::test_a\tit trains\n4.0\ta.py::test_b\n", "utf-8")
     assert durations.main(["--check"]) == 0
     output = capsys.readouterr().out
     assert "31.0 s instead of 10.0: a.py::test_a" in output and "test_b" not in output and "test_new" not in output
+
+
+def test_what_a_sample_left_out_keeps_its_share_while_it_is_there(
+    shares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shares.parent / "tests").mkdir()
+    (shares.parent / "a.py").write_text("def test_not_drawn() -> None: ...\n", "utf-8")
+    monkeypatch.setattr(durations, "TESTS", shares.parent / "tests")
+    names = {"test_some_cases": 9, "test_one_case": 3, "test_quick": 1, "test_not_drawn": 4, "test_deleted": 4}
+    shares.write_text("# 8 s\n" + "".join(f"{took}\ta.py::{name}\n" for name, took in names.items()), "utf-8")
+    run = "# 9 s, a sample\n4\ta.py::test_some_cases[1]\n2\ta.py::test_one_case\n0.5\ta.py::test_quick[1]\n"
+    (shares.parent / "durations" / "3.tsv").write_text(run, "utf-8")
+    assert durations.main([]) == 0
+    assert durations.kept() == {
+        "a.py::test_some_cases": 9.0, "a.py::test_not_drawn": 4.0, "a.py::test_one_case": 2.0, "a.py::test_quick": 0.5,
+    }  # fmt: skip
 
 
 def test_the_full_lane_has_shares_of_its_own_from_the_files_of_its_parts(shares: Path, tmp_path: Path) -> None:
