@@ -21,7 +21,7 @@
                                         catalogues, in seconds
     python launch.py test [pytest args]             the gate: what every change runs
     python launch.py test --full                    also the long forms, hours on a small PC; goes on where it was ended
-    python launch.py test --changed [COMMIT]        those that a change can reach, nearest first, in one to two minutes
+    python launch.py test --changed [COMMIT]        those that a change can reach, nearest first, in about a minute
     python launch.py test --windows [FILE ...]      on a Windows Python; on other systems under Wine (tests/windows)
     python launch.py test --card [FILE ...]         on the CUDA build of torch and a GPU that is none
                                                     (docs/null-card.md)

@@ -118,7 +118,15 @@ def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said
     }
     choice = Choice.of(near, seconds)
     assert (choice.run, choice.left, choice.seconds) == (["near1", "near0"], ["near2"], MAX_S - 5)
+    left = Choice.of(
+        {"a.py::test_far": 2, "b.py::test_near": 1, "a.py::test_further": 3},
+        dict.fromkeys(("a.py::test_far", "b.py::test_near", "a.py::test_further"), 2 * MAX_S),
+    )
+    assert left.files_left() == ": b.py (1), a.py (2)", "the nearest first"
     assert Choice.of(far, seconds).run == ["far1", "far2", "far0"], "far ones have a budget of their own"
+    further = {"near": NEAR + 1, "quick": NEAR + 4, "slow": NEAR + 1}
+    lengths = {"near": 1.0, "quick": 0.1, "slow": FAR_S - 1}
+    assert Choice.of(further, lengths).run == ["near", "quick"], "a quick one further away rather than a slow one"
     assert Choice.of(near | far, seconds).left == ["near2", "far0", "far3"], "within that of all"
     assert Choice.of({"changed": 0} | near, seconds).run == ["changed"], "what was changed is run whatever it takes"
 
