@@ -251,20 +251,6 @@ def test_an_answer_is_whole_or_not_there_and_the_most_telling_ones_come_first(sl
     assert answered(slow, 2, 9.0) == [0, 3], "alone, one after the other; a second was left"
 
 
-def test_no_more_prompts_are_read_than_the_pace_of_the_neutral_texts_allows(slow: Trainer) -> None:
-    lengths, texts = (
-        [len(prompt) for prompt in slow.sample_answers._prompts],
-        sum(len(row.input_ids) for row in slow.sample_answers._neutral),
-    )
-    # a second a token, half the time
-    slow.sample_answers._seconds, slow.sample_answers._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts
-    assert slow.sample_answers._readable() == [0, 3]
-    slow.sample_answers._seconds = 1.5 * lengths[0]
-    assert slow.sample_answers._readable() == [0], "the first may take all of it"
-    slow.sample_answers._seconds = 0.5
-    assert slow.sample_answers._readable() == []
-
-
 def test_where_not_one_was_answered_it_rests_but_for_the_last_frame(slow: Trainer) -> None:
     assert answered(slow, 1, 3.0) == []
     for step in (2, 3, 4):

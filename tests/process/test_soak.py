@@ -23,13 +23,13 @@ def test_what_fills_up_in_the_first_half_is_no_leak_and_what_goes_on_growing_is(
 
 
 @pytest.mark.browser
-def test_the_app_and_its_pages_stay_their_size_over_4000_steps(tmp_path: Path):
-    looks_taken = soak(tmp_path / "ws", steps=4000, pages=2, rate=800, looks_wanted=4)
-    assert looks_taken[-1].step == 4000 and beyond(looks_taken) == []
-
-
-@pytest.mark.full
-@pytest.mark.browser
-def test_the_app_and_its_pages_stay_their_size_over_100000_steps(tmp_path: Path):
-    looks_taken = soak(tmp_path / "ws", steps=100_000, pages=4, rate=250)
-    assert looks_taken[-1].step == 100_000 and beyond(looks_taken) == []
+@pytest.mark.parametrize(
+    ("steps", "how"),
+    [
+        (4000, {"pages": 2, "rate": 800, "looks_wanted": 4}),
+        pytest.param(100_000, {"pages": 4, "rate": 250}, marks=pytest.mark.full),
+    ],
+)
+def test_the_app_and_its_pages_stay_their_size(steps: int, how: dict[str, int], tmp_path: Path) -> None:
+    looks_taken = soak(tmp_path / "ws", steps=steps, **how)
+    assert looks_taken[-1].step == steps and beyond(looks_taken) == []

@@ -318,11 +318,12 @@ def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, 
 
 def test_only_the_last_previews_are_kept(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.preview.KEPT_PREVIEWS", 4)
-    cases = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
-    for sample, train_on in cases:
-        previews.get(f"sample:{sample}", "starter", Learning(train_on))
-    assert len(previews._kept) == 4
-    assert len({id(future.result().tokenizer) for future in previews._kept.values()}) == 1, "one tokenizer for all"
+    cases = [(f"sample:{sample}", Learning(on)) for sample in SAMPLES for on in ("assistant", "everything")]
+    made = [previews.get(sample, "starter", learning) for sample, learning in cases]
+    assert len({id(preview.tokenizer) for preview in made}) == 1, "one tokenizer for all"
+    (first, *_, last), (oldest, *_, newest) = cases, made
+    assert previews.get(last[0], "starter", last[1]) is newest
+    assert previews.get(first[0], "starter", first[1]) is not oldest
 
 
 def test_threads_that_ask_for_the_same_preview_wait_for_one(

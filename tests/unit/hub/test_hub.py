@@ -316,25 +316,6 @@ def test_a_partial_file_longer_than_the_weights_is_started_anew(cache):
         assert (get(server, cache) / "model.safetensors").read_bytes() == files["model.safetensors"]
 
 
-def test_two_downloads_of_one_model_fetch_its_weights_once(cache):
-    files = tiny_model()
-    with FakeHub({REPO: files}) as server:
-        server.stall_after = CHUNK
-        folders: list[Path] = []
-        waiting = threading.Event()
-        first = threading.Thread(target=lambda: folders.append(get(server, cache)))
-        first.start()
-        wait_until(server.stalled.is_set)
-        second = threading.Thread(target=lambda: folders.append(get(server, cache, check=waiting.set)))
-        second.start()
-        wait_until(waiting.is_set)  # it waits for the first, and asks whether to stop meanwhile
-        server.release.set()
-        first.join(10)
-        second.join(10)
-        assert len(folders) == 2 and folders[0] == folders[1]
-        assert len(server.file_requests("model.safetensors")) == 1
-
-
 @pytest.mark.parametrize("content", [b"short", bytes(300_000)], ids=["shorter", "longer"])
 @pytest.mark.parametrize("told", [True, False], ids=["said beforehand", "seen on the way"])
 def test_another_file_than_the_hub_named_is_refused_and_thrown_away(cache, monkeypatch, content, told):

@@ -19,7 +19,6 @@ from webui.kit import samples
 from webui.kit.wording import Wording
 from webui.pages import data, data_view
 from webui.pages.data import DataPage
-from webui.pages.data_view import RowFilter, View
 from webui.server.guard import LOOPBACK, Guard
 from webui.server.set_file import SetFile, address
 from webui.state.services import Services
@@ -534,11 +533,3 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
     assert mended["total"] == 31 and mended["show"] == "all"
     for odd in ([], 7, "near", None, {"a": 1}):
         assert rows(page, id, show=odd)["show"] == "all"
-
-
-def test_a_view_of_many_rows_takes_eight_bytes_a_row(services: Services, page: DataPage, tmp_path: Path) -> None:
-    view = View(services.datasets.rows(added(services, tmp_path, numbered_rows(1000))))
-    assert view._numbers.nbytes + view._codes.nbytes == 8 * len(view)
-    for number in range(10):
-        page.table.views.get(RowFilter(added(services, tmp_path, numbered_rows(2 + number), f"set {number}")))
-    assert len(page.table.views._kept) == data_view.KEPT
