@@ -2,13 +2,15 @@
 
     python -m tests.kit.durations           write tests/durations.tsv from the newest whole run; of what its sample left
                                             out, the kept seconds stay
-    python -m tests.kit.durations FOLDER    write tests/durations_full.tsv from what `test --full` has kept there
+    python -m tests.kit.durations FOLDER    write tests/durations_full.tsv from what `test --full` has kept there: tests
+                                            whose long forms take SLOWER times what the gate's take
     python -m tests.kit.durations --check   exit status 1 where a long test has no reason; a part of launch.py check
 
 A run leaves `<test cache>/durations/<when>.tsv`, a case a line, slowest first; the newest KEPT stay. The files in the
-repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and from NOTABLE_S
-on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for the newest whole
-one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine did is not known.
+repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and in the gate's
+from NOTABLE_S on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for
+the newest whole one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine
+did is not known.
 """
 
 from __future__ import annotations
@@ -82,10 +84,16 @@ def is_there(test: str) -> bool:
 def keep(lane: str, *files: Path) -> None:
     """Write a lane's durations from the files of a run; reasons that its file has stay."""
     reasons = {test: reason for _, test, reason in rows(SHARES[lane])}
-    seconds = read(*files) | (left_out(*files) if lane == "gate" else {})
+    seconds, shares = read(*files), kept()
+    if lane == "gate":
+        seconds |= left_out(*files)
+    else:
+        seconds = {test: took for test, took in seconds.items() if took >= SLOWER * shares.get(test, SHOWN_S)}
     slowest = sorted(((took, test) for test, took in seconds.items() if took >= SHOWN_S), reverse=True)
     lines = ["\t".join((f"{took:.1f}", test, *filter(None, [reasons.get(test)]))) for took, test in slowest]
-    head = files[0].read_text("utf-8").partition("\n")[0]
+    head = files[-1].read_text("utf-8").partition("\n")[0]
+    if len(files) > 1:
+        head = f"{head.partition(',')[0]}, {sum(read(*files).values()):.0f} s of tests in {len(files)} parts"
     SHARES[lane].write_text("\n".join([head, *lines]) + "\n", "utf-8", newline="\n")
 
 
@@ -106,9 +114,8 @@ def whole_runs() -> list[Path]:
 def check() -> int:
     """Return 1 where a test takes NOTABLE_S or more and has no reason, else 0."""
     without = [
-        f"{file.name}: {took:.1f} s of {test} have no reason (its third column)"
-        for file in SHARES.values()
-        for took, test, reason in rows(file)
+        f"{SHARES['gate'].name}: {took:.1f} s of {test} have no reason (its third column)"
+        for took, test, reason in rows(SHARES["gate"])
         if took >= NOTABLE_S and not reason.strip()
     ]
     print("\n".join(without) or "each long test says why")

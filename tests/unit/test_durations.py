@@ -60,8 +60,8 @@ def test_what_a_sample_left_out_keeps_its_share_while_it_is_there(
 def test_the_full_lane_has_shares_of_its_own_from_the_files_of_its_parts(shares: Path, tmp_path: Path) -> None:
     shares.write_text("# 8 s\n1.0\ta.py::test_a\n1.0\ta.py::test_b\n", "utf-8")
     (tmp_path / "parts").mkdir()
-    for name, took in (("a", 50), ("b", 0.5)):
+    for name, took in (("a", 50), ("b", 0.7), ("c", 0.5)):
         (tmp_path / "parts" / f"{name}.tsv").write_text(f"# {name}\n{took}\t{name}.py::test_a[1]\n", "utf-8")
-    assert durations.main([str(tmp_path / "parts")]) == 0
-    assert durations.kept("full") == {"a.py::test_a": 50.0, "a.py::test_b": 1.0, "b.py::test_a": 0.5}
+    assert durations.main([str(tmp_path / "parts")]) == 0 == durations.main(["--check"])
+    assert durations.kept("full") == {"a.py::test_a": 50.0, "a.py::test_b": 1.0, "b.py::test_a": 0.7}
     assert durations.kept() == {"a.py::test_a": 1.0, "a.py::test_b": 1.0}
