@@ -324,6 +324,17 @@ def test_whoever_is_killed_nobody_is_left_and_the_run_goes_on(
     assert losses(main.run) == pytest.approx(alone, rel=2e-2)
 
 
+def test_a_pc_that_is_gone_as_the_run_ends_is_not_waited_for(two: tuple[Computer, Computer]) -> None:
+    """Torchrun's agent waited 300 s for it, and the main PC was not free for its next run."""
+    main, other = two
+    address = free_address()
+    process, joined = main.train(address), other.join(address)
+    learned(two, SETTINGS["train"]["max_steps"], process, joined)
+    os.kill(joined.pid, signal.SIGKILL)
+    end_of(process)
+    assert main.run.saved_step() and main.is_left_clean() and not ranks_of(two)
+
+
 def test_another_base_is_a_sentence_at_both_ends(two: tuple[Computer, Computer]) -> None:
     main, other = two
     weights = other.root / "models" / "tiny" / "model.safetensors"

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
 
 SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
+LEAVE_S = 30.0  # for the other PCs, once the run is over; torchrun would wait five minutes for one that is gone
 
 
 def is_needed(run: RunFolder) -> bool:
@@ -100,8 +102,12 @@ def require_cards(recipe: Recipe) -> None:
 def require_own(endpoint: str) -> None:
     """Raise RunError unless the address (host:port) is this PC's: torch would try to reach another for an hour."""
     host, port = host_and_port(endpoint)
-    of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
-    own = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
+    own = {
+        ip_of(each.address)
+        for of_interface in psutil.net_if_addrs().values()
+        for each in of_interface
+        if each.family in (socket.AF_INET, socket.AF_INET6)
+    }
     with suppress(OSError, UnicodeError):
         addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
         if any(each.is_loopback or each in own for each in (ip_of(str(address[0])) for *_, address in addresses)):
@@ -120,19 +126,20 @@ def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str])
     left are killed. Raises torch's errors: ChildFailedError for a rank that failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher import api
 
     os.environ |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S), AGENT: str(os.getpid())}
     with suppress(ValueError):  # registered already
         rendezvous_handler_registry.register("ranks", _rendezvous)
-    config = LaunchConfig(
+    api.LocalElasticAgent = partial(api.LocalElasticAgent, exit_barrier_timeout=LEAVE_S)
+    config = api.LaunchConfig(
         min_nodes=nodes.count, max_nodes=nodes.count, nproc_per_node=ranks, run_id="ranks", rdzv_backend="ranks",
         rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "store": meeting_store},
         max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )  # fmt: skip
     config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
     try:
-        elastic_launch(config, sys.executable)("-m", "core.training.ranks.rank_process", *arguments)
+        api.elastic_launch(config, sys.executable)("-m", "core.training.ranks.rank_process", *arguments)
     finally:  # on Windows, where torchrun has ended no rank
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=SAVE_S)
         kill_children()
