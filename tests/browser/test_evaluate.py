@@ -205,7 +205,7 @@ def test_a_dataset_is_tried_without_fine_tuning_first(
 ) -> None:
     page, watch = kit.open_page(chrome, app, f"/?lang={language}")
     kit.choose(page, "#data", "sample:shop_messages")
-    page.locator("#start-links [data-page=evaluate]").click()
+    page.locator("#start-links [data-questions='data:sample:shop_messages']").click()  # before, it is the default set's
     place = page.locator("#evaluate")
     kit.expect(place.locator("[data-act=stop]")).to_be_visible()
     kit.expect(place.locator("#ep-model")).to_have_value("base:starter")
