@@ -193,7 +193,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     seed.blur()
     kit.expect(page.locator("#reset-settings")).to_contain_text("1 changed by you")
     kit.unfold(page, "#plan-more")
-    reasons = page.locator("#plan-more details").first
+    reasons = page.locator("#plan-more .lg-reason").first
     kit.open_details(reasons)
     kit.choose(page, "#rank", "16")  # seen: words alone changed, and gradio puts those into the elements that are there
     kit.expect(page.locator(".lg-plan-head")).to_contain_text("rank 16")
