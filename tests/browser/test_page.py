@@ -453,6 +453,10 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
     kit.expect(page.locator("#run-card")).to_contain_text("interrupted")
     kit.expect(page.locator("#run-card")).to_contain_text("ended unexpectedly at step 12 of 100")
     kit.expect(page.locator("#form-column")).to_be_visible()
+    kit.open_details(page.locator("#run-card details"))
+    Runs(workspace).rename(run.run, "drawn anew")
+    kit.expect(page.locator("#run-card h2")).to_have_text("drawn anew")
+    kit.expect(page.locator("#run-card pre")).to_be_visible()
     assert kit.violations(page) == []
     watch.check()
     page.context.close()

@@ -26,9 +26,13 @@ def chip(machine: Machine, w: Wording) -> Html:
     if card is not None:
         others = sum(other.usable for other in machine.nvidia.cards) - 1
         name = _card_name(card, w) + (f" +{others}" if others else "")
-        parts.insert(0, tag("span", tag("span", f"{name} · {_used_memory(card, w)}"), _meter(card)))
+        meter = None if card.mig else _meter(card.used_bytes, card.total_bytes)
+        parts.insert(0, tag("span", tag("span", f"{name} · {_used_memory(card, w)}"), meter))
     elif not lost:
-        parts.append(tag("span", " · ".join([w.t("hardware_view.no_card"), _ram(machine, "chip_ram", w)])))
+        total, free = machine.ram_total_bytes, machine.ram_free_bytes
+        meter = _meter(None if total is None or free is None else total - free, total)
+        text = " · ".join([w.t("hardware_view.no_card"), _ram(machine, "chip_ram", w)])
+        parts.append(tag("span", tag("span", text), meter))
     return tag("span", *parts, class_="lg-chip")
 
 
@@ -40,12 +44,12 @@ def _used_memory(card: Card, w: Wording) -> str:
     return w.t("hardware_view.used", used=gib(w, card.used_bytes), total=gib(w, card.total_bytes))
 
 
-def _meter(card: Card) -> Html | None:
-    """Return a bar of the memory in use; None if it is unknown or in MIG mode. The numbers stand beside it, so screen
-    readers skip it."""
-    if card.mig or card.used_bytes is None or card.total_bytes is None:
+def _meter(used_bytes: int | None, total_bytes: int | None) -> Html | None:
+    """Return a bar of the memory in use; None if it is unknown. The numbers stand beside it, so screen readers skip
+    it."""
+    if used_bytes is None or not total_bytes:
         return None
-    percent = min(100, round(100 * card.used_bytes / card.total_bytes))
+    percent = min(100, round(100 * used_bytes / total_bytes))
     return tag(
         "span",
         tag("span", class_="lg-bar-fill", style=f"width:{percent}%"),
@@ -173,10 +177,12 @@ def gib(w: Wording, size_bytes: int) -> str:
 
 
 def _ram(machine: Machine, key: str, w: Wording) -> str:
-    """Return this PC's free and total RAM by the sentence hardware_view.<key>; "unknown" if one of them is."""
-    if machine.ram_free_bytes is None or machine.ram_total_bytes is None:
+    """Return this PC's RAM by the sentence hardware_view.<key> ({free}, {used}, {total}); "unknown" if it is not
+    known."""
+    free, total = machine.ram_free_bytes, machine.ram_total_bytes
+    if free is None or total is None:
         return _unknown_word(w)
-    return w.t(f"hardware_view.{key}", free=gib(w, machine.ram_free_bytes), total=gib(w, machine.ram_total_bytes))
+    return w.t(f"hardware_view.{key}", free=gib(w, free), used=gib(w, total - free), total=gib(w, total))
 
 
 def _with_unit(value: float | None, unit: str, w: Wording) -> str:

@@ -120,7 +120,7 @@ def _ended(view: RunView, w: Wording) -> list[Html]:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.render(status.advice)))
     if view.log_tail:
         pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
-        lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
+        lines.append(tag("details", tag("summary", w.t("train_page.log")), pre, class_="lg-fold"))
     return [tag("div", *lines, class_=f"lg-outcome lg-{tone}")]
 
 

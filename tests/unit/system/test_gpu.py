@@ -371,7 +371,7 @@ def test_the_header_says_what_a_run_would_use(child: Child):
     assert "NVIDIA GeForce RTX 4060 · 0.6 of 8.0 GiB used" in one and "width:7%" in one  # 614 of 8188 MiB: 7.5 %
     assert "RTX 4060 +1 · 0.6 of 8.0" in hardware.chip(machine(*child.probe(nvml.UNEQUAL).cards), EN)
     without = hardware.chip(machine(), EN)
-    assert "training uses the CPU · 18.0 of 24.0 GiB RAM free" in without and "width" not in without
+    assert "training uses the CPU · 6.0 of 24.0 GiB RAM used" in without and "width:25%" in without
 
 
 def test_a_lost_card_is_said_in_words_and_has_no_numbers():
