@@ -112,6 +112,7 @@ def correct(page: Page, app: kit.App) -> None:
     kit.expect(page.locator("#chat-correction-notice")).to_contain_text("现有 1 行")
     page.locator("#chat-correct").click()
     page.locator("#chat-correction-text textarea").fill("Four.")
+    kit.only_filled(page, "chat-correction-save")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#chat-correction-save").click()
     kit.expect(page.locator("#chat-correction-notice")).to_contain_text("现有 2 行")

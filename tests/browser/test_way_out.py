@@ -57,6 +57,7 @@ def test_a_run_is_taken_elsewhere(
     folder = finished(workspace, run)
     path = "/zh" if language == "zh" else "/?lang=en"
     page, watch = kit.open_page(chrome, app, path, viewport=viewport, permissions=["clipboard-read", "clipboard-write"])
+    kit.only_filled(page, "run-open-chat")
     page.locator("#run-way-out").click()
     kit.expect(page.locator("#export-where")).to_be_in_viewport()
     # A chart above it that is drawn late pushed it out of sight, now and then.
@@ -68,6 +69,7 @@ def test_a_run_is_taken_elsewhere(
     about = page.locator("#export-about")
     kit.expect(about).to_contain_text("105 MB")  # the earlier one's size and time
     kit.expect(about).to_contain_text("1 min" if language == "en" else "1 分钟")
+    kit.only_filled(page, "export-start")
     kit.unfold(page, "#export-forms-fold")
     page.locator("#export-form input[value='gguf:q8_0']").click()
     kit.expect(about).to_contain_text("Q8_0")

@@ -428,6 +428,19 @@ def made_by_start(page: Page, workspace: Workspace, by_click: bool = False) -> I
     expect(page.locator("#form-column")).to_be_visible()
 
 
+def only_filled(page: Page, button: str) -> None:
+    """Wait until `button` (its id) is the only one in the page's filled style: that of the next step."""
+    page.wait_for_function(
+        """button => {
+            const filled = [...document.querySelectorAll("button")].filter(one => one.checkVisibility()
+                && getComputedStyle(one).backgroundColor === "rgb(15, 118, 110)");
+            return filled.map(one => one.id).join() === button;
+        }""",
+        arg=button,
+        timeout=PATIENCE_MS,
+    )
+
+
 def overflow(page: Page) -> int:
     """Return by how many pixels the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

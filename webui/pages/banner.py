@@ -50,9 +50,7 @@ class LeftRuns(Panel):
                 **w.named("left_runs_card.which", "left-runs-which"),
             )
             with gr.Row(elem_classes="lg-tight"):
-                self.go_on = gr.Button(
-                    w.t("left_runs_card.go_on"), variant="primary", scale=0, min_width=150, elem_id="left-runs-go-on"
-                )
+                self.go_on = gr.Button(w.t("left_runs_card.go_on"), scale=0, min_width=150, elem_id="left-runs-go-on")
                 self.leave = gr.Button(w.t("left_runs_card.leave"), scale=0, min_width=150, elem_id="left-runs-leave")
         self.notice = gr.HTML("", visible=False, elem_id="left-runs-notice")
 
