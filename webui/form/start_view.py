@@ -205,4 +205,5 @@ class StartView(Panel):
             return self.w.t("start_view.no_plan"), self.w.t("start_view.see_why"), "bad"
         advice, recipe = result.plan.advice, result.plan.recipe
         method = self.w.t("plan_view.method_rank", method=format.method_name(recipe.adapter), r=advice.recipe.adapter.r)
-        return method, plan_view.verdict_line(advice, self.w), format.TONES[advice.verdict]
+        tone = format.TONES[advice.verdict]
+        return method, plan_view.verdict_line(advice, self.w), "warn" if tone == "ok" and result.is_long else tone

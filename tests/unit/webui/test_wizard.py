@@ -51,7 +51,7 @@ from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
 from webui.form.reading.recipe_reading import RecipeReading
 from webui.form.start import StartStep
-from webui.form.start_view import Summary
+from webui.form.start_view import StartView, Summary
 from webui.kit.html import tag
 from webui.kit.live import shown
 from webui.kit.visitor import IS_LOCAL
@@ -386,6 +386,9 @@ def test_a_model_has_a_computed_time_before_a_run_has_told_it_and_on_a_planned_c
     assert planner.look(form(), EN).seconds < 300
     days = planner.look(form(model="google/gemma-4-31B-it", settings={"train.max_steps": 10**6}), EN)
     assert days.is_long and days.is_doubtful and "takes very long" in plan_view.card(days, EN)
+    starter = planner.look(form(settings={"train.max_steps": 10**6}), EN)
+    bar = StartView(planner.services, EN).draw_bar(Summary(), starter)
+    assert starter.is_long and "lg-warn" in bar and "lg-ok" not in bar  # a green "fits" for days
     there = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN)
     assert "RTX 3060" in plan_view.card(there, EN) and there.seconds > 10
 
