@@ -46,9 +46,9 @@ class Runs:
         facts: RunFacts | None = None,
         fill: Callable[[RunFolder], Status] = lambda run: Status(state=State.QUEUED, since=time.time()),
     ) -> RunFolder:
-        """Create the folder of a run, all or nothing: recipe, state, run.json (the recipe's name, numbered if
-        another run has it, and facts), and a copy of the adapter of facts.parent. Raises RunError if it cannot, or if
-        the parent is gone.
+        """Create the folder of a run, all or nothing: recipe, state, run.json (the recipe's name, told
+        apart from other runs of that name, and facts), and a copy of the adapter of facts.parent. Raises RunError if it
+        cannot, or if the parent is gone.
 
         launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does). fill: writes
         further files and returns the run's state, by default queued.
@@ -62,9 +62,8 @@ class Runs:
             if facts and facts.parent:
                 further.bring_start(self._parent(facts.parent), aside)
             recipe.write(aside / "recipe.yaml")
-            created = RunFacts(
-                v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process()
-            )
+            name = further.free_name(recipe, {run.name: run for run in self.folders()})
+            created = RunFacts(v=1, name=name, created=time.time(), launcher=launcher, **this_process())
             files.replace_json(aside / "run.json", created.set_fields() | (facts.set_fields() if facts else {}))
             run.write_status(fill(run))
             files.rename(aside, self.workspace.runs / folder)
@@ -75,14 +74,6 @@ class Runs:
                 raise
             raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
         return RunFolder(self.workspace.runs / folder)
-
-    def _free_name(self, name: str) -> str:
-        """Return name, or the next numbered name that no run of the workspace has: curves, queue and chat tell runs
-        apart by it."""
-        taken = {run.name for run in self.folders()}
-        while name in taken:
-            name = further.next_name(name)
-        return name
 
     def _parent(self, parent: Parent) -> RunFolder:
         """Return the run that one continues. Raises RunError if it was deleted."""

@@ -1,5 +1,5 @@
 """Continued training: a new run that starts from the adapter of a finished run. Only the weights; the optimizer starts
-fresh. No torch.
+fresh. And the names that tell runs apart. No torch.
 
 The parent is recorded in the child's run.json, not in its recipe: a recipe is shareable, and on other PCs nobody has
 that run.
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import ModelError, RecipeError, RunError, reason_of
-from core.messages import msg
+from core.messages import as_typed, msg
 from core.models import adapters
 from core.models.weights import open_tensors
 from core.recipe import Recipe
@@ -32,6 +34,13 @@ LOCKED = (
     ("adapter", "target_modules"), ("adapter", "use_rslora"), ("adapter", "use_dora"),
     ("adapter", "init_lora_weights"), ("adapter", "load_in_8bit"), ("adapter", "target_parameters"),
 )  # fmt: skip
+SECTIONS, MAX_DIFFERING = ("adapter", "train", "model", "data"), 3
+# Those that people change; the others follow from them or from the data, and are named only if these are alike.
+USUAL = (
+    ("adapter", "r"), ("train", "learning_rate"), ("train", "max_steps"), ("train", "num_train_epochs"),
+    ("adapter", "method"), ("train", "objective"), ("model", "id"), ("data", "source"),
+)  # fmt: skip
+NAMELESS = {"learning_rate", "method", "objective", "id", "source"}  # their value alone says which setting it is
 NUMBERED = re.compile(r"^(.*) · (\d{1,4})$")
 
 
@@ -108,6 +117,37 @@ def next_name(name: str) -> str:
     base, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
     ending = f" · {number}"
     return names.display_name(base, 60 - len(ending)) + ending
+
+
+def free_name(recipe: Recipe, taken: Mapping[str, RunFolder]) -> str:
+    """Return a name that no run has (taken: each run by its name): the recipe's, or with the settings that differ from
+    the run of that name, such as "Pirate · r 16 · 5e-4", or numbered if nothing does."""
+    name = recipe.name
+    if name in taken:
+        other = taken.get(name.partition(" · ")[0], taken[name])  # by the beginning of a name that was made so
+        with suppress(RecipeError):
+            if said := names.display_name(" · ".join(_differing(recipe, other.recipe())), 40):
+                name = f"{names.display_name(other.name, 57 - len(said))} · {said}"
+    while name in taken:
+        name = next_name(name)
+    return name
+
+
+def _differing(recipe: Recipe, other: Recipe) -> list[str]:
+    """Return up to MAX_DIFFERING settings that differ, as "r 16", "5e-4", "epochs 2" or "Qwen3-8B"; those that recipe
+    does not set, and lists, are left out."""
+    every = ((section, key) for section in SECTIONS for key in type(getattr(recipe, section)).model_fields)
+    keys = [key for key in dict.fromkeys([*USUAL, *every]) if _value(recipe, *key) != _value(other, *key)]
+    values = ((key[1], _value(recipe, *key)) for key in [key for key in keys if key in USUAL] or keys)
+    usable = ((key, value) for key, value in values if isinstance(value, str | float | int) and value not in ("", -1))
+    return [_in_words(key, value) for key, value in usable][:MAX_DIFFERING]
+
+
+def _in_words(key: str, value: str | float) -> str:
+    if key == "learning_rate" and isinstance(value, float):
+        return re.sub(r"\.?0*e-0?", "e-", f"{value:.3e}")
+    text = re.split(r"[:/\\]", value)[-1] if isinstance(value, str) else as_typed(value)
+    return text if key in NAMELESS else f"{key.removeprefix('num_train_').removeprefix('max_')} {text}"
 
 
 def with_locked_settings(recipe: Recipe, parent: Recipe) -> Recipe:

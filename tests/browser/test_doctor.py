@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
         wait_until(lambda: hot.run.requested() == "stop")
         hot.to(State.STOPPED, msg("run.stopped_kept", step=20))
     kit.expect(page.locator("#form-column")).to_be_visible()
-    kit.expect(kit.part(page, "train")).to_contain_text("too hot · 2")
+    kit.expect(kit.part(page, "train")).to_contain_text("too hot")
     kit.expect(page.locator("#run-remedy")).to_contain_text("0.001")  # over now: it plans anew, and stops nothing
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
     kit.expect(page.locator("#details-finding")).to_contain_text("18")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#details-remedy").click()
-    kit.expect(kit.part(page, "train")).to_contain_text("ten rows · 2")
+    kit.expect(kit.part(page, "train")).to_contain_text("ten rows")
     kit.expect(page.locator("#setting-max_steps input")).to_have_value("20")
     watch.check()
     page.context.close()

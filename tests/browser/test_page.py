@@ -516,7 +516,7 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_shared(
     kit.expect(page.locator("#details-card")).to_contain_text("child")
     page.locator("#details-duplicate").click()
     kit.expect(planned_for).to_have_value(here)
-    kit.expect(kit.part(page, "train")).to_contain_text("child · 2")
+    kit.expect(kit.part(page, "train")).to_contain_text("child")
     kit.expect(page.locator("#further")).to_be_hidden()
     kit.go_to_tab(page, "Runs")
     kit.unfold(page, "#details-settings-fold")

@@ -85,11 +85,7 @@ class FurtherForm(Panel):
         with Train opened; or the reason why not."""
         try:
             run = self.services.runs.get(run_id or "")
-            recipe = (
-                run.recipe().model_copy(update={"name": further.next_name(run.name)})
-                if anew
-                else further.recipe_of(run)
-            )
+            recipe = run.recipe().model_copy(update={"name": run.name}) if anew else further.recipe_of(run)
             filling, updates = form.filling(recipe, run.name, parent=None if anew else run.id)
         except GarageError as error:
             return None, {message: shown(notice(self.w.render(error.message)))}

@@ -69,7 +69,7 @@ class RunFinding:
                 self.services.supervisor.stop(self.services.runs.get(view.row.id))
             if not finding.fix:
                 return None, {message: shown("")}
-            recipe = applied(view.recipe, finding).model_copy(update={"name": further.next_name(view.row.name)})
+            recipe = applied(view.recipe, finding).model_copy(update={"name": view.row.name})
             filling, updates = form.filling(recipe, view.row.name, parent=self._parent(view))
         except GarageError as error:
             return None, {message: shown(notice(self.w.render(error.message)))}

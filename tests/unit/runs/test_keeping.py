@@ -15,7 +15,7 @@ from core.runs.kept.label import LONGEST_NOTE, MAX_TAGS, Label
 from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.runs import ScriptedRun, trained
+from tests.kit.runs import ScriptedRun, trained, with_settings
 
 
 @pytest.fixture
@@ -45,6 +45,26 @@ def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: W
     assert {run.recipe().name for run in runs} == {"Pirate answers"}
     Runs(workspace).delete(runs[1])
     assert trained(workspace, "Pirate answers").name == "Pirate answers · 2"
+
+
+def test_runs_of_one_name_are_told_apart_by_what_differs(workspace: Workspace) -> None:
+    """All were told apart by a number, which says nothing about them."""
+    recipe = trained(workspace, "Pirate answers").recipe()
+
+    def name(of: str = "", *settings: str) -> str:
+        other = with_settings(recipe.model_copy(update={"name": of or recipe.name}), *settings)
+        return Runs(workspace).create(other, "test").name
+
+    hotter = name("", "adapter.r=16", "train.learning_rate=5e-4")
+    assert hotter == "Pirate answers · r 16 · 5e-4"
+    assert name("", "adapter.r=16", "train.learning_rate=5e-4") == f"{hotter} · 2"
+    assert name(hotter, "train.max_steps=7", "train.warmup_steps=3") == "Pirate answers · steps 7"
+    assert name("", "train.num_train_epochs=2") == "Pirate answers · epochs 2"
+    assert name("", "train.warmup_steps=3") == "Pirate answers · warmup_steps 3"
+    assert name("", "train.max_steps=-1") == "Pirate answers · 2"  # of the recipe of 100 steps: by epochs
+    assert name("", "model.id=Qwen/Qwen3-8B") == "Pirate answers · Qwen3-8B"
+    trained(workspace, "x" * 60)
+    assert name("x" * 60, "adapter.r=16") == "x" * 53 + " · r 16"
 
 
 @pytest.mark.parametrize(

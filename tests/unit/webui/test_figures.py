@@ -35,6 +35,7 @@ EXCEPTIONS = {
     "webui/run/judged.py": "coordinates of a drawing",
     "webui/form/plan_view.py": "widths of a bar, in CSS",
     "core/messages.py": "the catalogue itself",
+    "core/runs/further.py": "a learning rate in the name of a run, which is stored",
     "core/runs/cards/picture.py": "coordinates of a drawing",
     "core/runs/cards/model_card.py": "a README in English",
     "core/export/records.py": "a folder's name",
