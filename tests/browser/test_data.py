@@ -181,6 +181,21 @@ def test_a_set_is_added_used_and_deleted_on_its_own_page(
     page.context.close()
 
 
+def test_a_long_list_of_sets_is_searched(chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path) -> None:
+    for count, name in enumerate(("one", "two", "three", "four", "five"), 2):
+        added(workspace, tmp_path, numbered_rows(count), name)
+    page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
+    kit.go_to_tab(page, "Data")
+    find, listed = page.get_by_role("searchbox", name="Search datasets"), page.locator("#data-sets label:visible")
+    kit.expect(find).to_be_visible()
+    for sought, left in (("THRE", 1), ('"', 0), ("", 9), ("f", 3)):  # five, four, Facts about the Kettlewisp
+        find.fill(sought)
+        kit.expect(listed).to_have_count(left)
+    assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    watch.check()
+    page.context.close()
+
+
 def test_the_table_is_gone_through_chosen_in_and_edited_by_keys_alone(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ) -> None:

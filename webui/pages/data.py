@@ -37,6 +37,14 @@ from webui.state.services import Services
 RUNS_NAMED = 3
 FOUND_AT_ONCE = 1_000  # rows of a dataset whose problems are drawn with it; those of larger ones follow
 DRAW = "() => document.querySelector('#data-draw').click()"
+# Hides the sets whose names lack the text; a rule, so that it holds when the list is drawn again.
+FIND = """
+const rule = document.head.appendChild(document.createElement("style"));
+element.addEventListener("input", ({ target }) => {
+  const sought = JSON.stringify(target.value.trim());
+  rule.textContent = `#data-sets label:not([data-testid*=${sought} i]) { display: none; }`.repeat(sought !== '""');
+});
+"""
 OPENED = "() => [window.loraGarageRow]"
 SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true); }"
 
@@ -84,6 +92,8 @@ class DataPage:
             label=w.t("data_page.file"), file_count="multiple", height=90, elem_id="data-file", elem_classes="lg-drop"
         )
         self.importing.build()
+        find = tag("input", type="search", aria_label=w.t("data_page.find"), placeholder=w.t("data_page.find"))
+        gr.HTML(find, elem_id="data-sets-find", js_on_load=FIND, apply_default_css=False)
         self.sets = gr.Radio([], value=None, **w.named("data_page.sets", "data-sets"))
 
     def _build_head(self) -> None:
