@@ -30,28 +30,27 @@ def lines(view: RunView, w: Wording) -> list[Html]:
 
 
 def _vote_lines(view: RunView, w: Wording) -> list[Html]:
-    """Return [how often people preferred the tuned model in its blind test against its base, as bar and sentence], []
-    without decided votes."""
+    """Return [how often people preferred the tuned model in its blind test against its base], [] without decided
+    votes."""
     run = Path(view.folder)
     workspace = Workspace(run.parents[1])
     stamps = tuple((file.parent.name, *files.stamp(file)) for file in comparison.vote_files(workspace))
     score = _cached_votes(workspace, run.name, stamps)
-    if score is None or score.interval is None:
+    if score is None or not (votes := votes_for(view.row.name, score, w)):
+        return []
+    return [tag("div", tag("h3", w.t("blind_duel.title")), *votes, class_="lg-better")]
+
+
+def votes_for(name: str, score: comparison.Score, w: Wording) -> list[Html]:
+    """Return the share of decided votes for the second of a blind test, called `name`, as a bar with its interval and
+    as a sentence; [] without an interval."""
+    if score.interval is None:
         return []
     low, high = (round(100 * end) for end in score.interval)
     won, percent = score.wins[1], round(100 * score.wins[1] / score.decided)
     bar = _bar("now", w.t("train_page.wins_votes"), won, score.decided, low, high)
-    text = w.t("blind_duel.share", second=view.row.name, percent=percent, low=low, high=high)
-    title = tag("h3", w.t("blind_duel.title"))
-    return [
-        tag(
-            "div",
-            title,
-            tag("div", bar, class_="lg-wins", aria_hidden="true"),
-            tag("p", text, class_="lg-quiet"),
-            class_="lg-better",
-        )
-    ]
+    text = w.t("blind_duel.share", second=name, percent=percent, low=low, high=high)
+    return [tag("div", bar, class_="lg-wins", aria_hidden="true"), tag("p", text, class_="lg-quiet")]
 
 
 def _answer_lines(view: RunView, w: Wording) -> list[Html]:

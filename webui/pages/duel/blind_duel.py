@@ -19,6 +19,7 @@ from webui.kit.html import Html, join, muted, notice, success, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, Updates, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
+from webui.run import better
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -220,24 +221,20 @@ class BlindDuel:
                 for reason in list(skipped.values())[:1]
             ),
             counts,
-            *self._share(score, **names),
+            *self._meaning(score, **names),
             *([w.t("blind_duel.expected", **names, **expected)] if expected["count"] else []),
         ]
         if score.decided:
             lines.append(w.t("blind_duel.left_share", left=score.left_wins, decided=score.decided))
-        return tag(
-            "div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter)
-        )
+        votes = better.votes_for(names["second"], score, w)
+        text = (tag("p", line) for line in lines)
+        card = tag("div", tag("h3", w.t("blind_duel.over")), *votes, *text, class_="lg-better")
+        return join([card, self._rows(comparison, voter)])
 
-    def _share(self, score: Score, first: str, second: str) -> Iterator[str]:
-        """Yield the sentence on the share of wins with its interval, then whether that is clear, or how many votes are
-        missing; nothing without an interval."""
+    def _meaning(self, score: Score, first: str, second: str) -> Iterator[str]:
+        """Yield whether the votes are clear, or how many are missing; nothing without an interval."""
         if score.interval is None:
             return
-        low, high = (round(100 * end) for end in score.interval)
-        yield self.w.t(
-            "blind_duel.share", second=second, percent=round(100 * score.wins[1] / score.decided), low=low, high=high
-        )
         if score.is_clear:
             yield self.w.t("blind_duel.clear", better=second if score.wins[1] > score.wins[0] else first)
         else:
