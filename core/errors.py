@@ -27,6 +27,7 @@ class GarageError(Exception):
         super().__init__(str(self.message))
 
     def __reduce__(self) -> tuple[object, ...]:
+        """Return the parts from which pickle rebuilds the error: its type and its message."""
         return (type(self), (self.message,))
 
 
@@ -50,6 +51,7 @@ class RunError(GarageError):
         self.advice = advice
 
     def __reduce__(self) -> tuple[object, ...]:
+        """Return the parts from which pickle rebuilds the error: its type, its message and its advice."""
         return (type(self), (self.message, self.advice))
 
 

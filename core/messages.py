@@ -58,6 +58,8 @@ class Message(Frozen):
         return self.render("en")
 
     def render(self, language: str = "en") -> str:
+        """Return the sentence in a language, else in English, from core's catalogue. A key that it lacks, such as one
+        of the page's own, is shown as it is with its values."""
         return core_catalogue().render(self, language)
 
 

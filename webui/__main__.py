@@ -139,8 +139,11 @@ def refused(reach: Reach, port: int) -> OSError | None:
 
 
 def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
-    """Return the refusal for a taken port, with the next free port above it (else below it) as a suggestion. error: why
-    it could not be opened."""
+    """Return the refusal for a port that cannot be used, which suggests the next free port above it, else one below it;
+    8080 if none of about 200 is free.
+
+    error: why the port could not be opened.
+    """
     others = (*range(port + 1, min(port + 100, 65536)), *range(max(1024, port - 100), port))
     free = next((other for other in others if refused(reach, other) is None), 8080)
     return _Refusal(w.t("page.port_taken", port=port, reason=_error_reason(error), free=free))

@@ -150,11 +150,14 @@ def _tab(name: str, w: Wording) -> gr.Tab:
 
 
 def headline(snapshot: Snapshot, w: Wording) -> Html:
-    """Return the page's head: the shown run's state, and the signal of the PC."""
+    """Return the page's head: the state of the run that Train shows, and hidden parts from which the browser makes the
+    tab's title, its icon and a notification when a run ends."""
     return join([card.headline(snapshot.shown, w), signal(snapshot, w)])
 
 
 def scripts(*names: str) -> str:
+    """Return script elements with the contents of these files of the assets folder, so that the page loads no files for
+    them."""
     return "".join(f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in names)
 
 

@@ -96,7 +96,7 @@ class Advice(Frozen):
 
     @property
     def factor(self) -> float:
-        """Memory measured by earlier runs on this PC, relative to the arithmetic."""
+        """Memory measured by earlier runs on this PC, relative to the arithmetic; 1.0 if no run was measured."""
         return self.correction.factor if self.correction else 1.0
 
     @property
@@ -158,7 +158,8 @@ class Grounds:
         )
 
     def trained_rows(self, recipe: Recipe) -> int | None:
-        """Return the number of trained rows; None if no row is left out for its contents, or if that is unknown."""
+        """Return the number of rows that are trained, if the recipe leaves out rows for their contents (repeats, leaks)
+        or joins texts; None for any other recipe, or if the rows are unknown."""
         repeats = self.repeats() if needs_repeats(recipe.data) and self.repeats else None
         rows = len(repeats) if repeats is not None else len(self.paragraphs.joint) if self.paragraphs is not None else 0
         return len(choose(rows, recipe, repeats, self.own, self.paragraphs).training) if rows else None
@@ -269,4 +270,6 @@ class Case:
 
 
 def _examples(count: Callable[[int, LongExamples, int], int], how: LongExamples, overlap: int, max_length: int) -> int:
+    """Return count's number of training examples with its arguments in another order, so that max_length can stay
+    open."""
     return count(max_length, how, overlap)

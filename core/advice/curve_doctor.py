@@ -256,8 +256,9 @@ def _jumps(series: Series) -> Evidence | None:
 
 
 def overfitting(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
-    """Return the finding of a validation loss that rises while the training loss falls, with the step to stop at, or
-    None. The fewer validation rows, the larger the rise must be."""
+    """Return the finding of a validation loss that rises while the training loss falls, with the step to stop at; None
+    otherwise, without validation rows, and for goals that learn rows by heart. The fewer validation rows, the larger
+    the rise must be."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
         return None
     if recipe.goal and goal_of(recipe.goal).learns_rows:
@@ -293,8 +294,9 @@ def overfitting(recipe: Recipe, series: Series, is_active: bool, usual: float) -
 
 
 def plateau(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
-    """Return the finding of a loss that no longer improves while the rate is high: from the beginning (then a higher
-    rate helps), or since some step (then fewer steps do); None otherwise."""
+    """Return the finding of a loss that no longer improves while the learning rate is high: hardly better than the
+    untrained model's (then a higher rate helps), or flat since some step (then fewer steps do). None otherwise, and for
+    a loss that is nearly 0."""
     flat = _flat_measured(series) if len(series.eval_losses) else _flat_training(recipe, series)
     if flat is None:
         return None

@@ -131,7 +131,8 @@ def in_parts(case: Case, draft: Recipe) -> Way | None:
 
 
 def smaller_model(case: Case, draft: Recipe) -> Way | None:
-    """Return the largest known smaller model that fits, or None; estimated with no smaller a factor than this run's."""
+    """Return the way of training the largest known smaller model that fits, in micro-batches of 1, or None; its memory
+    is estimated with the corrections for other models."""
     other = smaller(case, draft)
     if other is None or other.model is None:
         return None
@@ -145,8 +146,8 @@ def smaller_model(case: Case, draft: Recipe) -> Way | None:
 
 
 def measured_corrections(factor: float) -> Corrections:
-    """Return the corrections of a run that was just measured: its factor for every method, and for other models if
-    above 1."""
+    """Return the corrections of a run that was just measured by factor, measured over predicted memory: for its base
+    model by every method, and for other models if above 1."""
     mine = Correction(factor=factor, runs=1)
     for_others = mine if factor > 1 else None
     return Corrections({method: mine for method in ("lora", "qlora", "full")}, for_others, for_others)

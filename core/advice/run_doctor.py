@@ -110,8 +110,8 @@ def other_language(planned: Planned) -> Diagnosis | None:
 
 
 def duplicates(planned: Planned) -> Diagnosis | None:
-    """Return the finding of rows that repeat earlier ones, word for word or nearly. None if they are few or are left
-    out anyway."""
+    """Return the finding of rows that repeat earlier ones, word for word or nearly. None if they are few, are left out
+    anyway, or the rows were not compared."""
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
@@ -138,7 +138,7 @@ def duplicates(planned: Planned) -> Diagnosis | None:
 
 def leakage(planned: Planned) -> Diagnosis | None:
     """Return the finding of training rows that equal a validation row, in this recipe's own split and steps; None if
-    there are none."""
+    there are none, or the rows were not compared."""
     repeats = planned.repeats
     if repeats is None:
         return None

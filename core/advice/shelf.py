@@ -207,8 +207,9 @@ def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object
         place[starter.id] = min(place[model.id] for model in known_models()[1:] if model.family == starter.family)
 
     def sort_key(row: ShelfRow) -> tuple[object, ...]:
-        """Return the key: verdict first, then a licence that forbids selling, the wished order, another language, and
-        the catalogue's order."""
+        """Return the key by which a row is sorted: its verdict, then (if products are to be sold) licences with
+        conditions after free ones, then the wished order, models made for the wished language first, and the
+        catalogue's order."""
         model = row.model
         by: dict[str, object] = {
             "newest": -int(model.released.replace("-", "")),

@@ -190,6 +190,7 @@ def _sizes(text: str, fields: dict[str, Any]) -> str:
     rest; a bare size means about that size."""
 
     def in_billions(number: str, unit: str) -> float:
+        """Return a number with its unit (m, million, 亿; any other is billions) in billions of parameters."""
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
 
     def take_range(match: re.Match[str]) -> str:
@@ -261,6 +262,7 @@ def _known_words(text: str) -> tuple[str, list[tuple[str, str]]]:
     meanings: list[tuple[str, str]] = []
 
     def take_meaning(match: re.Match[str]) -> str:
+        """Note the kind and value of a known word, and return a space, which takes its place in the text."""
         meanings.append(_vocabulary()[match[0]])
         return " "
 
@@ -349,7 +351,8 @@ def is_part(name: str, about: str) -> bool:
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
-    """Return whether names are all of a model. about: its names, as from `about`; family: its squashed family.
+    """Return whether every name occurs among a model's names. about: these, as from `about`; family: its squashed
+    family.
 
     A family's own name, alone, means that family and not models derived from it ("llama" is not TinyLlama). others:
     more than one name was given.

@@ -106,7 +106,8 @@ def evaluate(
     workspace: str | Path | None = None,
 ) -> EvaluatedAnswers:
     """Judge answers of the base model, of the base with a prompt and with examples, and of a run, on questions that
-    were not trained on. Without a run: of base, on data.
+    were not trained on. Without a run: of base, on data. The evaluation is kept in the workspace, and the result on
+    held-out rows with the run.
 
     test_set: of the workspace; file: one question a line. save: keep the questions as a test set. prompt: a system
     prompt instead of the proposed one. rows: the first N questions. judge: KIND=OPTION or a server's URL, which is sent

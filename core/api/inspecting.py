@@ -83,9 +83,9 @@ def inspect(
 ) -> DataInspection:
     """Return what is in a data file, folder, zip or dataset of the workspace, and its problems row by row.
 
-    model: also count tokens for it. choices: how to read the file. answer: the column that is the answer. rows: so many
-    texts, with what of them is trained. Raises DataError for what cannot be read; `refusal` says why what was read
-    could not be trained.
+    model: also count tokens with its tokenizer; the model is downloaded if needed. choices: how to read the file.
+    answer: the column that is the answer. rows: so many texts, with what of them is trained. Raises DataError for what
+    cannot be read; `refusal` says why what was read could not be trained.
     """
     space = Workspace.open(workspace)
     path, choices = located(dataset_store(space), str(data), choices)

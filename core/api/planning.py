@@ -54,7 +54,8 @@ class SettingsPlan:
 
     @property
     def fits(self) -> bool | None:
-        """True if training fits in the memory; None if the memory that it needs is unknown."""
+        """True if training fits into the free memory, also if only just (without the margin, or below the documented
+        minimum); False if it does not; None if the needed or the free memory is unknown."""
         return None if self.advice.verdict == "unknown" else self.advice.verdict != "does_not_fit"
 
     def as_json(self) -> JsonObject:
@@ -77,11 +78,12 @@ def plan(
     dry_run: bool = False,
     workspace: str | Path | None = None,
 ) -> SettingsPlan:
-    """Recommend settings for a model on this PC, or on a GPU of vram GB, with reasons, and say whether they fit.
-    Downloads no weights.
+    """Recommend settings for a model on this PC, or on a GPU of vram GB, with reasons, and whether they fit. Downloads
+    no weights.
 
-    model: a known one, owner/name, a folder, a config.json or a size such as 7B. data: a dataset or a file, whose
-    lengths decide more. dry_run: also count a training step, without weights or GPU. Raises GarageError.
+    model: a known one, owner/name, a folder, a config.json or a size such as 7B. data: a dataset, or a file, which is
+    added to the workspace; its lengths decide more. dry_run: also count a training step, without weights or GPU. Raises
+    GarageError.
     """
     space, machine = Workspace.open(workspace), this_machine()
     models, goal_id = Models(space), goal_of(goal).id if goal else None

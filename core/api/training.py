@@ -59,12 +59,13 @@ def train(
     on_status: Callable[[Status], None] = lambda status: None,
     workspace: str | Path | None = None,
 ) -> RunFolder:
-    """Train one run in a process of its own, wait for its end and return it: completed, stopped, or paused by Ctrl-C.
+    """Train one run in a process of its own, wait for its end and return it: completed, stopped, paused by Ctrl-C, or
+    interrupted if its process was killed.
 
     recipe: a file or its contents; what it leaves open is planned, and the plan's warnings are Python warnings.
     settings: changes of it, {"train.max_steps": 40}. parent: a finished run whose adapter it starts from. cards: GPUs,
-    "0,1". answer, accept_guess: as of the command. on_status: called each second with step and stage. Raises
-    RunError if the run fails, and GarageError for one that cannot begin.
+    "0,1". answer, accept_guess: as of the command. on_status: called each second with step and stage. Raises RunError
+    if the run fails, and GarageError for one that cannot begin.
     """
     space = Workspace.open(workspace)
     chosen = cards_of(cards, cpu)
@@ -146,6 +147,7 @@ class PreparedRun:
         """Create the run, which a worker then has to carry out. Raises BusyError while another is at work."""
 
         def create_unless_busy(recipe: Recipe, facts: RunFacts) -> RunFolder:
+            """Create the run as one of a command. Raises BusyError while another is at work."""
             runs = Runs(self.space)
             refuse_while_busy(runs)
             return runs.create(recipe, "command", facts)

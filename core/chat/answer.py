@@ -154,7 +154,8 @@ class Answer:
         return item
 
     def close(self) -> None:
-        """End the iteration, and stop all columns if they are still generated."""
+        """End the iteration, and stop all columns of the answer if they are still generated. Also called at the end of
+        `with` and of an iteration."""
         self._over = True
         self._stop(self.number, None, None)
 

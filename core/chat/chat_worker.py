@@ -266,7 +266,8 @@ class ChatWorker:
         self._emit("loading", load=self._load, **values)
 
     def _check(self) -> None:
-        """Raise StopRequested if a newer load supersedes this one, or the app quits."""
+        """Raise StopRequested if the load in progress is no longer needed: a newer one has come, or the app has
+        ended."""
         if self._commands.load_superseded(self._load):
             raise StopRequested
 
@@ -297,7 +298,7 @@ class ChatWorker:
 
 
 def _samplings(sampling: list[JsonObject]) -> list[ApiSampling]:
-    """Read the sampling of each question."""
+    """Return the sampling of each question, read from JSON objects."""
     return list(map(ApiSampling.model_validate, sampling))
 
 

@@ -102,6 +102,7 @@ class ChatClient:
 
     # ---- state -----------------------------------------------------------------------------------------
     def state(self) -> ChatState:
+        """Return the present state of the chat, which is replaced and never changed."""
         with self._changed:
             return self._state
 
@@ -242,8 +243,12 @@ class ChatClient:
         return answer
 
     def join(self, answer: Answer, questions: Sequence[Question], sampling: Sequence[ApiSampling]) -> None:
-        """Send further questions that an answer in progress goes on with, numbered on. It may end without an item of
-        them, if it was about to end or one of them cannot be answered: then ask them by themselves."""
+        """Add further questions to an answer in progress, numbered after those that it has; nothing happens if it is
+        not the current one.
+
+        The answer may end without items for them, if it was about to end or one of them cannot be answered; then they
+        have to be sent by themselves.
+        """
         with self._changed:
             worker = self._worker if self._answer is answer else None
         if worker is not None:

@@ -52,8 +52,12 @@ def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptCom
 
 
 def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, group: list[int]) -> Iterator[int]:
-    """Generate the missing answers of the contestants that target is (group: their numbers), loading it if it is not,
-    AT_ONCE prompts at a time; yield the number of new answers each time, 0 if a prompt was left out."""
+    """Generate the missing answers of the contestants that share one model, and yield 1 for each answer once it is
+    saved, 0 for each prompt that is left out.
+
+    target: their model, which is loaded if it is not. group: the numbers of the contestants. AT_ONCE prompts are
+    answered at a time.
+    """
     lineup, missing = comparison.lineup, set(comparison.missing())
     if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
         return
@@ -145,8 +149,8 @@ def turns_for(contestant: Contestant, prompt: Prompt) -> list[Turn]:
 
 
 def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[dict[Column, int]]:
-    """Return pairs {column: contestant} of a base and a tuned contestant to answer in one batch, as far as there are
-    both; the others alone."""
+    """Return what is answered in one batch: {column: number of a contestant}, the first base contestant with the first
+    tuned one, and so on; those without a partner alone. places: the contestants' numbers."""
     base = [place for place in places if contestants[place].column == "base"]
     tuned = [place for place in places if place not in base]
     pairs: list[dict[Column, int]] = []
@@ -169,8 +173,12 @@ def ensure_loaded(chat: ChatClient, target: ChatTarget) -> None:
 def _ask(
     chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
 ) -> Iterator[ComparisonAnswer]:
-    """Ask the prompts in one batch (places: contestants' numbers) and yield each answer as it ends; its seconds are its
-    share of the batch's time. Raises ChatError if an answer was stopped."""
+    """Send the prompts to the loaded model in one batch, and yield each answer as it ends; its seconds are its share of
+    the batch's time.
+
+    places: the contestant's number for each column. An answer that was stopped is not yielded, and ChatError is raised
+    at the end.
+    """
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
     for prompt in prompts:

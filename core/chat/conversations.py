@@ -60,7 +60,7 @@ class Conversation(Frozen):
         return self.branches[min(self.at, len(self.branches) - 1)]
 
     def with_branch(self, branch: Branch) -> Conversation:
-        """Return the conversation, changed now, with this branch in place of what it had."""
+        """Return a copy of the conversation with this branch as its only one, changed now."""
         return self.model_copy(update={"branches": (branch,), "at": 0, "changed": time.time()})
 
 
@@ -123,7 +123,7 @@ class Conversations:
             raise ChatError("conversations.cannot_save", reason=error.strerror or str(error)) from error
 
     def _file(self, id: object) -> Path:
-        """The file of a conversation; id is not checked here."""
+        """Return the path of a conversation's file; the caller has checked that the id is a safe file name."""
         return self._root / f"{id}.json"
 
 

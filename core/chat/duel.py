@@ -195,7 +195,8 @@ class Duel:
         return rows
 
     def _fit(self, rows: Sequence[_Reply], width: int = 0) -> bool:
-        """Return whether these rows can be one batch. width: tokens that a row of it has already."""
+        """Return whether rows can be one batch: at most MAX_ROWS, which all have room for the longest prompt and answer
+        in the memory of two full contexts. width: tokens that the batch's rows have already."""
         longest = max(width, *(len(row.prompt) for row in rows)) + max(row.max_new_tokens for row in rows)
         return len(rows) <= MAX_ROWS and len(rows) * longest <= len(COLUMNS) * self.context_limit
 
@@ -411,6 +412,7 @@ def _interruptible(model: torch.nn.Module, stopped: StopSignal) -> Iterator[None
     the CPU takes longer than a user waits."""
 
     def raise_if_stopped(module: torch.nn.Module, arguments: object) -> None:
+        """Raise _StopNow if the answer is to end; called before each block of the model computes."""
         if stopped():
             raise _StopNow
 
@@ -555,8 +557,11 @@ class _Newcomers:
         self.rows = list[_Reply]()
 
     def look(self) -> list[_Reply]:
-        """Add a reply for each question that has arrived since, and return the list of all that wait, from which the
-        caller takes. After a question that cannot be answered no further one is accepted."""
+        """Encode the questions that have arrived since the last call, and return the list of all rows that wait, from
+        which the caller removes those that it takes.
+
+        After a question that cannot be answered no further one is accepted; their numbers are used up all the same.
+        """
         for questions, sampling in self._arriving():
             if self._is_open:
                 try:

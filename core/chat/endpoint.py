@@ -32,7 +32,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirects, so that the data goes only to the address that the user named."""
 
     def redirect_request(self, *_: object) -> None:
-        """Refuse the redirect."""
+        """Follow no redirect; urllib then raises HTTPError with the redirect's status."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
+        """Return the model and its server for messages, such as "qwen3 @ 127.0.0.1:8080"."""
         return f"{self.model} @ {self.host}"
 
     @property

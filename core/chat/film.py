@@ -185,7 +185,11 @@ class SampleAnswers:
                 self._tests.keep(step, self._answers_to(self._test_prompts, end, most))
 
     def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
-        """Return the seconds for the frame at step. steps_take: the seconds of all steps by those per token."""
+        """Return the seconds that the frame at a step may take; 0 if the run's length is unknown.
+
+        steps_take: returns the seconds of all steps of the run; it is called with the measured seconds per token, or
+        None.
+        """
         return self._time.seconds_for(step, steps_take(self._seconds_per_token), self._neutral_seconds)
 
     @property
@@ -347,7 +351,8 @@ class SampleAnswers:
         return loss
 
     def _measure_neutral(self) -> float | None:
-        """Return the mean loss over all tokens of the texts; None if it is not finite, or there are no texts."""
+        """Compute the loss on the neutral texts in batches, and return its mean over all learned tokens, rounded to six
+        digits; None if it is not finite, or there are no texts. Stop and Pause take effect between the batches."""
         lengths = [len(row.input_ids) for row in self._neutral]
         loss_sum, learned = 0.0, 0
         for chosen in packed(range(len(lengths)), lengths, max([self._at_once, *lengths])):

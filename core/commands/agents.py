@@ -71,6 +71,8 @@ def with_its_sentence(tool: Callable[..., Awaitable[JsonObject]]) -> Callable[..
 
     @wraps(tool)
     async def call_with_tool_error(*arguments: Any, **options: Any) -> JsonObject:
+        """Call the tool and return its object; the sentence of a failed command, or of an error that a person can act
+        on, is raised as the SDK's ToolError."""
         try:
             return await tool(*arguments, **options)
         except (CommandFailed, GarageError) as error:

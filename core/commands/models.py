@@ -137,6 +137,8 @@ def in_foreground(paused: Message, quiet: bool) -> Iterator[Report]:
     line, speed, live = "", Speed(), sys.stderr.isatty()
 
     def show_if_changed(progress: Progress) -> None:
+        """Print the download's progress if its line differs from the last one: over that on a terminal, else as a new
+        line; nothing if quiet."""
         nonlocal line
         text = progress_of(progress, speed.add(progress.done) if live else None)
         if not quiet and text != line:

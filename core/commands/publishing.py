@@ -125,4 +125,6 @@ def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> No
 
 
 def _message_of_end(status: ExportStatus) -> Message:
+    """Return the message with which an export or upload ended; if it left none, that its process ended without a
+    report."""
     return status.message or msg("export.went_away")

@@ -195,6 +195,8 @@ def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[s
     shown, live = "", sys.stderr.isatty()
 
     def show_if_changed(status: Status) -> None:
+        """Print the run's progress if its line differs from the last one: over that on a terminal, else as a new line;
+        nothing if quiet."""
         nonlocal shown
         line = progress_line(status)
         if not quiet and line != shown:

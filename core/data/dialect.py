@@ -99,7 +99,11 @@ def find(render: Render, source: str) -> Dialect:
         tools: Tools | None = None,
         thinking: bool | None = None,
     ) -> bool:
-        """Return whether the template renders these turns with all words in their order; False if it refuses them."""
+        """Return True if the template renders these turns with all words in this order, and the arguments of tools not
+        in Python's notation.
+
+        False also if the template refuses the turns. Raises TemplateError if it is too slow.
+        """
         try:
             text = render(dialect.messages(turns), tools, thinking, False)
         except TemplateError as error:

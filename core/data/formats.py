@@ -56,6 +56,7 @@ class Example:
     is_bad: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ValueError unless exactly one of these is set: messages, prompt with completion, or text."""
         if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(
             True
         ) != 1:

@@ -70,7 +70,8 @@ class Encoded:
         return sum(self.learned[1:]) - (self.second > 0 and self.learned[self.second])
 
     def for_batch(self) -> list[tuple[float, float, float]]:
-        """Return numbers of each learned token for the loss; [] where a loss needs none but the tokens."""
+        """Return three further numbers for each learned token, for losses that need them; [] for this class, whose
+        losses need the tokens alone."""
         return []
 
     @property

@@ -101,6 +101,7 @@ class Counts:
 
     @property
     def learned_percent(self) -> float:
+        """Return the share of the learned tokens among all tokens in percent, with one decimal; 0 without tokens."""
         return round(100 * self.learned / max(1, self.tokens), 1)
 
 

@@ -72,8 +72,12 @@ def needs_repeats(data: Data) -> bool:
 
 
 def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Combine near with `first`, which also knows rows that differ in marks alone and rows beyond those that near
-    compared."""
+    """Return (R,) the position of the earliest row that is the same as each row or nearly so, combining the exact
+    comparison with the near one.
+
+    first (R,): the earliest row that is the same, for all rows. near: the earliest near row, for as many of the first
+    rows as were compared.
+    """
     earliest_row = first.copy()
     # Followed twice: the row that a near one repeats may repeat an earlier one itself.
     earliest_row[: len(near)] = np.minimum(first[: len(near)], near)

@@ -21,7 +21,10 @@ def shuffled(count: int, seed: int, epoch: int) -> Order:
 
 
 def shuffle(values: Iterable[int], chance: random.Random) -> Order:
-    """Return the values shuffled in the same order as a list of them would be, in four bytes each."""
+    """Return the values in random order, as an array of 32-bit integers.
+
+    chance: the random generator; in the same state it gives the order in which it would shuffle a list of the values.
+    """
     order = array("i", values)
     chance.shuffle(order)
     return order
@@ -34,7 +37,11 @@ def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[l
 
 @dataclass(frozen=True)
 class Grouped(Sequence[list[int]]):
-    """Batches of positions. order: for each batch which stretch of batch_size positions it is."""
+    """A sequence of batches, each a list of positions; one of them may be shorter.
+
+    positions: those of all batches, one batch after the other. order: for each place in the sequence the number of its
+    batch in `positions`.
+    """
 
     positions: Order
     order: Order

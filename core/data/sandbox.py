@@ -36,11 +36,13 @@ class _Generation(jinja2.ext.Extension):
     tags = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """Parse the block, and return a node that renders its contents and passes them to `_frame`."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_frame"), [], [], body).set_lineno(line)
 
     def _frame(self, caller: Callable[[], str]) -> str:
+        """Return the block's rendered contents between the two marker characters. caller: renders them."""
         return OPENS + caller() + CLOSES
 
 
@@ -73,10 +75,13 @@ def _escaped(value: object) -> str:
 
 
 def _raise_template_error(message: object) -> None:
+    """Raise jinja's TemplateError with the first 500 characters of a message, by which a template refuses a
+    conversation."""
     raise jinja2.TemplateError(str(message)[:500])
 
 
 def _formatted_now(form: object) -> str:
+    """Return the present local time in a format of strftime, for templates that write the date."""
     return datetime.now().strftime(str(form))
 
 

@@ -39,7 +39,8 @@ class RowSelection:
 
     @property
     def read(self) -> np.ndarray:
-        """The training rows that the steps need, if each gives one example."""
+        """Return the positions of the first `enough` training rows, which the steps need if each row gives one example;
+        all training rows if `enough` is None."""
         return self.training[: self.enough]
 
 

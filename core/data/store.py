@@ -260,8 +260,12 @@ class DatasetStore:
 
     @staticmethod
     def _abandoned(folder: Path) -> bool:
-        """Return True if no process can be importing into this folder any more. A folder that is not ours is not
-        abandoned."""
+        """Return True if no import can still be writing into a folder without dataset.json: if it is empty for more
+        than a minute, or its marker is of this process or older than an hour.
+
+        Called with the import lock held, so that this process imports nothing else. False if the marker is missing or
+        cannot be read.
+        """
         marker = folder / "importing"
         try:
             if not any(folder.iterdir()):  # its import may be about to write the marker
@@ -271,8 +275,11 @@ class DatasetStore:
             return False
 
     def delete(self, id: str) -> None:
-        """Remove an imported dataset, closing its rows first. Raises DataError for others, and if a program has its
-        file open."""
+        """Remove an imported dataset, with its edits and all files of its folder. The opened rows of all datasets are
+        closed first, and open again at their next use.
+
+        Raises DataError for a dataset that was not imported, and if a program has one of its files open.
+        """
         folder = self.path(id).parent
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
@@ -400,7 +407,8 @@ class DatasetStore:
         return self._edits(self.path(id), format, self.choices(id, choices))
 
     def version(self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES) -> int:
-        """Return the version that choices name, else the newest."""
+        """Return the version that choices name, else the current one of the dataset: the last change, or after an undo
+        the one before it. 0 stands for the rows as they were imported."""
         edits = self.edits(id, format, choices)
         return edits.head if choices.version is None else choices.version
 
@@ -415,9 +423,13 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
-        """Context manager: (versions of an imported dataset, its rows as they were imported), locked for changes; at
-        the end the newest version becomes that of the dataset. Raises DataError, also if another process holds the lock
-        for LOCK_S."""
+        """Context manager: lock an imported dataset for changes, and yield (its versions, its rows as they were
+        imported).
+
+        At the end the current version and its number of rows are written into dataset.json, unless the block raises.
+        Raises DataError for a dataset that was not imported, if another process holds the lock for LOCK_S, or if the
+        disk refuses.
+        """
         path = self.path(id)
         if not IMPORTED.fullmatch(id):
             raise DataError("sets.not_yours", id=id)

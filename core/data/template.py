@@ -108,6 +108,8 @@ class ChatTemplate:
     def _render(
         self, messages: list[MessageJson], tools: Tools | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
+        """Return messages, which are in the template's own notation, as the template renders them, with the markers of
+        `{% generation %}` blocks left in. thinks: None leaves the template's default."""
         switches = {} if thinks is None else dict.fromkeys(dialect.SWITCHES, thinks)
         values = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
         return rendered(self.source, **values, **switches, **self.special_tokens)
@@ -245,7 +247,8 @@ class ChatTemplate:
         return tail
 
     def _end_of_turn(self, after: str) -> str:
-        """Return the special tokens that end an answer (with white space before them), or "" if there are none."""
+        """Return the special tokens at the beginning of a text, with white space before the first of them; "" if it
+        begins with none. after: the text that follows an answer."""
         end = after[: len(after) - len(after.lstrip())]
         while token := next((token for token in self._specials_longest_first if after.startswith(end + token)), ""):
             end += token

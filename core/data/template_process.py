@@ -38,6 +38,7 @@ class IsolatedTemplate(ChatTemplate):
     def _render(
         self, messages: list[MessageJson], tools: Tools | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
+        """Render messages as ChatTemplate._render does, markers included, in the other process."""
         return str(self._request("_render", messages, tools, thinks, add_generation_prompt))
 
     def conversations(
@@ -132,6 +133,7 @@ def _renderer(pid: int) -> _Renderer:
 
 @lru_cache(maxsize=8)
 def _template(values: str) -> ChatTemplate:
+    """Return the chat template whose fields are given as a JSON object; the last eight are kept."""
     return ChatTemplate(**json.loads(values))
 
 

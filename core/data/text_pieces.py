@@ -21,9 +21,11 @@ Borders = tuple[Sequence[int], ...]
 
 
 def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
-    """Return, for each kind of border, best first, the positions of tokens that begin something new.
+    """Return the tokens at which a text may be divided, as rising positions, for three kinds of border, the best kind
+    first.
 
-    offsets: (T,) characters (start, end exclusive) of each token.
+    The kinds are: after an empty line; after a line or a sentence; after a space or a comma. offsets: (T,) characters
+    (start, end exclusive) of each token. Where a token reaches over a border, the next token counts.
     """
     by_kind = []
     starts = [start for start, _ in offsets]

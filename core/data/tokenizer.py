@@ -61,7 +61,8 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Hash (hexadecimal) that is equal for tokenizers that give the same tokens for the same rows."""
+        """Return a hash (64 hexadecimal digits) of tokenizer.json, the chat template and the special tokens: tokenizers
+        with the same hash give the same tokens for the same rows."""
         parts = (
             self._file.read_bytes(),
             self.template.fingerprint.encode(),
@@ -115,8 +116,12 @@ class Tokenizer:
         return fit(self.encode_full(example, train_on), max_length)[0]
 
     def encode_full(self, example: Example, train_on: str = "assistant") -> FullExample:
-        """Return the text of a row's last answer as in training (mask_history), never truncated or split. Raises
-        TemplateError."""
+        """Return a row as one training example that is never shortened: its plain text, or the conversation up to its
+        last trained answer.
+
+        Earlier answers are learned too if the template renders them alike in this conversation; the others are not.
+        Raises TemplateError.
+        """
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
     def encode_row(self, example: Example, learning: Learning) -> list[FullExample]:

@@ -87,7 +87,10 @@ def validation_rows(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
 
 
 def training_and_validation(examples: Sequence[Example], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the rows that a run of this recipe trains and validates on; rows that the run itself
-    leaves out (core/data/selection) count as trained."""
+    """Return the positions of the rows that a run of this recipe trains on, and of those that it validates on.
+
+    With `deduplicate`, rows that repeat an earlier one are in neither. Rows that the run leaves out later (leaked ones,
+    or more than its steps need; core/data/selection) still count as trained.
+    """
     repeats = Repeats.find(examples) if recipe.data.deduplicate else None
     return split_rows(len(examples), recipe, repeats, own_validation(examples), paragraphs_of(examples))

@@ -102,6 +102,7 @@ def enable(model: PreTrainedModel) -> bool:
     windows: list[int | None] = []
 
     def sdpa_noting_window(*arguments: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        """Compute `packed_sdpa` and record the sliding window of the call, None if it has none."""
         windows.append(kwargs.get("sliding_window"))
         return packed_sdpa(*arguments, **kwargs)
 
@@ -149,8 +150,11 @@ def set_aside(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _has_local_layers(config: PreTrainedConfig) -> bool:
-    """True if some layer attends only to a window or a chunk, by layer_types or, without them, by sliding_window or
-    attention_chunk_size. A family that expresses this only in the mask would lose it."""
+    """Return whether some layer does not attend to all earlier tokens.
+
+    That is any kind but full_attention in layer_types, linear attention too; without layer_types, a sliding window in
+    use or an attention chunk size. A family that expresses this only in the mask would lose it.
+    """
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
         return bool(kinds - {"full_attention"})

@@ -89,8 +89,11 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
 
 
 def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Return the fields of a Batch that only pairs and rated rows have: answers (trained tokens of each example, at
-    least 1), reference log-probabilities, is_bad; of drawn answers weights; {} for other rows."""
+    """Return the fields of a Batch that only some rows have; {} for plain examples.
+
+    Drawn answers: weights alone. Pairs and rated rows: answers (trained tokens of each example, at least 1), reference
+    log-probabilities, is_bad.
+    """
     if weights := [numbers for row in rows for numbers in row.for_batch()]:
         return {"weights": torch.tensor(weights)}
     if not rows[0].second:

@@ -36,11 +36,11 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32; on
-    Windows and WSL also limit this process to the memory that is free on the GPU.
+    """Return the device and dtype of a run: bf16 on GPUs from Ampere on, and on CPUs that have it natively and no
+    slower than fp32; fp16 on older GPUs; otherwise fp32.
 
-    Call it before using the GPU: the memory free then is what this process may use. before: the dtype of an earlier
-    attempt of the same run, which is used even if another one were chosen now.
+    On Windows and WSL it also limits this process to the memory that is free on the GPU, so call it before using the
+    GPU. before: the dtype of an earlier attempt of the same run, which is used even if another one were chosen now.
     """
     chosen = _choose()
     if chosen.on_card:
@@ -64,8 +64,8 @@ def read_bitsandbytes() -> None:
 
 
 def beyond_float16(compute: Compute) -> Compute:
-    """Return the compute for a base with values above 65,504: bfloat16, which has float32's range in the same memory
-    and is emulated on older GPUs; float32 where torch lacks that."""
+    """Return the compute for a base with values above 65,504: bfloat16 on a GPU, which has float32's range in the same
+    memory and is emulated on older GPUs; float32 on a CPU or where torch lacks that."""
     emulated = compute.on_card and torch.cuda.is_bf16_supported()
     dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
     return Compute(compute.device, dtype, msg(key))

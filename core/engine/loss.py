@@ -50,6 +50,8 @@ class Head:
         configs = (config, config.get_text_config())
 
         def first_number(names: Sequence[str]) -> float | None:
+            """Return the first number that the configuration, or else its text part, has under one of these names, as a
+            float; None if there is none."""
             values = (getattr(each, name, None) for each in configs for name in names)
             return next((float(value) for value in values if isinstance(value, int | float)), None)
 
@@ -103,6 +105,8 @@ def head_losses(layer: torch.nn.Module, hidden: torch.Tensor, targets: torch.Ten
 
 
 def _row_chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
+    """Return slices that together cover so many rows, each as long as the memory for logits of this vocabulary on the
+    device allows."""
     size = rows_at_once(vocab_size, device.type != "cpu")
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 

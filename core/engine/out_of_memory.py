@@ -79,10 +79,13 @@ class Retreat:
         return self._micro_batches(rows, lengths, self.at_once) if HALVE in self.reductions else [list(rows)]
 
     def planned_parts(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Split rows of these lengths into micro-batches, as large as they are computed now."""
+        """Split all rows, given by their lengths in tokens, into micro-batches of at most `at_once` tokens if packed,
+        otherwise examples; return their positions."""
         return self._micro_batches(range(len(lengths)), lengths, self.at_once)
 
     def _micro_batches(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+        """Split rows (positions in lengths) into micro-batches of at most `most` tokens if examples are packed,
+        otherwise of `most` examples."""
         if self.packed:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]

@@ -211,6 +211,7 @@ class Step:
         each part."""
 
         def note_part(number: int) -> None:
+            """Call `check`, which may raise, and then record this part's rows as those being computed."""
             check()
             self.computing = parts[number]
 
@@ -254,8 +255,8 @@ class Step:
         return loss
 
     def take_pair_metrics(self) -> dict[str, float]:
-        """Return the metrics of pairs besides their loss, averaged since the last reset, and reset them; {} without
-        pairs."""
+        """Return the criterion's metrics besides its loss (of pairs, or the KL divergence of drawn answers), averaged
+        since the last reset, and reset them. {} without a criterion, or if nothing was compared since."""
         if not (self.criterion and self._pairs):
             return {}
         metrics = self.criterion.metrics(self._pair_sums.tolist(), self._pairs)
@@ -268,16 +269,20 @@ class Step:
             self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
 
     def clip(self) -> torch.Tensor:
-        """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
+        """Undo float16's loss scale in the gradients, then clip them to the recipe's max_grad_norm (None or 0: not at
+        all). Returns their norm before the clipping."""
         # float16's gradients are scaled up; their norm would be clipped for the scale.
         self.scaler.unscale_(self.optimizer)
         # An infinite limit changes nothing, but measures the norm, which the metrics show in any case.
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
-        """Apply the optimizer's update if it is good, update the loss scale and clear the gradients. is_first: the
-        first of all updates, in which the optimizer creates its state; that can be undone, a later change of it
-        cannot."""
+        """Apply the optimizer's update if is_good, update the loss scale and clear the gradients.
+
+        Until the call, and during the first update, `computing` still names the rows, so that running out of memory is
+        retried: is_first, in which the optimizer creates its state, can be undone. A later update cannot, so
+        `computing` is emptied before it and the error is raised.
+        """
         if not is_first:
             self.computing = ()
         if is_good:

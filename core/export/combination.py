@@ -82,8 +82,8 @@ def in_words(how: Combination) -> str:
 
 
 def check(how: Combination) -> None:
-    """Raise ModelError for adapters or settings that cannot be combined: fewer than two, one twice, of other bases or
-    shapes, an unknown method, a value out of its range."""
+    """Raise ModelError for adapters or settings that cannot be combined: fewer than two, one twice, of other bases,
+    chat templates or shapes, an unknown method, a value out of its range."""
     method, parts = how.combination_type, how.adapters
     if len(parts) < 2:
         raise ModelError("merge.two")

@@ -53,7 +53,8 @@ def gguf_disk(quant: str, parameters: int, words: int) -> int:
 
 
 def for_adapter(size: int, done: Iterable[ExportResult]) -> ExportEstimate:
-    """Needs of an adapter's export. size: bytes of its files."""
+    """Return the estimate of an adapter's export: its size in bytes as result and as disk, no memory, and the seconds
+    of the newest adapter export on this PC, None without one."""
     earlier = next((each for each in done if each.kind == "adapter"), None)
     return ExportEstimate(size, size, 0, earlier.seconds if earlier else None)
 
@@ -79,7 +80,8 @@ def for_model(
 
 
 def bytes_a_parameter(quant: str | None, hidden_size: int = BLOCK) -> float:
-    """Return the bytes of a parameter in a GGUF file of this type, or (None) in a merged model."""
+    """Return the bytes of a parameter in a GGUF file of this type, or (None) in a merged model; more for the K types if
+    hidden_size is no multiple of BLOCK."""
     return (BYTES_UNEVEN if hidden_size % BLOCK else BYTES_A_PARAMETER).get(quant or "", MERGED)
 
 

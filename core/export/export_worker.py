@@ -70,6 +70,8 @@ class ExportReporter(Job[ExportStatus]):
     """Writes the worker's progress to status.json and reads cancel requests from control.json."""
 
     def __init__(self, folder: JobFolder, cancelled_message: Message | None = None):
+        """Begin with a running status of this process; nothing is written before the block. cancelled_message: the
+        message of a cancel, by default that of an export."""
         super().__init__(ExportStatus(state="running", pid=os.getpid(), since=time.time()))
         self.folder, self._cancelled_message = folder, cancelled_message or msg("export.cancelled")
         self._cancelled = threading.Event()
@@ -77,6 +79,7 @@ class ExportReporter(Job[ExportStatus]):
         self._phases = [(self.status.stage, self.status.since)]
 
     def __enter__(self) -> Self:
+        """Write the first status, and start the thread that writes progress and looks for a cancel request."""
         self._put()
         return super().__enter__()
 
@@ -99,6 +102,7 @@ class ExportReporter(Job[ExportStatus]):
         self.set_stage(stage, progress.done / progress.total if progress and progress.total else None)
 
     def set_awake(self, how: Message) -> None:
+        """Put a message on whether this PC may go to sleep into the status."""
         self._progress(awake=how)
 
     def end(
@@ -408,8 +412,11 @@ class Exporter:
         return f"{self._ollama_name()}-{self.request.quant}.gguf"
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
-        """Create the folder out and return the order to make a GGUF file: sources, target and working folders, and how
-        to prove it."""
+        """Return the order to make a GGUF file: sources, target and working folders, and how to prove it.
+
+        The base and llama.cpp's tools are downloaded if needed, and the folder out is created. Raises ExportError as
+        `_source`.
+        """
         from core.export.llamacpp import make
 
         job, (base, method, tools) = self.job, self._source(adapter)

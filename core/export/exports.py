@@ -76,6 +76,8 @@ class Exports:
     """All exports of a workspace: start, follow, list and delete them."""
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
+        """Note the workspace, and delete what killed workers and interrupted deletions have left there
+        (`_clear_leftovers`)."""
         self.workspace, self.runs = workspace, runs or Runs(workspace)
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by name
         self._clear_leftovers()

@@ -36,6 +36,7 @@ class JobFolder:
 
     @property
     def build(self) -> Path:
+        """Return the folder of the attempt's unfinished files, which `clear` deletes."""
         return self.path / "build"
 
     def lock(self) -> FileLock:

@@ -45,7 +45,9 @@ def need_bytes(base: Base, adapter: Path) -> int:
 
 
 def missing(model: PreTrainedModel, base: Base) -> list[str]:
-    """Names of the model's weights that the base's files have under another name, or lack."""
+    """Return the names of the model's weights that the base's files do not hold as one tensor: absent ones, those under
+    a name that transformers does not know, and experts that are stored one by one. One that transformers renames as it
+    reads, or that shares a stored weight, is not missing."""
     tied = _tied(model)
     return [name for name, _ in model.named_parameters() if not {name, tied.get(name)} & base.stored_names.keys()]
 

@@ -165,6 +165,8 @@ def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: A
 
 
 def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the tensor itself if it has this dtype, else its values in dtype in the thread's scratch buffer, which the
+    next call overwrites."""
     return tensor if tensor.dtype == dtype else _scratch.copied(tensor, dtype)
 
 

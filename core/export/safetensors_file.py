@@ -42,6 +42,7 @@ class SafetensorsFile:
         self._path, self._head, self._lock = path, struct.pack("<Q", len(raw)) + raw, Lock()
 
     def __enter__(self) -> Self:
+        """Create the file, in place of an earlier one, and write its header."""
         self._file = open(self._path, "wb")  # noqa: SIM115 - closed at the end of `with`
         self._file.write(self._head)
         return self

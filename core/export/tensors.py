@@ -99,6 +99,8 @@ class Tuned:
     """W + s * B @ A of a base and its adapter in float32, a range of rows at a time."""
 
     def __init__(self, base: Reader, adapter: Path, pairs: dict[str, Pair]):
+        """Read all tensors of the adapter into memory; base is read a range of rows at a time. pairs: as of
+        `lora_pairs`, by the names in the base's files."""
         self.base, self._pairs = base, pairs
         self.adapter = read_all(adapter / "adapter_model.safetensors")
 

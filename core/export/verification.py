@@ -232,7 +232,8 @@ class Work:
     keep: Callable[[ProofPrompt, torch.Tensor], None] = lambda probe, logits: None
 
     def begin_stage(self, stage: str) -> Progress:
-        """Report that a stage begins; return a function that reports its progress."""
+        """Report that a stage begins; return a function that reports the share of it that is done, 0 to 1. Raises what
+        check raises."""
         self.check()
         self.progress(stage, 0)
         return lambda done: self.progress(stage, done)
@@ -310,10 +311,11 @@ def check_of(
     compared: tensors.Comparison | None,
     **more: Any,
 ) -> ExportCheck:
-    """Build the record for export.json from both models' results: mean losses, equal first tokens, and prompts with
-    different decoded answers.
+    """Build the record for export.json from both models' results: mean losses, equal first tokens, and the prompts
+    whose decoded answers or first tokens differ.
 
-    equal: for each prompt, whether the first tokens are the same. more: fields of this method alone.
+    equal: for each prompt, whether the first tokens are the same. more: fields of this method alone. The answer losses
+    are None if no prompt has an answer; prompts that only one model answered are no difference.
     """
     # Layer by layer no answers are generated: built-in questions then have only the loss of the question.
     # A loss of 0 over no token would look perfect, so it is left out.
@@ -358,6 +360,7 @@ def mean_losses(expected: Sequence[PromptResult], actual: Sequence[PromptResult]
 
 
 def _rounded_or_huge(loss: float) -> float:
+    """Return a loss rounded to 6 decimals; 1e9 for NaN or infinity, which JSON cannot hold."""
     return round(loss, 6) if math.isfinite(loss) else 1e9  # JSON has no NaN; no real loss comes near
 
 
@@ -522,7 +525,8 @@ def _adapter_by_layer(
         extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))
 
     def merged_tensor(name: str) -> torch.Tensor:
-        """Return a tensor as the export has it: the adapter added, rounded to the written type."""
+        """Return a weight by its name in the model, rounded to the type in which a merged model stores it; with the
+        adapter added if `tuned` changes it, else the base's own."""
         stored = names[name]
         if tuned and tuned.changes(stored):
             tensor = tuned.rows(stored, 0, base.tensors[stored].shape[0])

@@ -57,6 +57,7 @@ def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Pa
 
 # --- the cache
 def cache_folder(cache_dir: str | Path | None) -> Path:
+    """Return the absolute path of the hub's cache: cache_dir, or HF_HUB_CACHE for None. It need not exist."""
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
 
@@ -111,7 +112,8 @@ class CachedRepo:
 
 
 def _local_weights(folder: Path) -> list[str]:
-    """Return the names of the weight files in a snapshot, or that its index demands, with the index."""
+    """Return the names of the weight files that a snapshot must have: model.safetensors alone if it is there, else the
+    index and the shards that it names, whether they exist or not."""
     if (folder / SINGLE).is_file():
         return [SINGLE]
     return [INDEX, *shards(folder / INDEX)]

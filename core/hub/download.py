@@ -46,16 +46,18 @@ def fetch(
     accept: Callable[[Path], None] = lambda folder: None,
     check_disk: CheckDisk | None = None,
 ) -> Path:
-    """Download what is missing of a model and return its snapshot folder.
+    """Download missing files of a model and return its snapshot folder.
 
     revision: branch, tag or commit; None is `main`. A complete branch is not checked for updates, so that its model
-    does not change unnoticed; name a commit to update. report: called with the bytes over all needed files at most 5
-    times a second, in the caller's thread. check: called as often; an exception that it raises (StopRequested) ends the
-    download within a second and is passed on. endpoint: HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE.
-    accept: called with the folder as soon as it holds config.json, before any large file; its exception is passed on.
-    check_disk: called with the missing bytes and those of all files before the weights; its exception is passed on;
-    None checks the free disk space without regard to other downloads. Raises ModelError with one sentence for every
-    error that the user can act on.
+    does not change unnoticed; name a commit to update. A snapshot of another tool, which lacks the listing that proves
+    it complete, is completed; if that fails with a ModelError, it is returned as it is.
+
+    report: called with the bytes over all needed files at most 5 times a second, in the caller's thread. check: called
+    as often; an exception that it raises (StopRequested) ends the download within a second and is passed on. endpoint:
+    HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE. accept: called with the folder as soon as it holds
+    config.json, before any large file; its exception is passed on. check_disk: called with the missing bytes and those
+    of all files before the weights; its exception is passed on; None checks the free disk space without regard to other
+    downloads. Raises ModelError with one sentence for every other error that the user can act on.
     """
     request = HubRequest.create(repo_id, revision, endpoint)
     revision = request.revision

@@ -243,6 +243,7 @@ class Downloads:
         change, speed = partial(self._change, key, stop), Speed()
 
         def check_and_note_speed() -> None:
+            """Raise NotWanted once the download is to stop; until then write its present speed into its row."""
             if stop.is_set():
                 raise NotWanted
             change(bytes_per_s=speed.add(self._rows.get(key, row).done))
@@ -251,6 +252,8 @@ class Downloads:
             change(done=int(progress.done), total=int(progress.total), unit=progress.unit)
 
         def note_retry(message: Message | None) -> None:
+            """Set the row's state and message: "again" with the error before the pause of a retry, "running" without
+            one (None) after it."""
             change(state="again" if message else "running", message=message)
 
         fetch = partial(
@@ -312,6 +315,8 @@ class Downloads:
             change(done=total - missing, total=total)
 
     def _set_stop(self, key: str) -> None:
+        """Signal the thread of a download to stop, without waiting for it. Nothing happens if none works on it. The
+        caller holds the lock."""
         if key in self._work:
             self._work[key][1].set()
 
@@ -353,6 +358,7 @@ def _key(repo: str, revision: str | None) -> str:
 
 
 def _cached(repo: str) -> CachedRepo:
+    """Return the model's place in this PC's default cache, whether it exists or not."""
     return CachedRepo(repo, cache_folder(None))
 
 

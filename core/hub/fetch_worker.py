@@ -60,10 +60,12 @@ class FetchWorker:
         self.set: SetTransfer | None = None
 
         def send_config_and_wait(folder: Path) -> None:
+            """Report the folder that holds config.json to the parent, and wait until it allows the download."""
             say(config=str(folder))
             go()
 
         def send_sizes_and_wait(missing: int, total: int) -> None:
+            """Report the missing bytes and those of all files to the parent, and wait until it allows the download."""
             say(missing=missing, of=total)
             go()
 

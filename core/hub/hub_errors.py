@@ -28,6 +28,7 @@ PAGE = re.compile(r"https?://[^/\s]+/(?:datasets/)?([^/\s]+/[^/\s?#]+)\S*")  # a
 
 
 def page(repo_id: str) -> str:
+    """Return the address of a model's page on the Hub in use."""
     return f"{endpoint_of()}/{repo_id}"
 
 

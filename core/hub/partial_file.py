@@ -18,6 +18,7 @@ class TooLong(Exception):
 
 
 def path_of(blob: Path) -> Path:
+    """Return the path beside a blob at which its incomplete download lies, `<etag>.incomplete`."""
     return blob.with_name(f"{blob.name}.incomplete")
 
 

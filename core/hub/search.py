@@ -92,7 +92,8 @@ def rows_of(kind: str, words: str, expand: Sequence[str], most: int, endpoint: s
 
 
 def as_hub_error(error: Exception) -> Exception:
-    """Replace a parsing error by NotAHub: something that is no hub has answered."""
+    """Return an error of the network or the system, or a NotAHub, as it is; any other becomes a new NotAHub, because an
+    answer that cannot be parsed is not from a hub."""
     return error if isinstance(error, NotAHub | OSError | HTTPError) else NotAHub()
 
 

@@ -158,6 +158,8 @@ class Transfer:
         ModelError, after emptying it, for contents that are damaged or longer than listed; TransferStopped."""
 
         def note_size_or_stop(size: int) -> None:
+            """Raise TransferStopped once the transfer is to end; else keep size as the bytes of this file that are in
+            the cache."""
             if self._stopped.is_set():
                 raise TransferStopped
             self._arrived[file.name] = size

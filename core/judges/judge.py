@@ -140,6 +140,8 @@ def _number(spec: NumberJudge, expected: str, answer: str) -> Verdict:
         return scored(0.0, msg("judges.number_none"))
 
     def matches_any(one: Quantity, others: list[Quantity], any_reading: bool = False) -> bool:
+        """Return True if a number equals one of the others within the tolerances of the judge. any_reading: numbers
+        that can be read in two ways may be equal in either."""
         return any(same(one, other, spec.tolerance, spec.relative, any_reading) for other in others)
 
     if len(needed) > 1:

@@ -59,6 +59,7 @@ class Paired(Frozen):
 
     @property
     def _is_enough(self) -> bool:
+        """Return True if there are at least MIN_QUESTIONS questions, below which no difference counts as sure."""
         return self.count >= MIN_QUESTIONS
 
 
@@ -143,9 +144,11 @@ def agreement(pairs: Sequence[tuple[Outcome, Outcome]]) -> Agreement:
 
 
 def conclusion(rivals: Mapping[Rival, Sequence[float]], tuned: Sequence[float]) -> Message:
-    """Return one sentence: does fine-tuning bring anything over the best of what needs no training?
+    """Return one sentence on whether fine-tuning brings anything over the best of what needs no training, the rival
+    with the largest sum of scores.
 
-    rivals: the scores of each, on the same questions as tuned's; at least one.
+    It may also say that nearly all answers are wrong, or how many more questions would decide. rivals: the scores of
+    each, at least one, on the same questions as tuned's.
     """
     best = max(rivals, key=lambda rival: sum(rivals[rival]))
     pair = compare(rivals[best], tuned)

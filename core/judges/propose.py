@@ -105,10 +105,10 @@ def schema_in(conversations: Sequence[Sequence[Mapping[str, object]]]) -> str:
 
 
 def _schema_of(text: str) -> str:
-    """Return the JSON schema that a text contains, serialized anew; "" without one, or if the JSON judge cannot check
-    it.
+    """Return the JSON schema in a text, serialized anew: a JSON object with `properties`, alone, in a code fence or
+    after other text.
 
-    A schema is a JSON object with `properties`, alone, in a code fence or after other text.
+    "" if the text has none, or one with a keyword that the JSON judge cannot check.
     """
     try:
         value, _ = parse(text)

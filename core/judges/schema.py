@@ -89,6 +89,7 @@ def _core(schema: Any) -> Core:
 
 
 def _union(choices: list[Core]) -> Core:
+    """Return pydantic-core's schema of a value that fits at least one of the choices."""
     return {"type": "union", "choices": choices}
 
 
@@ -97,6 +98,7 @@ def _one_of(values: list[object]) -> Core:
     texts = [json.dumps(value, sort_keys=True) for value in values]
 
     def refuse_other_values(value: object) -> object:
+        """Return a value that is one of the allowed ones; raise ValueError for any other, which names them."""
         if json.dumps(value, sort_keys=True) not in texts:
             raise ValueError(f"should be {' or '.join(texts)}"[:200])
         return value

@@ -61,6 +61,6 @@ def has(text: str, phrase: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return the beginning of a text, short enough for a sentence."""
+    """Return a text in one line for use in a sentence, of at most 60 characters, with "…" for the rest."""
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:59] + "…"

@@ -32,8 +32,8 @@ class WeightedJudge(Strict):
 
     @property
     def reads_content(self) -> bool:
-        """True if the judge compares with the row's own answer; False if it looks at form alone, which a model learns
-        to satisfy without saying anything."""
+        """Return True if the judge compares an answer with the row's own; False if it looks at form alone (a pattern, a
+        length, a language, fixed phrases), which a model learns to satisfy without saying anything."""
         if isinstance(self.judge, ContainsJudge):
             return not (self.judge.any_of or self.judge.all_of)
         return not isinstance(self.judge, RegexJudge | LengthJudge | LanguageJudge)

@@ -211,6 +211,7 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
     counts = range(shape.num_hidden_layers + 1)
 
     def needed(count: int) -> float:
+        """Return the corrected GiB, with the margin, that setup needs with so many layers that are not checkpointed."""
         return factor * estimate(shape, setup.model_copy(update={"kept_layers": count})).needed_gib
 
     return max(0, bisect(counts, free_gib, key=needed) - 1)
@@ -260,6 +261,7 @@ def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: f
     """
 
     def fits_with(count: int) -> bool:
+        """Return whether the corrected estimate, with its margin, fits into free_gib with so many offloaded layers."""
         return factor * estimate(shape, setup.model_copy(update={"offload_layers": count})).needed_gib <= free_gib
 
     count = bisect_left(range(shape.num_hidden_layers + 1), True, key=fits_with)

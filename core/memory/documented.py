@@ -70,9 +70,11 @@ class VramTable(Strict):
         return in_language(getattr(next(row for row in self.rows if row.name == row_name), method).shown, language)
 
     def document(self, language: str) -> str:
+        """Return the title of the document that the table is from, in a language, else in English."""
         return in_language(self.source.document, language)
 
     def section(self, language: str) -> str:
+        """Return the heading of the section that the table is from, in a language, else in English."""
         return in_language(self.source.section, language)
 
     def rule(self, rule_id: str) -> Message:

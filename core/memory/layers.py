@@ -265,6 +265,8 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
         mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
 
     def saved_inputs(names: list[str]) -> int:
+        """Return how many copies of the input that these layers share are kept: one for each that has an adapter, at
+        most one if the trainer keeps it once."""
         number = len(targets & set(names))
         return min(1, number) if setup.trainer.inputs == "once" else number
 

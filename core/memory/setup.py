@@ -124,6 +124,8 @@ class Setup(Strict):
 
     @property
     def trainer(self) -> Stack:
+        """The memory constants of the trainer in use (presets/memory.yaml): what a layer keeps, losses, slack,
+        context."""
         return memory_constants().trainer
 
     @property

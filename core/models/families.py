@@ -34,7 +34,8 @@ _OF_ANOTHER_USE = re.compile(
 
 @lru_cache(maxsize=1)
 def known() -> frozenset[str]:
-    """Return the known values of model_type; empty if a later transformers keeps its list elsewhere."""
+    """Return the values of model_type in config.json for which the installed transformers has a family, whatever its
+    purpose; empty if a later transformers keeps its list elsewhere."""
     return frozenset(entry for text in _texts(*_LISTS) for entry in _ENTRY.findall(text))
 
 

@@ -233,8 +233,8 @@ def _is_linear(tensor: Tensor) -> bool:
 
 
 def quantization(config: Mapping[str, object]) -> str | None:
-    """Return the quantization method that a config names, "bitsandbytes-4bit" for those in 4 bit; None for no
-    quantization."""
+    """Return the quantization method that a config.json names, such as "gptq"; "bitsandbytes-4bit" for bitsandbytes in
+    4 bit; "-" for one without a name; None for no quantization."""
     inner = config.get("text_config")
     settings = config.get("quantization_config") or (
         inner.get("quantization_config") if isinstance(inner, dict) else None

@@ -138,8 +138,8 @@ class Models:
                     raise ModelError("model.gguf", found=name[:100])
 
     def local_folder(self, model_id: str) -> Path | None:
-        """Return the folder of model_id on this PC (of a hub model its newest complete one); None if it must be
-        downloaded first. Raises ModelError."""
+        """Return the folder of model_id on this PC (of a hub model the snapshot of its main branch, if usable); None if
+        it must be downloaded first. Raises ModelError for an invalid id, or one that the library lacks."""
         ref = ModelRef.parse(model_id)
         if ref.kind == "starter":
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None

@@ -15,7 +15,7 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 def backend(system: str = os.name) -> str:
-    """Return the safetensors backend for this system.
+    """Return the backend with which safetensors opens files: "pread" on Windows (system "nt"), else "mmap".
 
     On Windows a file mapped copy-on-write reserves page file for its full size, 5 GB for a shard of 5 GB, and without
     page file every allocation of the process fails (os error 1455). There each tensor is read when needed.

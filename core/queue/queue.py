@@ -104,11 +104,12 @@ def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
 
 
 def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
-    """Return the id of the run whose turn it is if the device is free; None while the queue waits for the user, for
-    game mode, or for a time.
+    """Return the id of the run whose turn it is if the device is free; None while game mode holds the queue, the queue
+    waits for the user, or no run is due.
 
-    A run whose time has not come does not delay those behind it. A run with a set time starts even if the app was
-    restarted meanwhile, because the user chose that time.
+    A run marked `now` comes first, even during a hold. A run whose time has not come does not delay those behind it.
+    After a restart of the app, a run starts during the hold only if its set time lies after the restart, because the
+    user chose that time.
     """
     if order.game:
         return None
@@ -168,7 +169,8 @@ class Queue:
             self._lock.release()
 
     def change(self, make: Callable[[Order], Order]) -> Order:
-        """Write the order that make returns for the stored one, under the lock, and return it. Raises RunError."""
+        """Write the order that make returns for the stored one, under the lock, and return it; an equal one is not
+        written. Raises BusyError, RunError, and what make raises."""
         with self.locked():
             try:
                 old = files.read_model(Order, self.path, for_update=True) or Order()
@@ -191,10 +193,14 @@ class Queue:
         now: bool = False,
         front: bool = False,
     ) -> Order:
-        """Add or move a run to the end, or in front; now: it starts whatever holds the queue. A hold ends if no other
-        run waits. Returns the new order."""
+        """Add a run, or move it, to the end of the queue, or to its front; return the new order.
+
+        now: the run goes to the front and starts in spite of a hold, though not during game mode. not_before: seconds
+        since 1970. The hold ends if no other run waits.
+        """
 
         def with_run(order: Order) -> Order:
+            """Return the order with the run at its place, and without a hold if no other run waits."""
             others = tuple(entry for entry in arranged(order, waiting) if entry.run != run_id)
             entry = QueuedRun(run=run_id, not_before=not_before, now=now)
             runs = (entry, *others) if front or now else (*others, entry)

@@ -321,7 +321,12 @@ class Supervisor:
             self._take_out_of_queue(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
-        """Write the end of a run whose process has ended, unless the process wrote it itself."""
+        """Write the end of a run whose process has ended, unless the process wrote it itself, and take the run out of
+        the queue.
+
+        A run that is still queued has failed, or is dropped if a stop or pause was requested; an active one was
+        interrupted.
+        """
         self._requested_at.pop(run.id, None)
         status = run.status()
         if status.state == State.QUEUED and run.requested():

@@ -48,7 +48,7 @@ class OtherWork:
         return False
 
     def begin(self) -> None:
-        """Let it begin: its turn has come."""
+        """Start the work, because its turn has come; nothing in this base class."""
 
 
 class Turns:
@@ -84,8 +84,12 @@ class Turns:
         self.queue.put(app=app, hold=hold, game=None, ignore_game=False)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """Return the id of the run to start now, while no other run uses the device, or OTHER; None while the queue,
-        game mode, an export or the other work holds it. waiting: reads the ids, the longest waiting first."""
+        """Return the id of the run to start now, while no other run uses the device, or OTHER for the other work; None
+        while the queue, game mode, an export or the other work holds the device.
+
+        With game mode on, it is checked again first, which may hold the queue. waiting: reads the ids, the longest
+        waiting first.
+        """
         if not waiting() and self.other.waits_since() is None:
             return None
         chosen = self._first(waiting)
@@ -160,6 +164,8 @@ class Turns:
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
         def held_by_game(order: Order) -> Order:  # unless the user let training go on between the two reads
+            """Return the order with game mode's reason and end; unchanged if the user has let training go on
+            meanwhile."""
             return (
                 order
                 if order.ignore_game

@@ -182,6 +182,7 @@ def ending(status: Status, how: How, facts: EndFacts, now: float) -> Status:
 
 
 def paused_words(step: int, seconds: float | None) -> Message:
+    """Return the sentence that a run is paused at this step, with the seconds since the request if they are known."""
     return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=seconds)
 
 
@@ -209,8 +210,11 @@ class LeftRun:
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
-    """Return run as one to ask about: it was interrupted, or paused because the app closed, and has not been
-    left in this attempt. None otherwise. step: the last one known. status: its true status (Runs.status)."""
+    """Return the run for the page's question about unfinished runs: it was interrupted, or paused because the app
+    closed, and the question about this attempt was not dismissed. None otherwise.
+
+    Its step is the last one in the status or the metrics. status: its true status (Runs.status).
+    """
     was_left = status.state == State.INTERRUPTED or (status.state == State.PAUSED and run.requested_by == "close")
     if not was_left or files.read_object(run.path / "left.json").get("attempt") == status.attempt:
         return None

@@ -78,9 +78,11 @@ class RunFolder:
 
     # ---- what was asked -------------------------------------------------------------------------------------------
     def recipe(self) -> Recipe:
+        """Read and return the run's recipe.yaml. Raises RecipeError if it cannot be read."""
         return Recipe.read(self.path / "recipe.yaml")
 
     def facts(self) -> RunFacts:
+        """Read and return the facts in run.json; a missing file or damaged fields give defaults."""
         return RunFacts.from_json(files.read_object(self.path / "run.json"))
 
     def add_facts(self, facts: RunFacts) -> None:
@@ -101,6 +103,8 @@ class RunFolder:
         return str(self.label().get("name") or self.facts().name or self.id)[:MAX_NAME]
 
     def label(self) -> files.JsonObject:
+        """Return what a person noted about the run, the contents of label.json (name, tags, note, archived); {} without
+        it."""
         return files.read_object(self.path / "label.json")
 
     def relabel(self, **changes: object) -> None:
@@ -181,13 +185,17 @@ class RunFolder:
         files.append_line(self.path / "metrics.jsonl", line)
 
     def log_event(self, kind: str, **fields: object) -> None:
+        """Append an event of this kind, with the present time and these fields, to events.jsonl."""
         fields = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
         files.append_line(self.path / "events.jsonl", {"v": 1, "kind": kind, "time": round(time.time(), 3), **fields})
 
     def metrics(self, offset: int = 0, limit_bytes: int = 8 << 20) -> Tail:
+        """Return the lines of metrics.jsonl from a byte offset on, at most limit_bytes of them, with the offset at
+        which to go on."""
         return read_lines(self.path / "metrics.jsonl", offset, limit_bytes)
 
     def newest_metrics(self, most_bytes: int = 16 << 10) -> list[files.JsonObject]:
+        """Return the last lines of metrics.jsonl, oldest first, of at most most_bytes."""
         return files.read_newest(self.path / "metrics.jsonl", most_bytes)
 
     def all_metrics(self) -> list[files.JsonObject]:

@@ -43,8 +43,10 @@ class Judged:
 
 def shares_of_groups(rewards: Sequence[float], copies: int, largest: float) -> dict[str, float]:
     """Return the shares of groups, the answers to one question, whose rewards are all equal (frac_reward_zero_std), all
-    at most 0 (frac_all_wrong), or all the largest (frac_all_right). rewards: groups of `copies` are neighbours; NaN is
-    left out."""
+    at most 0 (frac_all_wrong), or all the largest (frac_all_right).
+
+    rewards: groups of `copies` are neighbours. NaN is left out; a group of NaN alone counts as equal and as wrong.
+    """
     groups = [rewards[i : i + copies] for i in range(0, len(rewards), copies)]
     known = [[reward for reward in group if not math.isnan(reward)] for group in groups]
     counts = {

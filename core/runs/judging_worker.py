@@ -20,7 +20,11 @@ from core.system.lines import ToParent
 
 
 def main() -> None:
-    """Keep the judges that the parent sends, and answer each request with a line for each judge; end with it."""
+    """Answer the parent's requests until the parent ends, which ends this process at once.
+
+    A line with judges replaces the judges; a request with pairs is answered by a line with the scores of each judge,
+    from number `first` on.
+    """
     parent, lines = ToParent(), queue.SimpleQueue[JsonObject]()
     parent.listen(lines.put, lambda: os._exit(0))  # also while a judge hangs
     judges: list[JudgeSpec] = []

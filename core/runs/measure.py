@@ -10,6 +10,7 @@ from core.files import JsonObject
 
 
 def is_of_rewards(line: JsonObject) -> bool:
+    """Return whether a line of metrics.jsonl has the reward of a step or an evaluation."""
     return "reward" in line or "eval_reward" in line
 
 

@@ -168,6 +168,7 @@ def _other_device_error(run: RunFolder, why: Message, nvidia: Nvidia) -> RunErro
 
 
 def _names_of_usable_planned_cards(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
+    """Return the names, by uuid, of those planned GPUs of a run that can be used now."""
     usable = {card.uuid for card in nvidia.cards if card.usable}
     return {uuid: name for uuid, name in _names_of_planned_cards(facts).items() if uuid in usable}
 

@@ -31,6 +31,8 @@ class Reporter(Job[Status]):
     """The only writer of state.json while run.lock is held."""
 
     def __init__(self, run: RunFolder, launcher: Launcher | None = None):
+        """Begin with the run's stored status and the id of this process; nothing is written before the first state.
+        launcher: looked at with each heartbeat."""
         super().__init__(run.status().model_copy(update={"pid": os.getpid()}))
         self.run, self._launcher = run, launcher
         self._stop, self._pause = threading.Event(), threading.Event()
@@ -93,12 +95,15 @@ class Reporter(Job[Status]):
         self._progress(awake=how)
 
     def set_ranks(self, in_use: tuple[RankUse, ...]) -> None:
+        """Put what each rank has in use into the status; () for a run of one rank."""
         self._progress(ranks=in_use)
 
     def warn(self, message: Message) -> None:
+        """Log a warning event of the run; its state stays as it is."""
         self.run.log_event("warning", message=message)
 
     def metrics(self, kind: str, step: int, **numbers: float | int | None) -> None:
+        """Append a line of numbers of this attempt to metrics.jsonl. kind: train, eval or gpu."""
         self.run.log_metrics(kind, self._status.attempt, step, **numbers)
 
     # ---- in -------------------------------------------------------------------------------------------------------
@@ -114,7 +119,8 @@ class Reporter(Job[Status]):
         return self._stop.is_set()
 
     def has_something_to_save(self) -> None:
-        """Let only the main thread stop from now on, because the adapter must be saved."""
+        """Note that the adapter must be saved from now on: a requested stop or pause then waits for the main thread,
+        where it would otherwise end the process after GRACE_S."""
         self._nothing_to_save = False
 
     def _poll(self, now: float) -> None:
@@ -135,7 +141,8 @@ class Reporter(Job[Status]):
                 self._launcher.look()
 
     def _receive(self, request: threading.Event, state: State, now: float) -> None:
-        """Set the event of a request, with its time once, and write that state if it is allowed now."""
+        """Set the event of a stop or pause request and note when it came first; write state as the run's state where
+        the table of states allows it now. Called at each poll."""
         if not request.is_set():
             self._requested_at = now
             request.set()

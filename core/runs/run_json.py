@@ -242,6 +242,8 @@ class RunFacts(_Part):
 
     @property
     def planned(self) -> AdviceFacts:
+        """Return the usual learning rate, the memory estimate and the budget of the plan, read from `advice`; defaults
+        where it is missing or damaged."""
         return AdviceFacts.from_json(self.advice)
 
     def set_fields(self) -> JsonObject:

@@ -208,7 +208,8 @@ def _user_turn(text: str) -> SceneTurn:
 
 
 def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
-    """Return whether prompt and answer fit into `most` tokens; False also for a row that the template refuses."""
+    """Return whether the prompt and ANSWER_TOKENS for an answer fit into `most` tokens; True for None, False for a row
+    that the template refuses."""
     try:
         return most is None or len(scene.ids(tokenizer)) + ANSWER_TOKENS <= most
     except TemplateError:
@@ -224,4 +225,5 @@ class Neutral(Strict):
 
 @lru_cache(maxsize=1)
 def neutral_prompts() -> Neutral:
+    """Return the app's questions and texts that have nothing to do with the data, by language, read once."""
     return Neutral.model_validate(load("neutral"))

@@ -50,6 +50,7 @@ def may_pause(state: State) -> bool:
 
 
 def may_resume(state: State) -> bool:
+    """Return whether a run in this state can be queued again: paused, interrupted or failed."""
     return S.QUEUED in MOVES[state]
 
 

@@ -52,6 +52,7 @@ class TimeLeft:
     _mark: float = 0.0
 
     def __post_init__(self) -> None:
+        """Start the clock of this attempt; steps beyond sizes count as the mean of sizes, or 1 without any."""
         self._upto = list(accumulate(self.sizes, initial=0.0))
         self._mean = self._upto[-1] / len(self.sizes) if self.sizes else 1.0
         self._began = self._mark = self.clock()

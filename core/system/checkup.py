@@ -65,7 +65,8 @@ class Facts(Frozen):
 
 
 def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) -> list[CheckResult]:
-    """Return all findings, in the order in which their fixes should be done.
+    """Check this PC, the installation and the workspace, and return all results, good ones too, in the order in which
+    their fixes should be done.
 
     log: the app's log file. keeps_awake: whether runs and exports keep this PC awake, as the person chose.
     """
@@ -173,6 +174,8 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     values = {"version": torch.version, "cuda": torch.cuda, "driver": nvidia.driver}
 
     def torch_problem(key: str, fix: str, **more: object) -> CheckResult:
+        """Return the result "torch" as a problem with its fix; both sentences get the versions of torch, CUDA and
+        driver as values."""
         return result("torch", msg(key, **values, **more), msg(fix, **values, **more))
 
     driver = version_numbers(nvidia.driver or "")

@@ -43,11 +43,12 @@ class TorchBuild(Frozen):
 
     @property
     def knows_cards(self) -> bool:
+        """True if torch was built for GPUs, with CUDA or ROCm."""
         return bool(self.cuda or self.hip)
 
     def has_kernels(self, capability: tuple[int, int] | None) -> bool:
-        """Return whether this build supports a compute capability, by the nearest known CUDA version; True if
-        unknown."""
+        """Return whether this build supports a compute capability, by the nearest known CUDA version. True if the
+        capability is None, and for a build without CUDA or with an unknown one."""
         numbers = re.findall(r"\d+", self.cuda or "")
         major, minor = (int(number) for number in (*numbers, 0, 0)[:2])
         near = min(
@@ -89,6 +90,8 @@ def with_exclusions(nvidia: Nvidia, visible: str | None, build: TorchBuild | Non
     shown = _shown(nvidia.cards, visible)
 
     def with_reason(card: Card) -> Card:
+        """Return a copy of the GPU with left_out as "hidden", "too_old", "no_kernels" (the first that holds), or None
+        if it may be used."""
         has_code = build is None or build.has_kernels(card.capability)
         why = (
             "hidden"
@@ -178,7 +181,8 @@ def beside(device: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> 
 
 
 def may_be_chosen(nvidia: Nvidia) -> list[Card]:
-    """Return GPUs that can be given to a process by name."""
+    """Return the usable GPUs that a uuid selects: those without a uuid, and those cut into MIG instances, are
+    missing."""
     return [card for card in nvidia.cards if card.usable and card.uuid and not card.mig]
 
 

@@ -48,6 +48,7 @@ class Job(ABC, Generic[Status]):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the watch thread and wait for it. Changes by `_progress` that it has not written yet stay unwritten."""
         self._over.set()
         self._thread.join()
 

@@ -19,7 +19,8 @@ NAMES = {
 
 
 def host_and_port(endpoint: str) -> tuple[str, str]:
-    """Split HOST:PORT; an IPv6 address loses its brackets."""
+    """Split HOST:PORT at its last colon into (host, port), both texts; an IPv6 address loses its brackets. Without a
+    colon the host is "". Nothing is checked."""
     host, _, port = endpoint.rpartition(":")
     return host.strip("[]"), port
 

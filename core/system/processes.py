@@ -87,6 +87,8 @@ def share_one_heap() -> None:
 
 
 def _set_mallopt(*options: tuple[int, int]) -> None:
+    """Set options of this process's malloc by glibc's mallopt, as pairs (option, value). Nothing happens outside Linux
+    or with another C library."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
     for option in options if mallopt else ():
         mallopt(*option)  # type: ignore[misc]

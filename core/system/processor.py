@@ -14,7 +14,8 @@ AVX2_ON_WINDOWS = 40
 
 
 def missing_instructions(names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the x86 instructions that this CPU lacks, by Linux's names ("avx2", "fma").
+    """Return those of the x86 instructions that this CPU lacks, by Linux's names ("avx2", "fma"). Windows reports AVX2
+    alone: all names without it, else none.
 
     Empty on other CPUs, or if the system does not report them.
     """

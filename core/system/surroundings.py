@@ -132,7 +132,8 @@ def examine(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _disks(around: Surroundings) -> Iterator[CheckResult]:
-    """Yield the checks of the free space of workspace, models and temporary folder, those that are known."""
+    """Yield the check of the free space for the workspace (a good result if that is unknown), and those of the models'
+    and the temporary folder if they are on another drive and their space is known."""
     if around.free_bytes is None:
         yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
     else:
@@ -184,7 +185,8 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _sleep(around: Surroundings) -> Iterator[CheckResult]:
-    """Yield whether the PC can fall asleep in a training, and the state of the battery."""
+    """Yield why runs cannot keep the PC awake, or that they do (neither if they could and the person chose not to),
+    never as a problem; then the battery's charge, a problem while the PC runs on it; none of it without a battery."""
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
     elif around.keeps_awake:
@@ -262,6 +264,8 @@ def _on_another_drive(folder: Path, than: Path) -> Path | None:
 
 
 def _drive(folder: Path) -> int:
+    """Return the device number of the drive on which folder is, or would be created. Raises OSError if it cannot be
+    read."""
     return _existing(folder).stat().st_dev
 
 

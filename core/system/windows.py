@@ -36,6 +36,8 @@ class PageFile(NamedTuple):
 
 
 def runtime_url(machine: str) -> str:
+    """Return the download address of the Visual C++ runtime for a machine type such as "ARM64"; that of x64 for an
+    unknown one."""
     return RUNTIME_URL.get(machine.upper(), RUNTIME_URL_X64)
 
 
@@ -95,8 +97,8 @@ def _version_of(file: str) -> tuple[int, ...] | None:
 
 
 def page_file() -> PageFile | None:
-    r"""Return the largest size in MB of all configured page files, None if unknown: "?:\pagefile.sys" and "0 0" leave
-    the size to Windows, else least and most MB."""
+    """Return the sum of the largest sizes of all configured page files in MB; its most_mb is None if Windows chooses
+    the size of one (a line that begins with "?:", or ends with sizes of 0). Returns None if unknown."""
     lines = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
     if not isinstance(lines, list):
         return None

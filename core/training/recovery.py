@@ -111,5 +111,6 @@ class Recovery:
 
 
 def loss_and_norm(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the two metrics that a message about a step names; by rewards the entropy stands for the loss."""
+    """Return `loss` and `grad_norm` of a step for a message about it. In a training by rewards `loss` is the entropy,
+    and 0 if there is neither."""
     return {"loss": metrics.get("loss", metrics.get("entropy", 0.0)), "grad_norm": metrics["grad_norm"]}

@@ -110,9 +110,12 @@ class _Reading:
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """Return the rows of training and validation as token ids. Repeats, leaks, truncated, split and dropped rows are
-    reported; probe rows and thinking are written to run.json. If no training row is usable, those of validation are
-    trained. Raises DataError if there are no rows at all."""
+    """Return the rows of training and validation as token ids.
+
+    Repeats, leaks, truncated, split and dropped rows are reported; probe rows and thinking are written to run.json. If
+    no training row is usable, those of validation are trained. Raises DataError if no row at all is usable, or the
+    template's error if it refused them all.
+    """
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:

@@ -93,8 +93,11 @@ def main() -> int:
 
 
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
-    """Train the run once the device's lease is free; write its end (finished, paused, stopped or failed), whatever
-    happens, and return the exit status."""
+    """Train the run, holding the device's lease; write its end (finished, paused, stopped or failed), whatever happens,
+    and return the exit status.
+
+    A lease that is not free within LEASE_WAIT_S ends the run as failed.
+    """
     try:
         try:
             reporter.set_state(State.PREPARING)
@@ -290,9 +293,12 @@ def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
 
 
 def _run_training(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
-    """Train until the end or an interruption; then save the adapter, except after a pause, which resumes from its
-    checkpoint. After a lost rank a checkpoint is written. Raises what ended the training; a pause that was followed by
-    Stop as StopRequested."""
+    """Train until the end or an interruption; after Stop or a failure of the numbers or the memory, save the adapter as
+    the result.
+
+    A run that reaches its end is saved by the caller. A pause and a lost rank write a checkpoint only. Raises what
+    ended the training; a pause that was followed by Stop as StopRequested.
+    """
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 

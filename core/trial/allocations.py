@@ -140,12 +140,9 @@ _DEQUANTIZES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.
 def inside(
     operation: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, object], made: list[torch.Tensor]
 ) -> dict[str, int]:
-    """Return the bytes by kind that a GPU's kernel holds beside its results (made) while it runs, where that is much;
-    else {}.
-
-    bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash
-    attention sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.
-    """
+    """Return the bytes by kind that a GPU's kernel holds beside its results (made) while it runs, where that is much:
+    of bitsandbytes' 4-bit product the unpacked matrix, of flash attention's backward the gradient of the queries in
+    fp32; {} for all other operations."""
     name = str(operation)
     if name.startswith("bitsandbytes.gemm_4bit"):
         return {"dequantised": math.prod(args[2]) * args[0].element_size()}

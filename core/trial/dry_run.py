@@ -64,6 +64,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     family = _FamilyTraits(config, setup.packed, check)
 
     def run_with_layers(depth: int) -> _StepMemory:
+        """Simulate the training step of the model's first `depth` layers and return its memory."""
         return _SimulatedModel(_cut(config, depth), setup, family, check).run()
 
     runs = [run_with_layers(depth) for depth in depths]
@@ -190,6 +191,8 @@ def _built_with(config: PreTrainedConfig, dtype: torch.dtype, implementation: st
 
 
 def _decoder_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the decoder's layers in their order, by the class that transformers can checkpoint; layers inside layers
+    count too."""
     return [module for module in model.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
@@ -489,6 +492,8 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
         """Return a hook that sets the place after layer `number` in the forward, and in the backward."""
 
         def arrived(gradient: torch.Tensor) -> None:
+            """Note that the backward has reached the layer `number`: a hook for the gradient of its output, which is
+            not read."""
             phase[0] = "backward"
             allocations.place = f"backward {number}"
 
@@ -515,9 +520,12 @@ def _extrapolated(few: _StepMemory, more: _StepMemory, depths: Sequence[int], la
     """Extrapolate every number linearly from two models of few layers (depths) to all layers."""
 
     def extrapolated_bytes(a: float, b: float) -> int:
+        """Return the number at all layers, linear in the depth, from a at the first and b at the second depth; it may
+        be negative."""
         return round(b + (b - a) * (layers - depths[1]) / (depths[1] - depths[0]))
 
     def by_kind(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+        """Return the bytes at all layers of each kind in either mapping, extrapolated from both, at least 0."""
         return {name: max(0, extrapolated_bytes(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
 
     peak = Peak(by_kind(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)

@@ -146,6 +146,7 @@ class DryRuns:
         return None if was_rested else DryRunState(why=msg("dry_run.failed", reason=f"exit status {line['ended']}"))
 
     def _too_slow(self) -> Message:
+        """Return the message that a dry run got no answer within limit_s."""
         return msg("dry_run.too_slow", seconds=round(self._limit_s))
 
 

@@ -85,7 +85,8 @@ class Workspace:
     @staticmethod
     def place(folder: str | Path | None = None) -> Path:
         """Return the workspace's path, whether it exists or not; nothing is created. folder goes before
-        LORA_GARAGE_HOME, that before the default."""
+        LORA_GARAGE_HOME, that before the default; of a workspace that was moved, the path that it was moved to. Raises
+        RecipeError if that is missing."""
         chosen = folder or os.environ.get("LORA_GARAGE_HOME")
         if INSTALLED and not chosen:
             from platformdirs import user_data_path

@@ -51,6 +51,8 @@ class ForeignRecipe:
 
     @property
     def head(self) -> Message:
+        """The sentence on whose recipe it is, with the numbers of keys that were taken as they are, changed and left
+        out."""
         counts = {kind: len(self.texts(kind)) for kind in ("taken", "changed", "left_out")}
         return msg("foreign_recipe.head", title=self.title, left=counts.pop("left_out"), **counts)
 
@@ -75,6 +77,8 @@ def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
 
 @lru_cache(maxsize=1)
 def table() -> JsonObject:
+    """Return presets/foreign_recipes.yaml: by tool the keys of its recipes, each with the rule by which it becomes a
+    setting of this app."""
     return dict(presets.load("foreign_recipes"))
 
 
@@ -173,7 +177,9 @@ class _Taking:
         self._note("changed", key, value, now=now_is, why=why)
 
     def _take_batch(self) -> None:
-        """Set how many questions a batch and a step have; TRL counts drawn answers."""
+        """Set the questions of a batch from the other tool's number of drawn answers, divided by those of a question;
+        if that does not divide, 1 with more accumulation. Adds a note. Nothing happens if a number is missing or not a
+        whole one above 0."""
         key = next((key for key in ("micro_batch_size", "per_device_train_batch_size") if key in self.given), "")
         given = (self.given.get(key), self.given.get("num_generations", self.given.get("trl.num_generations", 8)))
         steps = self.given.get("gradient_accumulation_steps", 1)
@@ -228,6 +234,7 @@ class _Taking:
         self.notes.append(KeyNote("open", why))
 
     def _note_left_out(self, key: str, value: object, why: str) -> None:
+        """Note that a key was left out, with the sentence for the reason why ("value", "reward", "unknown", ...)."""
         self._note("left_out", key, value, why=msg(f"foreign_recipe.why_{why}"))
 
     def _note(self, kind: Literal["changed", "left_out", "taken"], key: str, value: object, **more: object) -> None:

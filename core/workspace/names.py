@@ -24,7 +24,7 @@ def is_reserved(name: str) -> bool:
 
 
 def short_id() -> str:
-    """Six characters that are easy to read aloud: no i, l, o, 0 or 1."""
+    """Return six random characters, small letters and digits that are easy to read aloud: no i, l, o, 0 or 1."""
     return "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6))
 
 

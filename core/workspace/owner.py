@@ -77,6 +77,7 @@ class Ownership:
     """One app's claim on its workspace. Code that builds pages without serving them needs none."""
 
     def __init__(self, workspace: Workspace):
+        """Prepare a claim on the workspace; `claim` takes it."""
         self._workspace = workspace
         self._lock = FileLock(workspace.root / "app.lock", thread_local=False)
 

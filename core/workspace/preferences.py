@@ -25,6 +25,7 @@ class Hours(Frozen):
     end: int = Field(ge=0, lt=1440)
 
     def covers(self, minute: int) -> bool:
+        """Return whether a minute of the day (0 to 1439) lies in the period."""
         return self.begin <= minute < self.end if self.begin < self.end else minute >= self.begin or minute < self.end
 
     def minutes_left(self, minute: int) -> int:

@@ -121,7 +121,8 @@ class _Writing:
                 return
 
     def _write_field(self, key: str, rule: JsonObject) -> None:
-        """Write a key that has a field's value; the first key of a field."""
+        """Write a key with the value of the first of its fields that is set and not written under another key; target
+        modules become a list. Nothing happens without such a field."""
         for field in rule.get("to", "").split():
             if field in self.fields and field not in self.done:
                 value = self.fields[field]

@@ -48,7 +48,8 @@ READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kt
 
 
 def kind_of(report: DataReport) -> Kind | None:
-    """Return the objective that uses all answers of a dataset; None if each row has a single good one."""
+    """Return the preference objective that can use a dataset's other answers: "dpo" if rows have a worse answer beside
+    the good one, "kto" if answers are marked good or bad; None if each row has a single good answer."""
     kinds = {READ_BY[left.why.key] for left in report.left_out if left.why.key in READ_BY}
     return "dpo" if "dpo" in kinds else "kto" if kinds else None
 
@@ -124,8 +125,8 @@ class Comparing(Panel):
             trying.refuse(key, error.message)
 
     def _kind(self, form: Form) -> Kind | None:
-        """Return the objective that the dataset suits beside sft; None without one, if none is chosen, or it cannot be
-        read."""
+        """Return the objective that the chosen dataset suits beside supervised training: "dpo", "kto" or "grpo"
+        (rewards). None if there is no such objective, no dataset is chosen, or it cannot be read."""
         try:
             choices = choices_for(form.data, form.answers.reading)
             kind = kind_of(self.services.datasets.report(form.data, choices=choices))

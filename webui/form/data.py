@@ -117,7 +117,8 @@ class DataStep:
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
     def now(self, shown: object, data: str | None) -> Updates:
-        """Return the updates of `listed`, and is_new: [] if the list has not changed. Called when the tab is opened."""
+        """Return the updates of `listed`, and a value for is_new: the new mark of the list of datasets, or [] if the
+        list has not changed. Called when the tab is opened."""
         listed = self.listed(shown, data)
         return {self.is_new: listed.get(self.shown_mark, []), **listed}
 

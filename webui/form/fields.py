@@ -97,8 +97,8 @@ def kind_of(key: Key) -> FieldKind:
 
 
 def step_of(default: float | int) -> float | int:
-    """Return the step of a number's arrow keys: one in the last digit of its default, at most 1; 0.01 for a default of
-    0."""
+    """Return the step of a number's arrow keys: the place of the first digit of its default, as 0.0001 for 0.0002, at
+    most 1. It is 1 for whole numbers, and 0.01 for a default of 0.0."""
     if isinstance(default, int):
         return 1
     return min(1.0, 10.0 ** math.floor(math.log10(default))) if default else 0.01

@@ -55,7 +55,7 @@ class FurtherForm(Panel):
         return tag("p", self.w.t("further_card.continues", name=run.name, step=step), role="status")
 
     def wire(self) -> None:
-        """Let the button take the run back; the form's settings stay."""
+        """Connect the line's button, after which the form continues no run; its settings stay."""
         self.undo.click(None, None, None, js=UNDO, **QUIET)
 
     def wire_button(
@@ -71,7 +71,8 @@ class FurtherForm(Panel):
         page shows. message: the place of an error. anew: use the same settings from the base model instead."""
 
         def fill(values: FieldValues) -> Filled:
-            """Fill in a run that continues the opened or shown one."""
+            """Fill the form with the settings of the opened run, or of the one that Train shows: to continue it, or
+            (anew) to train again from its base."""
             if opened is not None:
                 return self.fill(form, values[opened], tabs, message, anew)
             view = self.services.snapshots.now(fresh=True).shown

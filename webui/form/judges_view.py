@@ -60,8 +60,8 @@ def _read(given: Mapping[str, object]) -> WeightedJudge | None:
 
 
 def own_share(one: WeightedJudge, answers: Sequence[str]) -> float | None:
-    """Return the mean score that a judge gives the first TRIED answers, each expected as it is; None without answers,
-    or if it cannot judge one."""
+    """Return the mean score, 0 to 1, that a judge gives the first TRIED answers of the dataset, each compared with
+    itself as the expected answer; None without answers, or if it cannot judge one."""
     try:
         scores = [judge(one.judge, answer, answer).score for answer in answers[:TRIED]]
     except JudgeError:
@@ -72,8 +72,9 @@ def own_share(one: WeightedJudge, answers: Sequence[str]) -> float | None:
 def _row(
     place: int, given: Mapping[str, object], one: WeightedJudge | None, answers: Sequence[str], count: int, w: Wording
 ) -> Html:
-    """Return a judge: its name, what it looks at, its option, its weight, the share of the own answers that it passes,
-    and the button that removes it."""
+    """Return a judge as a table row: its name, whether it looks at content or form, its option, its weight, the mean
+    score of the dataset's own answers in per cent ("–" if unknown), and the button that removes it, disabled for the
+    only judge."""
     kind = str(given.get("kind", "?"))
     name = w.t(f"judges.name_{kind}") if w.knows(f"judges.name_{kind}") else kind
     looks_at = w.t(f"comparing.judge_{'content' if one.reads_content else 'form'}") if one else None

@@ -33,6 +33,8 @@ def counters(counts: Counts, w: Wording) -> Html:
     is_projected = counts.counted < counts.rows
 
     def number(value: float) -> str:
+        """Return a number with separators between thousands, marked as "about" if it is an estimate or was projected
+        from a part of the rows."""
         shown = grouped(w, value)
         return shown if counts.exact and not is_projected else w.t("learned_view.about", number=shown)
 

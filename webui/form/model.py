@@ -54,7 +54,8 @@ class ModelStep:
         return [(self._label(model_id, budget), model_id) for model_id in self.services.models.choices()]
 
     def _label(self, model_id: str, budget: Budget) -> str:
-        """Return a model's line in the list: "Qwen3 4B · 4.0B parameters · QLoRA fits"."""
+        """Return a model's line in the list: "Qwen3 4B · 4.0B parameters · QLoRA fits"; the name alone for a model that
+        is not in the catalogue."""
         w, model = self.w, of_hub(model_id)
         if model is None:
             return format.model_name(model_id)

@@ -88,10 +88,13 @@ class PlanStep:
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-plan", elem_classes="lg-next")
 
     def hidden(self, result: FormResult, explicit: Mapping[str, object], data: object, memory: object) -> list[str]:
-        """Return the names ("section.name") of the settings that do not apply. Those with a value are shown, so that
-        they can be reset: the one for models with experts, the objective if rows have a worse answer or are marked good
-        and bad, and what the objective uses. The choice of GPUs replaces their number. data, memory: as chosen in the
-        form."""
+        """Return the names ("section.name") of the settings that the form hides because they do not apply.
+
+        These are the settings of preference training that the chosen objective does not use, the objective unless rows
+        have a worse answer or are marked good and bad, and the setting for experts unless the model has some. A setting
+        with a value stays visible, so that it can be reset. The number of GPUs is hidden where a person chooses the
+        GPUs. data, memory: as chosen in the form.
+        """
         train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
         applies = {name: objective in objectives for name, objectives in OBJECTIVES_OF.items()}

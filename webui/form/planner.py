@@ -103,7 +103,7 @@ class FormResult:
 
     @property
     def is_long(self) -> bool:
-        """True if the run would take longer than a night at the best known pace."""
+        """True if the run would take more than 12 hours at the best known pace; False if the time is unknown."""
         return format.is_long(self.seconds)
 
     @property

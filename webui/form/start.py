@@ -116,7 +116,8 @@ class StartStep:
         return gr.skip() if drawn == refusal or REFUSAL not in str(drawn) else shown(refusal)
 
     def _waits(self, run: RunFolder) -> str:
-        """Return where the run waits; "" if it has begun, which is visible."""
+        """Return a sentence that the run was added to the queue, with its start time if it has one; "" if it is not
+        waiting, as it has begun."""
         entry = next(
             (entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None
         )

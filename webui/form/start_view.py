@@ -91,8 +91,8 @@ class StartView(Panel):
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: object) -> Html:
-        """Return the cards of samples, the default one first, and of up to MAX_OWN of the person's own datasets, the
-        chosen one first."""
+        """Return the cards of those samples that belong on the start page (and of a chosen other one), the default
+        sample first, and of up to MAX_OWN of the person's own datasets, the chosen one first."""
         every = self.services.datasets.list()
         of_samples = [(info, sample) for info in every if (sample := sample_of(info.id))]
         shown = [info for info, sample in of_samples if sample.on_start or info.id == data]

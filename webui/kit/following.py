@@ -14,4 +14,5 @@ class FollowingDropdown(gr.Dropdown):
     is_template = True  # the browser draws it as gradio's Dropdown
 
     def preprocess(self, payload: Any) -> str | None:
+        """Return the chosen value without gradio's check that it is among the choices; None unless it is a text."""
         return payload if isinstance(payload, str) else None

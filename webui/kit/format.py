@@ -21,7 +21,7 @@ LONG_S = 12 * 3600.0
 
 
 def grouped(w: Wording, count: float) -> str:
-    """ "1,962", in German "1.962"."""
+    """Return a number with separators between thousands, as the language has them: "1,962", in German "1.962"."""
     return figures(f"{count:,}", w.language)
 
 
@@ -40,7 +40,8 @@ def bytes_used(w: Wording, count: float) -> str:
 
 
 def loss(w: Wording, value: float | None) -> str:
-    """Return a loss with three decimals; a dash if it is unknown or not finite."""
+    """Return a loss with three decimals, or with three digits in all from 1000 on; a dash if it is unknown or not
+    finite."""
     if value is None or value != value or abs(value) == float("inf"):
         return "–"
     return figures(f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}", w.language)
@@ -96,8 +97,8 @@ def duration(wording: Wording, seconds: float | None) -> str:
 
 
 def progress(wording: Wording, value: Progress | None) -> str:
-    """Return progress in words: "34 of 93 MB", "120 of 140 rows"; only what is done if the total is unknown, "" where
-    nothing is counted."""
+    """Return progress in words: "34 of 93 MB", "120 of 140 rows"; of bytes without a known total only those that are
+    done; "" for None."""
     if value is None:
         return ""
     if value.unit == "bytes":
@@ -155,17 +156,19 @@ TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain
 
 
 def is_long(seconds: float | None) -> bool:
-    """Return True for a training that takes longer than a night."""
+    """Return whether a training takes longer than LONG_S, 12 hours; False for an unknown time."""
     return (seconds or 0.0) > LONG_S
 
 
 def takes_long(seconds: float | None, w: Wording) -> Html | None:
-    """Return the badge of a training that takes longer than a night; None for any other."""
+    """Return the badge "takes long" for a training of more than 12 hours; None for a shorter one, or an unknown
+    time."""
     return tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if is_long(seconds) else None
 
 
 def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
-    """Return a verdict as a badge. is_plain: without the verdict's colour."""
+    """Return the badge that says whether a training fits into memory. verdict: a key of TONES, such as "fits" or
+    "tight". is_plain: without the verdict's colour."""
     return tag(
         "span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}"
     )
@@ -207,6 +210,7 @@ def at_time(w: Wording, seconds: float | None) -> str:
 
 
 def model_name(model_id: str) -> str:
+    """Return a model's id as it is shown: without "library:"; "SmolLM2-135M-Instruct" for "starter"."""
     return "SmolLM2-135M-Instruct" if model_id == "starter" else model_id.removeprefix("library:")
 
 

@@ -37,6 +37,7 @@ def chip(machine: Machine, w: Wording) -> Html:
 
 
 def _used_memory(card: Card, w: Wording) -> str:
+    """Return used and total memory of a GPU in GiB, in words; that it is in MIG mode, or that the memory is unknown."""
     if card.mig:
         return w.t("hardware_view.mig_short")
     if card.used_bytes is None or card.total_bytes is None:
@@ -118,6 +119,7 @@ def _memory(card: Card, w: Wording) -> str:
 
 
 def _power_use(card: Card, w: Wording) -> str:
+    """Return the power that a GPU draws, with its limit if both are known, in whole watts; "unknown" without it."""
     if card.power_w is None or card.power_limit_w is None:
         return _with_unit(card.power_w and round(card.power_w), "W", w)
     return w.t("hardware_view.watts", now=round(card.power_w), limit=round(card.power_limit_w))
@@ -173,6 +175,7 @@ def _holder(holder: Holder, w: Wording) -> str:
 
 
 def gib(w: Wording, size_bytes: int) -> str:
+    """Return a size, which is given in bytes, as a number of GiB with one decimal."""
     return decimals(w, size_bytes / GIB, 1)
 
 

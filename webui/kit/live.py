@@ -85,6 +85,8 @@ class Poller:
 
     @property
     def inputs(self) -> list[Component]:
+        """The components that `beat` and `now` read: the marks that the page was sent, the opened run, and whether the
+        next run is planned."""
         return [self._sent, self.opened, self.planning]
 
     @property

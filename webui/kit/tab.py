@@ -28,6 +28,7 @@ def when_opened(tab: gr.Tab, draw: Callable[[], None]) -> None:
     # One at a time: gradio goes through all components of a page while it draws some of them.
     @gr.render(triggers=[is_opened.change], concurrency_limit=1, concurrency_id="tabs", show_progress="minimal")
     def draw_interactive() -> None:
+        """Draw the tab, and make each of its fields one that a person can change, unless it is set otherwise."""
         draw()
         for block in _drawn_blocks():
             # Only for the page's first components does gradio (6.31) work out that a person may change them.

@@ -81,7 +81,7 @@ class LeftRuns(Panel):
         ]
 
     def _run_choices(self, context: ViewContext) -> Update:
-        """Return the update of the choice of a run, which is hidden for one alone."""
+        """Return the update of the list of interrupted runs, with the first one chosen; hidden if there is only one."""
         runs = self._offered_runs(context.snapshot)
         return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 

@@ -244,7 +244,7 @@ class ConversationShelf:
 
     # ---- rename, delete ---------------------------------------------------------------------------------------------
     def renamed(self, opened: object, name: object) -> Update:
-        """Rename the open conversation, and return the notice."""
+        """Rename the open conversation, and return the update of the notice: the error, or hidden if it was renamed."""
         return outcome(self.w, lambda: self.store.rename(opened, name if isinstance(name, str) else ""))
 
     def deleted(self, opened: object) -> Updates:

@@ -165,8 +165,12 @@ class CorrectionsPanel(Panel):
         target: str,
         system: object,
     ) -> Updates:
-        """Add a row with the better and the worse answer to the run's dataset of corrections; show what the rows are
-        enough for, and the history with the better answer, or the error alone."""
+        """Add a row with the better and the worse answer to the model's dataset of corrections, and make the better one
+        the expected answer of tests with the same turns.
+
+        Returns the updates that show for what the rows of a run are enough, offer to train with them, and put the
+        better answer into the history; only the error if it fails.
+        """
         w, history = self.w, tuned or base
         try:
             turns, _ = self._talked(base, tuned, target, system)

@@ -44,8 +44,8 @@ class EvaluatePlace:
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
     def drawn(self, request: JsonObject) -> Html:
-        """Return the whole page for any JSON from a browser: what is evaluated, and the newest result if it is
-        complete."""
+        """Return the whole page for any JSON from a browser: what is evaluated, the newest result with its rows if all
+        questions are answered, and the test sets."""
         services, w, fields = self.services, self.w, fields_sent(request)
         choice, models, questions = choice_of(services, fields, w)
         ground, table, lost, problem = None, None, None, ""
@@ -146,8 +146,12 @@ class EvaluatePlace:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
-        """Start the evaluation that the fields describe, and show all its questions. Raises GarageError for wrong
-        fields, and while a run trains."""
+        """Start the evaluation that the fields describe, in the background, and show all its questions: the chosen
+        filter and the opened row are cleared.
+
+        Raises GarageError while a run trains, rows are written, or another evaluation is at work. A judge with a wrong
+        option ends the evaluation later, with an error on the page.
+        """
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         self.services.snapshots.refuse_while_in_use()
         self.services.evaluating.start(choice)

@@ -216,8 +216,12 @@ class ModelsPage:
         return {"said": success(said), "empty": ["folder"]}
 
     def _bring_in(self, request: JsonObject) -> JsonObject:
-        """Bring in an adapter: a folder at once, one on the Hub as a download. Raises GarageError, for a folder also if
-        the browser is on another PC."""
+        """Bring in an adapter that was trained elsewhere: a folder at once, one on the Hub as a download. Returns the
+        notice for the page, and the names of the fields to empty.
+
+        A folder whose adapter cannot be brought in gives a notice, with a button that downloads a missing base. Raises
+        GarageError if the download cannot start, or for a folder if the browser is on another PC.
+        """
         fields = fields_sent(request)
         source, base = _text(fields, "adapter", MAX_PATH), _text(fields, "base")
         if REPO_ID.fullmatch(source) and not expand(source).exists():

@@ -52,6 +52,7 @@ class ManageRun:
         ]
 
     def _archive_button(self, context: ViewContext) -> Update:
+        """Return the update of the button's label: "archive", or for an archived run "bring back"."""
         row = context.row
         return gr.update(
             value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive")

@@ -80,7 +80,8 @@ class RunsPage:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
-        """Build the page: the table of runs, the drop zone, and the opened run."""
+        """Build the page: the table of runs (or a hint that there are none yet), and beside it the opened run with its
+        export; that side is hidden without an opened run."""
         w, rows = self.w, self.services.snapshots.now().rows
         with gr.Row(equal_height=False, elem_id="runs-columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="lg-card", elem_id="runs-all"):

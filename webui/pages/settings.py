@@ -36,7 +36,8 @@ class SettingsPage:
         self.hub_token = HubTokenCard(services, wording)
 
     def build(self) -> None:
-        """Build the page: hardware, folders, run settings, language and automation."""
+        """Build the page: this PC's hardware, folders and versions, the hub's token, the language with the switch for
+        notifications, and automation."""
         w = self.w
         with gr.Row(equal_height=False, elem_id="settings-columns"):
             with gr.Column(scale=6, min_width=320):

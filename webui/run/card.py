@@ -28,7 +28,8 @@ MAX_EVENTS = 60
 
 
 def tone_of(status: Status) -> str:
-    """Return the colour of a run's state; a stopped run without an adapter is no success."""
+    """Return the tone of a run's state, which the style sheets colour: ok (completed, or stopped with an adapter), bad
+    (failed), warn (interrupted), plain (queued, paused, or stopped without an adapter), else active."""
     is_without = status.state == State.STOPPED and not status.has_adapter
     return "plain" if is_without else TONES.get(status.state, "active")
 
@@ -73,8 +74,11 @@ def objective_name(view: RunView, w: Wording) -> str:
 
 
 def _at_work(view: RunView, w: Wording) -> list[Html]:
-    """Return the phase of an active run and a progress bar, with what the phase counts and its time left. The step and
-    the time left of the training itself are figures below."""
+    """Return the phase of a run at work with what the phase counts and its time left, then a progress bar, none for a
+    queued run. While the run pauses, the time waited so far stands in place of the time left.
+
+    The step and the time left of the training itself are figures below.
+    """
     status = view.row.status
     fraction = share_done(status)
     phase = w.t(f"train_page.waits_for_{view.waits_for}" if view.waits_for else f"stage.{status.stage}")

@@ -153,6 +153,8 @@ class RunColumn:
         return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _may_continue(self, snapshot: Snapshot) -> bool:
+        """Return whether the shown run can be trained further: it was completed or stopped, it has an adapter, and
+        nothing is at work."""
         row = snapshot.shown.row if snapshot.shown else None
         return bool(snapshot.busy is None and row and row.status.has_adapter and may_be_parent(row.status.state))
 
@@ -167,7 +169,8 @@ class RunColumn:
         poller.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Update:
-        """Ask the run at work to pause, and return the notice, also if none is at work."""
+        """Let the run at work pause, and return the update of the notice: hidden if that succeeds, else the error, or
+        that nothing is at work."""
         busy = self.services.snapshots.now(fresh=True).busy
         if busy is None:
             return shown(notice(self.w.t("train_page.nothing_to_pause"), "plain"))

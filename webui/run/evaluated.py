@@ -32,6 +32,8 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
     page, None for none."""
 
     def drawn_run(request: JsonObject) -> Html:
+        """Return the evaluation of the run request["run"] as HTML; empty if there is no such run, or it cannot
+        answer."""
         row = _row(services, request.get("run"))
         return drawn(services.workspace, row, services.evaluating.progress(), w) if row else Html("")
 
@@ -173,10 +175,14 @@ def _conclusion(table: Table) -> Message | None:
 
 @lru_cache(maxsize=32)
 def _newest(workspace: Workspace, run_id: str, stamp: object) -> SetEvaluation | None:
+    """Return the newest evaluation of a run, on whatever questions; None without one. stamp: of the folder of
+    evaluations, so that a changed one is read again."""
     return newest(workspace, run_id)
 
 
 @lru_cache(maxsize=8)
 def _cached_table(workspace: Workspace, evaluation_id: str, stamps: object) -> Result:
+    """Return the table of an evaluation, and what was lost since an earlier run's; None for the table if the judge
+    cannot be read, None for the loss until all answers are there. Computed again when stamps change."""
     table = table_of(SetEvaluation.open(workspace, evaluation_id))
     return table, None if table is None or table.evaluation.missing() else lost_since(workspace, table)

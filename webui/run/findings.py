@@ -37,10 +37,12 @@ class RunFinding:
         return [LivePart(self.text, self._text_update), LivePart(self.button, self._button)]
 
     def _text_update(self, context: ViewContext) -> Update:
+        """Return the update that shows the doctor's first finding about the run; hidden without one."""
         finding = self.services.diagnoses.diagnose(self.view(context))
         return shown(finding_card(finding, self.w) if finding else "")
 
     def _button(self, context: ViewContext) -> Update:
+        """Return the update of the button that names the finding's remedy; hidden without a finding."""
         finding = self.services.diagnoses.diagnose(self.view(context))
         return gr.update(visible=True, value=self.w.render(finding.remedy)) if finding else gr.update(visible=False)
 
@@ -49,6 +51,8 @@ class RunFinding:
         the run; None for the one that the Train page shows. message: the place of an error."""
 
         def fill_from_finding(values: FieldValues) -> Filled:
+            """Stop the opened run, or the one that Train shows, if the finding requires that, and fill the form with
+            its settings and the finding's changes, if it has any."""
             shown_now = self.services.snapshots.now(fresh=True).shown
             run_id = values[opened] if opened is not None else shown_now.row.id if shown_now else None
             return self._fill(form, self.services.snapshots.view(run_id), tabs, message)

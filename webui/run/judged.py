@@ -42,6 +42,7 @@ def judged_view(services: Services, w: Wording, value: str | None, elem_id: str)
     stands."""
 
     def drawn_if_rewarded(request: JsonObject) -> Html:
+        """Return the section of the run request["run"] as HTML; empty unless it is a run by rewards."""
         run_id, _ = services.snapshots.now().followed(request.get("run"))
         try:
             run = services.runs.get(run_id)
@@ -88,7 +89,8 @@ def _pairs(run: RunFolder, w: Wording) -> Html | None:
 
 
 def _judges(recipe: Recipe, metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:
-    """Yield a row for each judge with its mean scores, as shares of its largest one."""
+    """Yield a row for each judge with its mean scores in per cent, where 100 % is the largest score, and its weight if
+    that is not 1."""
     assert recipe.rewards
     for each in weighted.read(recipe.rewards.judges):
         name = w.t(f"judges.name_{each.judge.kind}")

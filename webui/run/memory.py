@@ -15,7 +15,8 @@ from webui.state.snapshot import RunView
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Return memory and time against the plan, for the timeline; [] while nothing was measured."""
+    """Return memory and time, predicted and measured, as lines for the timeline; [] if neither is known. While nothing
+    is measured, a prediction of the time may stand alone."""
     parts = [memory(view.facts.memory, w), time(view, w)]
     return [line for line in parts if line is not None]
 

@@ -185,6 +185,7 @@ class PublishPanel:
         """Cancel the uploads of all the run's exports, and return the notice."""
 
         def cancel_all_exports() -> None:
+            """Cancel the upload of each finished export of the opened run."""
             for result in self.services.exports.list(opened or ""):
                 self.services.publishing.cancel(result.name)
 

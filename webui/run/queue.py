@@ -79,6 +79,8 @@ class QueuePanel(Panel):
         """Return the parts that update with the clock: the reasons with their buttons, and the list of runs."""
 
         def visibility_if(show: Callable[[Snapshot], object]) -> Callable[[ViewContext], Update]:
+            """Return a function for a live part that shows the component while `show` of the newest snapshot is true,
+            and hides it otherwise."""
             return lambda context: gr.update(visible=bool(show(context.snapshot)))
 
         return [

@@ -87,7 +87,8 @@ class SecondAdapter(Panel):
         return replace(target, adapter=folder, label=label), 1.0
 
     def keep(self, target: ChatTarget, strength: float, *chosen: Any) -> str:
-        """Make a run of both adapters, and return the notice. Raises GarageError."""
+        """Make a run of both adapters, and return a sentence with its name. Raises GarageError, also if no second
+        adapter is chosen."""
         how = self._how(target, strength, *chosen)
         if how is None:
             raise ChatError("second_adapter.gone" if target.adapter else "second_adapter.no_first")

@@ -288,8 +288,8 @@ class WayOut:
         return shutil.disk_usage(self.services.workspace.root).free, psutil.virtual_memory().available
 
     def _before(self, expected: estimate.ExportEstimate | None, form: str, where: str) -> list[Html]:
-        """Return warnings about too little disk or memory, and notes on tools to download and on Ollama or LM Studio
-        missing."""
+        """Return warnings about too little disk or memory, then notes: on tools to download for GGUF, on LM Studio's
+        folder of models or that LM Studio is missing, and that Ollama is missing."""
         notices: list[Html] = []
         disk, memory = self._free()
         if expected and expected.disk > disk:
@@ -356,9 +356,11 @@ class WayOut:
         return shown("")
 
     def cancel_all(self, opened: str | None) -> Update:
-        """Cancel the exports of the opened run and its adding to Ollama, and return the notice."""
+        """Cancel the run's exports, and whatever export is being added to Ollama; return the update of the notice,
+        hidden unless that fails."""
 
         def cancel_active() -> None:
+            """Cancel the adding of an export to Ollama, and those exports of the run that are at work."""
             if opened and self.services.ollama.status(opened):
                 self.services.ollama.cancel()
             for request, status in self.services.snapshots.exports(opened or "")[1]:

@@ -56,6 +56,7 @@ class DoorSecret:
 
     @classmethod
     def generate(cls) -> DoorSecret:
+        """Return a secret with a new random key and no user."""
         return cls(None, secrets.token_urlsafe(24))
 
     def fits(self, user: str, word: str) -> bool:

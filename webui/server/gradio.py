@@ -55,6 +55,7 @@ def with_middleware(layers: Sequence[Middleware]) -> Iterator[None]:
     """
 
     def app_with_middleware(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Return the app that `make` makes, with the layers of middleware added, the first one outermost."""
         app = make(*arguments, **options)
         for layer in reversed(layers):
             app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
@@ -99,6 +100,7 @@ def forbid_fetching() -> None:
     from gradio import processing_utils
 
     async def refuse_to_fetch(*_: Any, **__: Any) -> Any:
+        """Raise gr.Error, whatever the arguments: an address stands where a file should."""
         raise gr.Error("Refused: an address stands where a file should.", print_exception=False)
 
     processing_utils.async_ssrf_protected_get = refuse_to_fetch
@@ -116,6 +118,8 @@ def replace_surrogates() -> None:
     from gradio.components import json_component
 
     def dumps_any_text(value: Any, **options: Any) -> bytes:
+        """Return the value as JSON as orjson does; if it refuses the value, try again with lone surrogates replaced by
+        U+FFFD."""
         try:
             return orjson.dumps(value, **options)
         except TypeError:

@@ -31,15 +31,19 @@ def language_link(language: str, **attributes: str | None) -> Html:
 
 
 class LanguageDoor:
-    """ASGI middleware: redirects GET of a language's page if another language is preferred. The page itself, a
-    megabyte, is sent compressed."""
+    """ASGI middleware: redirects GET of "/" to the page of the visitor's language, and of any language's page with
+    ?lang= to that language's. The page itself, a megabyte, is sent compressed."""
 
     def __init__(self, app: ASGIApp):
         self.app, self.packed = app, GZipMiddleware(app, compresslevel=6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Redirect a language's page to the one that the address chooses (which a cookie then stores), the cookie or
-        the browser prefers; pass on all other requests."""
+        """Redirect a page with ?lang= to that language's page and store the language in a cookie; redirect "/" to the
+        language of the cookie, else of the browser.
+
+        The page of another language, such as /zh, is served as it is, whatever is preferred. All other requests are
+        passed on.
+        """
         path = scope.get("path", "")
         page = path.rstrip("/") or "/"  # /de/ as people type it
         if scope["type"] != "http" or scope["method"] != "GET" or page not in PATHS.values():

@@ -48,6 +48,8 @@ def serve_fixed_script() -> None:
     from gradio import route_utils, routes
 
     def send_with_fixes(folder: Any, path: Any) -> Response:
+        """Return a file of gradio's page as gradio does; its script with the fixes instead, for which the browser has
+        to ask the server again each time."""
         response = route_utils.file_response(folder, path)
         if not NAME.fullmatch(str(path)):
             return response

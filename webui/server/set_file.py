@@ -49,6 +49,7 @@ class SetFile:
         self.app, self.sets, self.workspace = app, sets, workspace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for one of FILES with the download, and pass on any other. The file is read in a thread."""
         if scope["type"] != "http" or scope["path"] not in FILES:
             return await self.app(scope, receive, send)
         await (await run_in_threadpool(self._answer, Request(scope)))(scope, receive, send)

@@ -24,7 +24,7 @@ def total(models: Sequence[StoredModel], free: str, w: Wording) -> str:
 
 
 def rows(models: Sequence[StoredModel], w: Wording) -> Html:
-    """Return the models; those after OPEN_ROWS are folded."""
+    """Return the models as a list, those after OPEN_ROWS folded; a box with a sentence if there are none."""
     if not models:
         return placeholder(w.t("disk_view.none"))
     lines = [tag("li", row(each, w)) for each in models]
@@ -36,7 +36,8 @@ def rows(models: Sequence[StoredModel], w: Wording) -> Html:
 
 
 def row(each: StoredModel, w: Wording) -> Html:
-    """Return a model with its facts, and the buttons that train it and delete it."""
+    """Return a model with its facts and its size; with the button that trains it if it is complete (else a badge), and
+    the one that deletes it if it can be deleted."""
     facts = [
         w.t("disk_view.last_used", when=format.moment(w, each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
@@ -70,8 +71,8 @@ def deletion(each: StoredModel, w: Wording) -> Html:
 
 
 def used_by(each: StoredModel, w: Wording) -> str:
-    """Return the runs that use a model in words, "used by pirates, club and 2 more", runs that need it first; "" for
-    none."""
+    """Return the runs that use a model in words: "used by pirates, club and 2 more", or "needed by" if one of them
+    needs it; those that need it first. "" for none."""
     names = [use.run for use in sorted(each.uses, key=lambda use: not use.needs_it)]
     if not names:
         return ""

@@ -23,8 +23,12 @@ class DownloadButton(Panel):
         self.notice = gr.HTML("", visible=False, elem_id="download-notice")
 
     def draw(self, model_id: object, size: int | None) -> dict[object, object]:
-        """Return the updates for a drawing of the form. The button is only shown for a hub model that is neither on
-        this PC nor being downloaded. size: bytes of its weights, None if unknown."""
+        """Return the updates of the download beside the chosen model: its button and the free space, and no notice any
+        more.
+
+        The button and the space are only shown for a hub model that is neither on this PC nor being downloaded, the
+        space only if its size is known. size: bytes of its weights, None if unknown.
+        """
         is_offered = self._can_download(model_id)
         room = self._disk_space(size) if is_offered and size is not None else Html("")
         return {self.room: shown(room), self.button: gr.update(visible=is_offered), self.notice: shown("")}

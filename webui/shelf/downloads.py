@@ -146,7 +146,11 @@ def how_far(each: Download) -> Html | None:
 
 
 def numbers(each: Download, w: Wording) -> str:
-    """Return a download's numbers, "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; "" if nothing is known."""
+    """Return a download's numbers: "2.7 GB of 8.1 GB · 34 % · 12 MB/s · about 8 min left"; of a finished one only the
+    size.
+
+    A set of data may be counted in rows. With an unknown size a sentence about that while it runs, else "".
+    """
     if not each.total:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
     in_rows = each.unit == "rows"

@@ -29,8 +29,8 @@ def results(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Htm
 
 
 def row(each: HubRow, marks: Marks, w: Wording) -> Html:
-    """Return one result: name, verdict, facts and gate. A model that cannot be a base has no button, and the reason
-    instead."""
+    """Return one result: name, verdict, facts, and a note if the model's licence has to be accepted first. A model that
+    cannot be a base has the reason instead, and a button for the model that it was made from."""
     model = each.result
     if model.why_not is not None:
         reason = tag("p", w.render(model.why_not), class_="lg-quiet")

@@ -33,7 +33,8 @@ class HubSearch:
         self.results = gr.HTML("", visible=False, elem_id="hub-found", js_on_load=CHOOSE, apply_default_css=False)
 
     def wire(self, memory: Component, cards: Component, words: Component, model: Component) -> Dependency:
-        """Connect the search, and return the event of choosing a row, which fills in model."""
+        """Connect the button that searches, and clear the results when other words are typed. Return the event of
+        choosing a row, which fills in model."""
         words.change(None, None, [self.results], js=GONE, **QUIET)  # results for other words
         self.ask.click(
             self.search_hub, [memory, words, model, cards], [self.results], preprocess=False, show_progress="minimal",

@@ -74,8 +74,8 @@ def minutes_note(w: Wording) -> Html:
 
 
 def seconds_of(each: ShelfRow | HubRow, shape: ModelShape | None, marks: Marks) -> float | None:
-    """Return the computed time for training EXAMPLES examples; None if the model does not fit, or
-    for a GPU of less than 6 GB."""
+    """Return the computed time, in seconds, for training EXAMPLES examples. None if the model does not fit, its shape
+    or the memory is unknown, or for a GPU of less than 6 GB."""
     if each.verdict == "no" or marks.budget is None or shape is None:
         return None
     computed = computed_pace.compute(marks.budget, shape, marks.budget.kind == "card", cores.usable())
@@ -87,8 +87,8 @@ def listed(rows: Sequence[Html], w: Wording) -> Html:
 
 
 def summary(matches: Shelf, controls: Wish, w: Wording) -> Html:
-    """Return the number of models, the memory that their verdicts are about, and how the search was understood; and the
-    search's remarks."""
+    """Return the search's remarks, then the number of models with the memory that their verdicts are about, and how the
+    search was understood; the remarks alone if no model matches."""
     count = len(matches.rows)
     parts = [
         w.render(part)
@@ -135,8 +135,11 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
 
 
 def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording, size: int | None = None) -> Html:
-    """Return a row's name, verdict and button: it chooses the model, unless marks have another. hub: the model's id.
-    size: bytes of its download."""
+    """Return a row's head: title, verdict and button. The title is the button that chooses the model; if marks.button
+    is set, the button that this makes stands beside the title instead.
+
+    hub: the model's id. size: bytes of its download, only for marks.button.
+    """
     if marks.button is not None:
         return tag("div", tag("strong", title), badge, marks.button(hub, size), class_="lg-shelf-head")
     chosen = "true" if hub == marks.chosen else "false"
@@ -146,7 +149,8 @@ def head(hub: str, title: str, badge: Html | None, marks: Marks, w: Wording, siz
 
 
 def verdict(each: ShelfRow | HubRow, seconds: float | None, w: Wording) -> Html:
-    """Return whether a model fits, as a badge; of one that fits, that its training takes very long if it does."""
+    """Return a badge that says whether a model fits into memory, and by which method; instead of it a warning if its
+    training would take more than 12 hours."""
     if slow := format.takes_long(seconds, w):
         return slow
     word = w.t(f"shelf_view.verdict_{each.verdict}", method=METHODS[each.method])
@@ -159,6 +163,8 @@ def needs(each: ShelfRow, w: Wording) -> str:
 
 
 def billions(model: KnownModel, w: Wording) -> str:
+    """Return a model's parameters in billions as a number, such as "0.6" or "14": with at most two digits below 10,
+    else a whole number."""
     return number(w, float(f"{model.billions:.2g}")) if model.billions < 10 else decimals(w, model.billions, 0)
 
 

@@ -183,6 +183,8 @@ class Curve:
 
 
 def _is_count(value: object) -> TypeGuard[int]:
+    """Return whether a value of a JSON file is an integer from 0 to 2**53 - 1, which a browser represents exactly;
+    False for True and False."""
     return (
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     )  # the largest integer of a browser
@@ -377,6 +379,7 @@ class CurveColumns:
         return np.concatenate(blocks, axis=1)[:, start - first * BLOCK : self._count - first * BLOCK]
 
     def column(self, name: str) -> np.ndarray:
+        """Return a copy of one column over all points. Raises ValueError for an unknown name."""
         row = self.names.index(name)
         return np.concatenate([np.empty(0), *(block[row] for block in self._blocks)])[: self._count]
 

@@ -132,7 +132,8 @@ class Evaluating:
         threading.Thread(target=self._work, args=(choice, to_judge), name="evaluation", daemon=True).start()
 
     def stop(self) -> None:
-        """End the evaluation after the answers that are being written. Without one, an answer in Chat goes on."""
+        """End the evaluation after the answers that are being written. If none is at work, do nothing: an answer in
+        Chat goes on."""
         if self._progress.at_work:
             self._stopped.set()
             self._chat.stop()
@@ -148,7 +149,8 @@ class Evaluating:
         return kept[1]
 
     def _source(self, choice: Choice) -> str:
-        """Return the dataset of a choice; "" for a base model with a test set. Raises GarageError."""
+        """Return the dataset that the chosen run was trained on, or the one that a base model is tried on; "" for a
+        base model with a test set. Raises GarageError."""
         if choice.run_id:
             return Runs(self._workspace).get(choice.run_id).recipe().data.source
         return choice.questions.removeprefix(DATA) if choice.questions.startswith(DATA) else ""
@@ -180,8 +182,12 @@ class Evaluating:
         return Ground(test_set, learned, judge, system_prompt.proposed(pairs, judge))
 
     def _learned(self, choice: Choice, source: str) -> LearnedRows | None:
-        """Return the rows that the run learned, or that of `source` ("": none) would be trained on; None without a
-        source, or if they are unknown and the questions are a test set. Else raises DataError."""
+        """Return the rows that the chosen run learned, or the rows of `source` that a base model would be trained on,
+        with those kept out of training.
+
+        None without a run and a source; None too if they are unknown and the questions are a test set, while other
+        questions need them: then DataError is raised.
+        """
         try:
             if choice.run_id:
                 return LearnedRows.of_run(self._run(choice), self._datasets, Runs(self._workspace))
@@ -198,8 +204,12 @@ class Evaluating:
         return Runs(self._workspace).get(choice.run_id)
 
     def prepare(self, choice: Choice) -> SetEvaluation:
-        """Open or create the evaluation of a choice, keep its judge with it, and return it. A test set without a base
-        gets that of the evaluated run. Raises GarageError."""
+        """Open or create the evaluation of a choice, write its judge into it, and return it. A combined run is compared
+        with the runs it was combined of, too.
+
+        A test set that belongs to no base model yet gets that of the evaluated run. Raises GarageError, also without
+        any contestant.
+        """
         ground = self.ground(choice)
         system = choice.prompt.strip() or ground.system
         lineup = [*_contestants(choice, system), *self._further(choice)]
@@ -263,8 +273,8 @@ class Evaluating:
             yield from model_judge.ask(self._workspace, endpoint, unsent(evaluation, spec), stopped)
 
     def keep_result(self, choice: Choice, evaluation: SetEvaluation) -> None:
-        """Keep the result in short with the run, if the choice is of a run on the questions that it kept out of
-        training, and all are answered."""
+        """Write a short form of the result into the run's folder, if the choice is of a run on the questions that it
+        kept out of training, and all of them are answered; else do nothing."""
         if choice.run_id and not choice.questions and not evaluation.missing() and (table := table_of(evaluation)):
             keep_result(self._run(choice), table)
 
@@ -293,8 +303,11 @@ def tried(workspace: Workspace, choice: Choice) -> Message | None:
 
 
 def _contestants(choice: Choice, system: str) -> Iterator[Contestant]:
-    """Yield the contestants of a choice: its run (or base), and without training, plain, with examples, and with a
-    prompt if there is one (system). Raises ModelError for an invalid base of a choice without a run."""
+    """Yield the chosen contestants, or all that are offered if none is chosen: the run and its base model (or a base
+    model alone), each plain and with the system prompt if that is not "", and the base model with examples.
+
+    Raises ModelError for an invalid base model of a choice without a run.
+    """
     ModelRef.parse(choice.model.removeprefix(BASE)) if not choice.run_id else None
     words = [word for word in choice.offered if not choice.who or word in choice.who]
     return contestants_of(words, system, choice.run_id, "" if choice.run_id else choice.model)

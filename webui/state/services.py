@@ -73,6 +73,8 @@ class Services:
         chat, exports = ChatClient(workspace), Exports(workspace)
 
         def free_chat_and_dry_runs(why: Message) -> None:
+            """Free the device for other work: end the process of the dry runs, and unload the chat's model. why: the
+            reason, which Chat shows."""
             dry_runs.rest()
             chat.unload(why)
 
@@ -92,6 +94,7 @@ class Services:
         )
 
         def adapter_as_run(row: Download, report: Report, check: Check) -> str:
+            """Bring in a downloaded adapter as a run of the workspace, and return the run's name."""
             return foreign.from_hub(workspace, row.repo, row.revision, row.adapter or "", report, check).name
 
         curves, downloads = Curves(runs), models.downloads(partial(adding.add_part, datasets), adapter_as_run)

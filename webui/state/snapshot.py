@@ -237,7 +237,8 @@ class Snapshots:
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), making, downloads, left)
 
     def _left(self, run: RunFolder, row: RunRow) -> LeftRun | None:
-        """Return the run as one to ask about; None if it did not end unexpectedly, or was deleted."""
+        """Return the run as one that the page offers to resume: it was interrupted, or paused because the app closed.
+        None for any other run, and for one that a person has dismissed or that was deleted."""
         try:
             return left_run(run, row.status)
         except OSError:

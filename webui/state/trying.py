@@ -42,8 +42,8 @@ class Trying:
         return self._progress
 
     def start(self, key: str, recipe: Recipe, parent: str | None) -> None:
-        """Try the model of a planned recipe, or that of the run `parent`, in a thread. Raises ChatError while another
-        try is at work."""
+        """Try the model of a planned recipe, or that of the run `parent`, in a thread. key: of the form's answers that
+        the try belongs to. Raises ChatError while another try is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("comparing.try_other")
@@ -78,6 +78,7 @@ class Trying:
         """Return the trial, noting the progress. Raises GarageError, also when stopped."""
 
         def note_or_stop(done: int, total: int) -> None:
+            """Keep how many answers are done, for the page. Raises ChatError if the try was stopped."""
             self._progress = replace(self._progress, done=done, total=total)
             if self._stopped.is_set():
                 raise ChatError("compare.stopped")

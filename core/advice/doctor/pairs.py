@@ -29,6 +29,7 @@ NORM_BETA = 5.0  # beta of sigmoid_norm, from Tulu 3 (arXiv 2411.15124)
 
 
 def _no_columns(rows: int) -> np.ndarray:
+    """Return an array of so many rows without any column."""
     return np.empty((rows, 0))
 
 
@@ -132,6 +133,7 @@ def _averaged(columns: np.ndarray) -> np.ndarray:
 
 
 def _key_prefix(is_active: bool) -> str:
+    """Return "stop_" for an active run, else "": the beginning of the key of a remedy that first stops the run."""
     return "stop_" if is_active else ""
 
 

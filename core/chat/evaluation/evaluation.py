@@ -90,7 +90,8 @@ class SetEvaluation(PromptComparison):
 
     @property
     def settings(self) -> tuple[int, bool | None]:
-        """The settings of decoding, which is always greedy: results with other settings cannot be compared."""
+        """Return (most tokens of an answer, whether thinking is enabled), the settings of decoding, which is always
+        greedy. Results with other settings cannot be compared."""
         return self.lineup.max_new_tokens, self.lineup.enable_thinking
 
     @property
@@ -99,7 +100,8 @@ class SetEvaluation(PromptComparison):
         return next((one.run for one in self.lineup.contestants if one.column == "tuned"), None)
 
     def _question(self, prompt: int, place: int) -> str:
-        """Return a key of the weights and the turns that they get: equal ones have the same answer."""
+        """Return a key of the weights, the strength and the conversation that a contestant gets for a prompt, as JSON;
+        answers with equal keys are the same and need not be generated again. place: the contestant's number."""
         one = self.lineup.contestants[place]
         return json.dumps([one.weights, one.strength, turns_for(one, self.lineup.prompts[prompt])])
 
@@ -149,9 +151,11 @@ def _short_ones(prompt: Prompt, pairs: Sequence[tuple[str, str]], count: int) ->
 
 
 def answer_tokens(prompts: Sequence[Prompt], learned: LearnedRows | None) -> int:
-    """Return the number of tokens that an answer may have, MIN_TOKENS to MAX_TOKENS, USUAL_TOKENS if nothing is known:
-    16 and twice the longest that is expected, and twice nearly all trained ones, at four bytes a token. For a judge
-    that needs no expected answer, as a pattern, the trained ones alone say it."""
+    """Return the limit of tokens for an answer, between MIN_TOKENS and MAX_TOKENS; USUAL_TOKENS if no answer is known.
+
+    It is twice the longest expected answer, at four bytes a token, and 16 more. Trained answers count like expected
+    ones, without the few longest.
+    """
     expected, trained = ([len(text.encode("utf-8", "replace")) for text in texts] for texts in (
         [prompt.expected for prompt in prompts if prompt.expected],
         [answer for _, answer in learned.pairs] if learned else [],

@@ -79,8 +79,8 @@ class LearnedRows:
         return cls(tuple(pair for one in parts for pair in one.pairs), keys, tuple(_new(held_out, keys)))
 
     def has(self, prompt: Prompt) -> bool:
-        """Return whether a training row has the prompt's question; whatever the row's system prompt if the prompt has
-        none."""
+        """Return whether a training row has the prompt's question. A prompt without a system prompt matches a row with
+        any; one with a system prompt only a row with the same."""
         return key_of(prompt.turns) in self.keys
 
     def marked(self, prompts: Iterable[Prompt]) -> list[Prompt]:
@@ -89,7 +89,8 @@ class LearnedRows:
 
 
 def key_of(turns: Sequence[Turn]) -> int:
-    """A hash of a conversation up to its question, ignoring case, width, spaces and final marks."""
+    """Return a hash of all turns of a conversation up to its question; case, width, spaces and marks at the end of
+    words make no difference."""
     return hash(tuple((turn["role"], normalized(str(turn["content"]))) for turn in turns))
 
 

@@ -101,8 +101,11 @@ Missing = list[tuple[Prompt, str, int]]  # prompt, answer, way
 
 
 def missing(workspace: Workspace, spec: ModelJudge, pairs: Iterator[tuple[Prompt, str]]) -> Missing:
-    """Return (prompt, answer, way) of each request that the judge has still to be sent; equal answers once, never empty
-    ones or those to questions without an expected answer."""
+    """Return (prompt, answer, way) for each request that a judge has not answered yet; each answer is sent in two ways,
+    0 and 1, with the expected one first or last.
+
+    Equal answers are sent once; empty ones, and those to questions without an expected answer, never.
+    """
     verdicts, name = read(workspace.root), endpoint_of(spec).name
     by_key = {_key(prompt, answer): (prompt, answer) for prompt, answer in pairs
               if prompt.expected and without_thoughts(answer)}  # fmt: skip

@@ -28,8 +28,8 @@ JUDGE = "judge.json"  # in the evaluation's folder: the spec of its judge (core/
 
 
 def keep_judge(workspace: Workspace, evaluation: SetEvaluation, judge: JudgeSpec) -> None:
-    """Write the judge beside the answers, by which a run's page finds the evaluation. Raises RunError for a full
-    disk."""
+    """Write a judge's spec into the folder of an evaluation, where `table_of` reads it. Raises RunError if the disk
+    refuses."""
     with files.writing(workspace.root):
         files.replace(evaluation.path / JUDGE, JUDGE_SPEC.dump_json(judge))
 
@@ -75,8 +75,11 @@ def parents_of(run: RunFolder, runs: Runs) -> Iterator[Contestant]:
 
 
 def contestants_of(words: Iterable[str], system: str, run: str = "", other: str = "") -> Iterator[Contestant]:
-    """Yield the contestants in words of OF_RUN, of a run or of a base model (other); those with a prompt only if there
-    is one (system)."""
+    """Yield a contestant for each word, such as "base", "base+examples" or "tuned+prompt" (OF_RUN).
+
+    A word with "+prompt" is skipped if system, the system prompt, is "". run: id of the run to evaluate; other:
+    base:<model>, if a base model is evaluated without a run.
+    """
     for word in words:
         column, _, extra = word.partition("+")
         if extra != "prompt" or system:
@@ -91,7 +94,7 @@ def contestants_of(words: Iterable[str], system: str, run: str = "", other: str 
 
 
 def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
-    """Return the newest evaluation of a run; None without one."""
+    """Return the newest evaluation whose first fine-tuned contestant is this run; None without one."""
     return next((evaluation for evaluation in SetEvaluation.all_of(workspace) if evaluation.run == run_id), None)
 
 

@@ -58,8 +58,8 @@ class BaseTests:
         self.max_new_tokens = answer_tokens([prompt for _, prompt in self.tests], learned)
 
     def ids(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """Return the token ids of each question; those that the template refuses or that are too long are removed from
-        `tests`."""
+        """Return the token ids of each question, and remove the questions from `tests` that the template refuses or
+        that leave no room for an answer."""
         limit, fitting, ids = tokenizer.position_limit, list[tuple[str, Prompt]](), list[list[int]]()
         for title, prompt in self.tests:
             with suppress(GarageError):

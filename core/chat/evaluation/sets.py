@@ -165,8 +165,8 @@ def add(workspace: Workspace, title: str, prompts: Sequence[Prompt], base: str =
 
 
 def give_base(workspace: Workspace, name: str, base: str) -> None:
-    """Make base the model of a set that has none yet, as one of its runs was evaluated on the set. Raises ChatError for
-    an unknown set."""
+    """Write base into a test set as its model, whose later runs are tested on it; a set that has a model already stays
+    as it is. Raises ChatError for an unknown set."""
     if not open_set(workspace, name).base:
         with _changing(workspace):
             _write(workspace, open_set(workspace, name).model_copy(update={"base": base}))

@@ -72,7 +72,11 @@ class Table:
 
     def __init__(self, evaluation: SetEvaluation, spec: JudgeSpec):
         """Judge every kept answer by its question's own judge or spec, and read a person's votes on them from the
-        workspace. Answers whose judging fails go to `failures`; one that no judge has decided on yet is in neither."""
+        workspace.
+
+        An answer that cannot be judged, or on which its person or model has not decided yet, goes to `failures` with
+        the reason. One without the expected answer that its judge needs is in neither.
+        """
         self.evaluation, self.judge, self.answers = evaluation, spec, evaluation.answers()
         self.verdicts, self.failures = dict[tuple[int, int], Verdict](), dict[tuple[int, int], Message]()
         self.votes, opinions = dict[tuple[int, int], Outcome](), Opinions.read(evaluation.path.parents[2])
@@ -170,8 +174,12 @@ class Table:
         return msg(key, rival=msg(f"judges.rival_{best_rival}"), **values)
 
     def notes(self) -> list[Message]:
-        """Return notes that a reader of the table needs: how many questions do not count, and why (of several reasons
-        the first); how many answers of each contestant were cut at the limit of tokens."""
+        """Return notes that a reader of the table needs: how many questions do not count, and why; how far each judge
+        agrees with the person's votes; prompts that were left out; answers cut at the limit of tokens; and benchmark
+        results of the run.
+
+        Of several reasons only the first is named.
+        """
         prompts, notes = self.evaluation.lineup.prompts, list[Message]()
         if trained := sum(prompt.source == "trained" for prompt in prompts):
             notes.append(msg("evaluation.trained_on", count=trained))
@@ -255,7 +263,7 @@ def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, opinions: Opinions)
 
 
 def question_key(prompt: Prompt) -> str:
-    """Return what makes two questions of test sets the same one."""
+    """Return a text that is equal for two test questions with the same turns, expected answer and judge."""
     return prompt.model_dump_json(include={"turns", "expected", "judge"})
 
 
@@ -265,9 +273,12 @@ def needs_expected(spec: JudgeSpec) -> bool:
 
 
 def judge_for(test_set: TestSet, learned: LearnedRows | None) -> JudgeSpec:
-    """Return the judge of a set: its own; else that of the training answers, if they are labels and the expected
-    answers are among them; else one proposed from the expected answers, and from a JSON schema in the questions. Raises
-    JudgeError without any."""
+    """Return the judge of a test set: its own, if it has one; else one by the labels of the training answers, if all
+    expected answers are among them; else one proposed from the expected answers.
+
+    Without expected answers it is the first judge that a question has. A JSON schema that stands in all questions is
+    added to a judge of JSON. Raises JudgeError if nothing fits.
+    """
     if test_set.judge is not None:
         return test_set.judge
     expected = [prompt.expected for prompt in test_set.prompts if prompt.expected]
@@ -327,8 +338,8 @@ def option_of(spec: JudgeSpec) -> str:
 
 
 def unsent(evaluation: SetEvaluation, spec: ModelJudge) -> model_judge.Missing:
-    """Return what a model has still to be sent of an evaluation's answers; not those to questions with another
-    judge."""
+    """Return the requests that a judging model has still to be sent for the answers of an evaluation; answers to
+    questions that have another judge of their own are left out."""
     workspace, prompts = Workspace(evaluation.path.parents[2]), evaluation.lineup.prompts
     pairs = ((prompts[number], answer.text) for (number, _), answer in evaluation.answers().items())
     return model_judge.missing(workspace, spec, (pair for pair in pairs if pair[0].judge in (None, spec)))

@@ -60,7 +60,7 @@ class Making:
 
     @property
     def created(self) -> float:
-        """Seconds since 1970, UTC."""
+        """Return the time at which the order was written, in seconds since 1970."""
         return (self.path / ORDER).stat().st_mtime
 
     @classmethod

@@ -138,8 +138,11 @@ def _spans(draft: Draft, kind: Kind, passage: Passage) -> tuple[Span, ...] | Dro
 
 
 def _agrees(kind: Kind, spec: JudgeSpec, answer: str, other: str) -> bool:
-    """Return whether an answer from the passage alone says what the row says; of a question without an answer, whether
-    it says that none is stated. A summary has no second answer that it could be compared with."""
+    """Return whether the writer's second answer, given from the passage alone, supports a row.
+
+    It must say the same as the row's answer; of a question without an answer, that none is stated. Always True for a
+    summary, as two summaries cannot be compared.
+    """
     is_stated = prompts.NOT_STATED.casefold() not in other.casefold()
     if kind == "absent":
         return not is_stated

@@ -123,7 +123,8 @@ class _Open:
         )
 
     def following(self) -> _Open:
-        """Take the headings at its end out of it, and return a passage that begins with them."""
+        """Move the headings at the end of this passage into a new one, and return that; it is empty if the passage ends
+        with no heading."""
         kept = len(self.blocks)
         while kept and self.blocks[kept - 1].is_heading:
             kept -= 1
@@ -201,7 +202,11 @@ def _apart(passages: Sequence[Passage], seed: int) -> set[int]:
 
 
 def _divisions(passages: Sequence[Passage]) -> Iterator[list[object]]:
-    """Yield what could be set apart together with each passage: its file, its chapter, at last itself alone."""
+    """Yield ways of keeping passages together, from coarse to fine; each is a list with a key for each passage, and
+    passages with equal keys are set apart together.
+
+    The keys are files (of MIN_FILES or more), then chapters by ever more headings, at last each passage alone.
+    """
     if len({passage.file for passage in passages}) >= MIN_FILES:
         yield [passage.file for passage in passages]
     for depth in range(1, max(len(passage.headings) for passage in passages) + 1):

@@ -53,7 +53,8 @@ def _shared(name: str) -> WritingPrompt:
 
 
 def harmless(text: str) -> str:
-    """Return a document's text in which nothing can be taken for a mark of a chat template."""
+    """Return a document's text with a blank after each sign that could begin a mark of a chat template, so that it
+    cannot be read as one."""
     return _MARKS.sub(r"\g<0> ", text)
 
 

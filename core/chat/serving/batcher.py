@@ -40,6 +40,7 @@ class ServedModel:
 
 
 def _without_adapter(target: ChatTarget) -> ChatTarget:
+    """Return the target of the base alone: without adapter, label and run."""
     return replace(target, adapter=None, label="", run=None)
 
 
@@ -147,8 +148,13 @@ class Batcher:
                     request.put(error)
 
     def _take(self, running: Sequence[Request], rows: int = 0) -> list[Request]:
-        """Remove and return the first requests that can share a batch, without those that were abandoned. running: the
-        batch that they join, of which so many rows go on: then none overtakes one that cannot join."""
+        """Remove from the queue the first requests that can share a batch, and return them; abandoned requests are
+        dropped.
+
+        A batch has one base, at most one tuned model and MAX_ROWS questions. running: the batch that they join; rows:
+        how many of its questions still go on. Then the first request that does not fit ends the search, and a tuned
+        model joins only its own.
+        """
         taken, tuned = list[Request](), next((one.model for one in running if one.model.column == "tuned"), None)
         with self._changed:
             self._waiting = [request for request in self._waiting if not request.abandoned.is_set()]

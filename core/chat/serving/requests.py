@@ -39,6 +39,7 @@ class ApiError(Exception):
         self.status, self.message, self.code, self.param = status, message, code, param
 
     def body(self) -> JsonObject:
+        """Return the error as a JSON object in OpenAI's format; its type is server_error from status 500 on."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
@@ -181,6 +182,8 @@ class TextBody(Body):
 
     @property
     def sampling(self) -> ApiSampling:
+        """The settings of the answer, with the number of top log probabilities (None without any), and without the chat
+        template."""
         return super().sampling.model_copy(update={"top_logprobs": self.logprobs, "without_template": True})
 
     def questions(self) -> list[list[Turn]]:

@@ -62,7 +62,8 @@ class ApiServer:
         self.app = Starlette(routes=routes, exception_handlers=errors)
 
     def listen(self, port: int) -> str:
-        """Take this port (0: any free one) and return the address. Raises OSError for a port that is taken."""
+        """Take a port (0: any free one), and return the server's URL, such as "http://127.0.0.1:8000/v1"; requests are
+        answered once `serve` runs. Raises OSError for a port that is taken."""
         family = socket.AF_INET6 if ":" in self._reach.host else socket.AF_INET
         self._listening = socket.create_server((self._reach.host, port), family=family)
         config = uvicorn.Config(
@@ -133,6 +134,7 @@ class ApiServer:
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Piece | Done | Exception]()
 
         def put(item: Piece | Done | Exception) -> None:
+            """Hand an item from the batcher's thread to the queue of this request."""
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
         questions = body.questions()
@@ -216,9 +218,11 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 async def _error_response(request: HttpRequest, error: Exception) -> Response:
+    """Return any error as a response in OpenAI's format with its HTTP status (`as_api_error`)."""
     refusal = as_api_error(error)
     return JSONResponse(refusal.body(), refusal.status)
 
 
 async def _response_to_gone_client(request: HttpRequest, error: Exception) -> Response:
+    """Return an empty response with status 499, which nobody reads because the client has gone."""
     return Response(status_code=499)  # nobody reads it

@@ -83,13 +83,14 @@ def _chatgpt_messages(conversation: JsonObject, thread: str, notes: Notes) -> It
 
 
 def deepseek(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the conversations of an account's export, each a tree in `mapping`, with problems."""
+    """Yield the messages of an account's export of DeepSeek, each conversation a thread, with the file's problems; of
+    branches the one with the newest message."""
     yield from _read_each(source, limits, _deepseek_messages)
 
 
 def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> Iterator[ExportedMessage]:
-    """Yield requests and answers of the branch that was open last; other branches and other parts are noted as
-    omissions."""
+    """Yield requests and answers on the branch that ends with the newest message; other branches, and parts such as
+    thinking, are noted as omissions."""
     tree = conversation.get("mapping")
     nodes = {id: node for id, node in tree.items() if isinstance(node, dict)} if isinstance(tree, dict) else {}
     # No field names the open message, as ChatGPT's does.
@@ -110,8 +111,8 @@ def _deepseek_messages(conversation: JsonObject, thread: str, notes: Notes) -> I
 
 
 def _branch(nodes: Mapping[str, JsonObject], last: object) -> list[str]:
-    """Return the ids from the first message to `last`, the one that was open; if it names none, to the newest message
-    without an answer."""
+    """Return the ids from a tree's first message to `last`; if no node has that id, to the newest message that nothing
+    answers. [] for an empty tree."""
     if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
@@ -164,7 +165,8 @@ _CLAUDE_MESSAGE = ("sender", "content", "text", "uuid", "created_at", "updated_a
 
 
 def claude(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the conversations of an archive of Claude, each a thread, with problems."""
+    """Yield the messages of an archive of Claude, each conversation a thread, with the file's problems; of branches the
+    newest."""
     yield from _read_each(source, limits, _claude_messages)
 
 
@@ -213,8 +215,8 @@ _GROK_CARD = re.compile(r"<grok:render\b[^<]*(?:<(?!/?grok:render)[^<]*)*</grok:
 
 
 def grok(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the conversations of an account's export, without times; marks of pictures and links within the answers are
-    removed, each generated picture or film is an omission."""
+    """Yield the messages of an account's export of Grok, each conversation a thread, without times. Marks of pictures
+    and links are removed from the texts; each generated picture or film is an omission."""
     for number, (_, conversation) in enumerate(objects(source, "conversations.item"), 1):
         listed = conversation.get("responses")
         for response in listed if isinstance(listed, list) else ():
@@ -253,8 +255,8 @@ def gemini(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _on_newest_branch(messages: list[object], notes: Notes) -> list[object]:
-    """Return the messages on the branch of the newest one, others noted; all messages if there is a single branch, or
-    if ids are missing."""
+    """Return the messages from the first one to the newest, without other branches, which are noted as one omission.
+    All messages stay if no message has two answers, or if ids are missing."""
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
     parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]

@@ -144,8 +144,12 @@ class _Rows:
         return turns
 
     def _rows(self, turns: list[Turn]) -> Iterator[_ChatRow]:
-        """Yield a conversation in rows that begin with a question and end with an answer; turns before and after are
-        noted. A row has at most ROW_TOKENS tokens; the next one begins with the last pairs, as context."""
+        """Divide a conversation into rows of question and answer pairs with at most ROW_TOKENS tokens; a longer pair is
+        a row alone. Each further row begins with the last pairs of the one before, where they fit, as context that is
+        not trained.
+
+        An answer at the beginning and a question at the end are left out and added to `omissions`.
+        """
         if turns and turns[0].role == "assistant":
             self.omissions.append(Omission("chat", "unasked"))
             turns = turns[1:]

@@ -33,7 +33,8 @@ class ExportedMessage(NamedTuple):
 
 
 def omission_of_text(text: str) -> Omission | None:
-    """Return why a text of a person cannot be trained; None if it can."""
+    """Return the omission of a message that cannot be trained: "deleted" for a blank text, "link" for a link alone;
+    None for any other text."""
     if not text.strip():
         return Omission("chat", "deleted")
     return Omission("chat", "link") if _LINK.match(text.strip()) else None

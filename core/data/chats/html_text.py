@@ -20,12 +20,15 @@ class _Text(HTMLParser):
         self._quotes = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin a new line for a block and "- " for a list item, keep the alternative text of a picture such as an
+        emoji, and note media and the beginning of a quotation."""
         self._quotes += tag in _QUOTED
         self.has_media |= tag in _MEDIA
         # The picture of an emoji has the character itself as its `alt`.
         self.handle_data("\n- " if tag == "li" else "\n" if tag in _BLOCKS else dict(attrs).get("alt") or "")
 
     def handle_endtag(self, tag: str) -> None:
+        """Begin a new line after a block, and note the end of a quotation."""
         self._quotes = max(0, self._quotes - (tag in _QUOTED))
         self.handle_data("\n" if tag in _BLOCKS else "")
 

@@ -80,14 +80,18 @@ class _LogStyle(NamedTuple):
 
 
 def recognize(lines: Sequence[str]) -> str:
-    """Return "irc" or "log" for a chat of two people or more, "" for any other text. lines: the first."""
+    """Return "irc" for the log of an IRC program, "log" for a script or the log of another program, each of two people
+    or more; "" for any other text. lines: the first ones."""
     style = _style(lines)
     return "" if style is None else "log" if style.name in _LEAST else "irc"
 
 
 def _style(lines: Iterable[str]) -> _LogStyle | None:
-    """Return the notation of an IRC log or script by its first lines. None unless nearly all are messages, of at least
-    two names that write repeatedly and are no programs, levels or tags."""
+    """Return the notation in which nearly all first lines (half of them in some notations) are messages or events, of
+    two names or more that write repeatedly; None if none fits.
+
+    Names of programs, log levels and markup tags do not count.
+    """
     every = [line.rstrip("\n") if line.strip() else "" for line in _unwrapped(lines)]
     lines = [*filter(None, every)]
     for name, message in _MESSAGES.items():
@@ -123,8 +127,11 @@ def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_script(lines: Sequence[str], matches: Sequence[re.Match[str] | None]) -> bool:
-    """Return True for the lines of a script; matches: of those with a name. A line without a name goes on with the text
-    above, except at the beginning of a paragraph; where many do, somebody asks, as fields of a record do not."""
+    """Return True if the lines with a name and a colon are those of speakers, not fields of a record. matches: a match
+    or None for each line.
+
+    Lines without a name must be few, or a quarter of the speeches questions; hardly any of them may begin a paragraph.
+    """
     names = [match["nick"].strip() for match in matches if match]
     asking = sum(match["text"].rstrip().endswith(QUESTION_MARKS) for match in matches if match)
     others = [before for before, line, match in zip(["", *lines], lines, matches, strict=False) if line and not match]
@@ -209,8 +216,8 @@ class _Clock:
             self._day = self._before = day
 
     def time(self, match: re.Match[str]) -> float | None:
-        """Return the time of a line in seconds since 1970, or of the log's first day if no date is known, and go on
-        from it; None if it has none."""
+        """Return the time of a line in seconds since 1970, or since the first day's midnight if the log has no date;
+        None without a time. A time before that of the line above is on the next day."""
         if match["hour"] is None:
             return None
         hour, minute = dates.hour_of(int(match["hour"]), match["before"] or match["half"]), int(match["minute"])

@@ -164,7 +164,8 @@ class _FirstRows:
         )
 
     def conversations(self, names: Sequence[str]) -> list[list[int]]:
-        """Return the row indexes of each conversation of the sample."""
+        """Return the row indexes of each conversation of the sample: rows with the same values in the columns
+        `names`."""
         groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
         for index in range(len(self.rows)):
             groups[tuple(str(self.values[name][index]) for name in names)].append(index)
@@ -224,8 +225,8 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
 
 
 def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns | None:
-    """Return the columns of text, conversation, parent, turn and time beside a column of speakers; None if there is no
-    text."""
+    """Return the columns of the messages beside a column of speakers: the text with the conversation, turn and time,
+    or, if rows name the message that they answer, with the ids and the rank alone. None without a column of text."""
     others = [name for name in table.values if name != speaker]
     content = _content(table, others, are_roles)
     if content is None:
@@ -274,7 +275,8 @@ def time_cell(row: Mapping[str, object], names: tuple[str, ...]) -> object:
 
 
 def date_order(cells: Iterable[object]) -> dates.Order:
-    """Return the order of day, month and year in which all these cells are dates."""
+    """Return the order of day, month and year in the dates among these cells, inferred from all of them ("dmy" if
+    nothing decides); other cells are ignored."""
     return dates.order_of(numbers[:3] for cell in cells if (numbers := dates.numbers_in(cell)))
 
 
@@ -377,7 +379,8 @@ def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "syste
 
 
 def _alternates(table: _FirstRows, columns: MessageColumns, least: float = 0.7) -> bool:
-    """Return True if the speaker changes in at least this share of the steps from row to row in a conversation."""
+    """Return True if the speaker changes in at least this share of the steps from one row to the next within
+    conversations. Without any step, True if the table has a column for the conversation."""
     speakers = [str(value).strip().lower() for value in table.values[columns.speaker]]
     groups = table.conversations(columns.conversation) if columns.conversation else [[*range(len(speakers))]]
     changes = [speakers[one] != speakers[other] for group in groups for one, other in pairwise(group)]
@@ -408,8 +411,10 @@ def _last_word(name: str) -> str:
 
 
 def _has_word(name: str, words: str) -> bool:
+    """Return True if a column's name contains one of the words, in any case. words: one text, divided at blanks."""
     return not _set_of_words(words).isdisjoint(_words(name)) or _has_cjk(name, words)
 
 
 def _has_cjk(name: str, words: str) -> bool:
+    """Return True if a name in Chinese, Japanese or Korean contains one of the words of these scripts, at any place."""
     return bool(_CJK.search(name)) and any(word in name for word in _set_of_words(words) if _CJK.match(word))

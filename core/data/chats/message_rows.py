@@ -137,9 +137,11 @@ def _columns(source: Source) -> MessageColumns:
 
 
 def _grouped(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omission]:
-    """Yield the messages of one conversation after those of another, each conversation sorted by its parents or times;
-    in the order of the file if the source has no column for conversation, parent or time. Problems and omissions come
-    in between."""
+    """Yield all messages of one conversation after those of another, each sorted by its parents, turn numbers or times,
+    with problems and omissions between them.
+
+    The file's order stays if the table has no column for conversation, parent or time.
+    """
     columns = _columns(source)
     is_sorted = columns.conversation or columns.parent or columns.time
     return _sorted(source, limits) if is_sorted else _as_they_stand(source, limits)
@@ -225,8 +227,8 @@ def _sorted(source: Source, limits: Limits) -> Iterator[_Message | Problem | Omi
 
 
 def _in_order(database: sqlite3.Connection, columns: MessageColumns) -> Iterator[_Message | Omission]:
-    """Yield the messages in order. Omissions stand for those on other branches than the best, and for one that another
-    row at its place repeats, with the same speaker and text (a row for each reaction to it, say)."""
+    """Yield the messages by conversation and in order. A message whose speaker and text another row at the same place
+    has already is an omission, and so is each message on a branch that is not the best."""
     left = 0  # messages on other branches
     if columns.parent:
         database.execute("CREATE INDEX ids ON messages (conversation)")
@@ -284,8 +286,8 @@ def _items(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omissi
 
 
 def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) -> _Message:
-    """Return a row as a message of thread 0: fields of its role's columns are kept, other filled columns listed as
-    unread. order: of day and month in its time, None to read no time."""
+    """Return a row as a message of thread 0. If the speakers are roles, columns such as tool_calls are kept as its
+    fields; other filled columns are listed as unread. order: of day and month in its time, None to read no time."""
     values: JsonObject = raw.value
     content = values.get(columns.content)
     if isinstance(content, int | float):

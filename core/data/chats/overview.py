@@ -100,7 +100,8 @@ class Overview:
         return self.kind.by_silence and self.timed
 
     def conversations(self, hours: float) -> int:
-        """Return the number of conversations if a silence of so many hours begins another one."""
+        """Return the number of conversations if a silence of more than so many hours begins another one; the number of
+        threads where no silence does (by_silence False)."""
         return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.by_silence else 0)
 
     def default_voice(self) -> str:
@@ -127,7 +128,8 @@ class Overview:
 
 
 def summarize(source: Source, check: Check = go_on) -> Overview:
-    """Read the export once and return its overview, which is cached."""
+    """Return the counts of a chat (people, silences, words), for which the export is read once; the results of the last
+    four readings are cached. check: called while it is read, and may raise."""
     reading = source.chat, source.sha256, source.encoding, source.sheet, source.message_columns
     return _summarize(reading, _Known(source, check))
 
@@ -140,9 +142,11 @@ class _Known:
         self.source, self.check = source, check
 
     def __eq__(self, other: object) -> bool:
+        """Return True for any other _Known, whatever its source, so that the cache ignores it."""
         return isinstance(other, _Known)
 
     def __hash__(self) -> int:
+        """Return 0 for every source, so that the cache ignores it."""
         return 0
 
 

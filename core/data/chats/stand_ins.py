@@ -132,7 +132,7 @@ class StandIns:
         return self._plain(text)
 
     def _plain(self, text: str) -> str:
-        """Return a text without links with phone numbers and names replaced."""
+        """Return a text that has no links, with stand-ins for phone numbers and names."""
         text = _PHONE.sub(self._phone, text)
         return self._names.sub(lambda match: self._words.get(match[0], match[0]), text)
 

@@ -78,8 +78,8 @@ def is_chat(lines: Iterable[str]) -> bool:
 
 
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of an export with their lines and times, each with the text lines that continue it. The order
-    of dates is inferred from all of them."""
+    """Yield the messages of an export with their line numbers and times, each with the lines that continue it. The
+    order of dates is inferred from all of them. Text above the first message is an omission."""
     order = dates.order_of(numbers[:3] for _, _, numbers in _lines(source) if numbers)
     notices = _notices(source)
     current: ExportedMessage | None = None

@@ -149,6 +149,7 @@ class Refusals:
             self._marked.add(words.row, words.quote(head, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the finding of the marked rows with a repair that removes them; [] if none is marked."""
         return self._marked.finding(self.kind, rows, [self._marked.repair("remove", self.kind, self._max_rows)])
 
 
@@ -186,8 +187,8 @@ class Answers:
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its last answer says nothing, is very short, or repeats the question, and keep its length.
-        Plain texts and rows with tool calls are ignored."""
+        """Keep the length of the row's last answer, and mark the row if that answer says nothing, has at most SHORT
+        characters, or is a longer one that repeats the question. Plain texts and rows with tool calls are ignored."""
         if words.is_text or words.calls_tools:
             return
         answer = words.last_answer.strip()
@@ -202,8 +203,11 @@ class Answers:
             self._echoes.add(words.row, words.quote(answer))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the findings with repairs that remove; empty and short answers count only where most (nearly all)
-        others are long."""
+        """Return the findings of the marked answers, each with a repair that removes the rows; [] without any.
+
+        Empty ones (says_nothing) count if the median answer has more than 2 * SHORT characters, short ones if nine in
+        ten have LONG_ENOUGH.
+        """
         usual = int(median(self._lengths)) if self._lengths else 0
         all_but_few = sorted(self._lengths)[len(self._lengths) // 10] if self._lengths else 0
         result: list[Finding] = []
@@ -228,6 +232,8 @@ class SamePairs:
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
+        """Mark the row if its worse answer equals its last answer but for case, spaces and marks; rows without a worse
+        answer are ignored."""
         if words.worse_answer and normalized(words.worse_answer) == normalized(words.last_answer):
             self._marked.add(words.row, words.quote(words.last_answer))
 
@@ -257,7 +263,8 @@ class Sameness:
                 self._quotes[key] = words.row, side[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return a finding for each side on which one text is frequent and meets many texts of the other side."""
+        """Return one_question if at least half of the rows have one question, and one_answer if nine in ten have one
+        answer: at least MIN_ALIKE rows, whose other sides differ in half of them; else []."""
         result: list[Finding] = []
         for kind, own, other in zip(_ONE_SIDE, self._hashes, reversed(self._hashes), strict=True):
             key, count = Counter(own).most_common(1)[0] if own else (0, 0)

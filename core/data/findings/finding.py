@@ -33,6 +33,7 @@ class ExampleRow(Frozen):
 
     @property
     def sentence(self) -> Message:
+        """Sentence that shows the row: its number, its quotation and, for a repeat, the row that it repeats."""
         if self.other is not None:
             return msg("finding.example_other", row=self.row, other=self.other, quote=self.quote)
         return msg("finding.example", row=self.row, quote=self.quote)
@@ -55,6 +56,7 @@ class Repair(Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def label(self) -> Message:
+        """The text of the button for the repair: what it does, with the number of rows and the argument."""
         what = f"finding.repair_{self.action}" + (f"_{self.kind}" if self.action == "replace" else "")
         return msg(what, count=self.count, argument=self._argument)
 
@@ -109,7 +111,8 @@ class Marked:
         return len(self.rows)
 
     def add(self, row: int, quote: str, other: int | None = None) -> None:
-        """Mark a row. other: for a repeat, the row that it repeats. Call it for rows in order."""
+        """Mark a row, once however often it is called for it, and keep the quotation of the first SHOWN rows. other:
+        for a repeat, the row that it repeats. Call it for rows in order."""
         # A row with the problem in several places is marked once.
         if not self.rows or self.rows[-1] != row:
             self.rows.append(row)

@@ -30,8 +30,8 @@ class Languages:
             marked.add(words.row, words.quote(words.answer) if marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the rows in other languages than the most frequent, with a repair that removes them; [] unless each of
-        those languages has less than the share MEANT."""
+        """Return the finding of the rows in other languages than the most frequent one, with a repair that removes
+        them. [] without any, or if one of those languages has the share MEANT or more, as then several are intended."""
         judged = sum(map(len, self._by_language.values()))
         ordered = sorted(self._by_language.items(), key=lambda item: -len(item[1]))
         few = [(language, marked) for language, marked in ordered[1:] if len(marked) < MEANT * judged]

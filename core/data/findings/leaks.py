@@ -16,6 +16,7 @@ class Leaks:
         self._by_kind = {kind: Marked() for kind in STAND_IN}
 
     def add(self, words: RowWords) -> None:
+        """Mark the row if its texts hold a secret, and once for each kind of secret in them."""
         text = words.everything
         for kind, start, end in secrets(text):
             self._by_kind[kind].add(words.row, "")

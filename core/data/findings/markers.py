@@ -29,8 +29,8 @@ class Markers:
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if its text outside code holds marks of a chat template, or begins a turn as a written talk
-        does."""
+        """Mark the row if its text outside code holds a turn marker of a chat template, or a line that begins with
+        "User:" or "Human:" and a later one with "Assistant:" or "AI:"."""
         text = words.everything
         # Every marker has one of these signs, which most rows lack.
         if "<" not in text and "[" not in text and "##" not in text and ":" not in text:

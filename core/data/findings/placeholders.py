@@ -41,8 +41,8 @@ _MATHS = re.compile(
 
 
 def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
-    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text; none in code, formulas, tags
-    or stand-ins for names."""
+    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text, also <image> and the like.
+    Nothing for code; braces in a text with formulas, XML tags and the stand-ins of removed secrets do not count."""
     if "{{" in text and not is_code:
         # Double braces are common in LaTeX too.
         yield from ((m[0], m.start(), m.end()) for m in _DOUBLE.finditer(text) if not _MATHS.search(text))
@@ -75,8 +75,8 @@ class Placeholders:
         self._by_name: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
-        """Mark the row once, and by name for each placeholder in its text outside code; at most MAX_COUNTED names are
-        counted."""
+        """Mark the row if its text outside code has unfilled placeholders, and once for each different one; only the
+        first MAX_COUNTED different placeholders are counted by name."""
         text = words.everything
         if "{" not in text and "[" not in text and "<" not in text:
             return

@@ -78,8 +78,12 @@ class Secret(NamedTuple):
 
 
 def secrets(text: str) -> Iterator[Secret]:
-    """Yield every secret in a text: keys, tokens, private keys, e-mail addresses, IBANs, cards, phones. Numbers count
-    as cards or phones only with a word nearby, or written as such."""
+    """Yield the secrets in a text by kind: keys, tokens, private keys, e-mail addresses, account numbers (IBAN), card
+    and phone numbers. Made-up ones are left out.
+
+    A card's digits without gaps count only after a word such as "card", a phone number only with + or after a word such
+    as "call".
+    """
     # A look for a few fixed characters first: most texts have none of them, and searching a pattern takes far longer.
     for mark in (mark for sign, marks in _MARKS.items() if sign in text for mark in marks if mark in text):
         yield from _matches_of_kind("key", _KEY[mark], text, _is_random)
@@ -111,6 +115,7 @@ _SEVEN_FIGURES = re.compile(r"[0-9][0-9 ()/.-]{5,}[0-9]")
 def _matches_of_kind(
     kind: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]
 ) -> Iterator[Secret]:
+    """Yield a Secret of this kind for each match of the pattern whose text passes is_real."""
     return (Secret(kind, match.start(), match.end()) for match in pattern.finditer(text) if is_real(match[0]))
 
 
@@ -150,7 +155,7 @@ def is_card(text: str) -> bool:
 
 
 def _is_phone(text: str) -> bool:
-    """Return True for the length of a phone number in digits that are not made up."""
+    """Return True if a text has 7 to 15 digits that do not look made up, as 555-0123 and 1234567 do."""
     digits = _NO_DIGITS.sub("", text)
     return (
         7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(text) and not _FICTION.search(digits)

@@ -67,8 +67,8 @@ class Writing:
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by markup outside code (not in texts about markup), and either by lost characters (U+FFFD, ????)
-        or by a wrong encoding that can be corrected."""
+        """Mark the row by tags of HTML or a forum outside code, unless its text is about code or markup, and either by
+        lost characters (U+FFFD, 锟斤拷) or by a wrong encoding that can be corrected."""
         text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             if (

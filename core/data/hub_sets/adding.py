@@ -53,7 +53,8 @@ def add_part(
 
 
 def name_of(part: PartName) -> str:
-    """Return a name for the screen, such as "pirate-talk:en:train"."""
+    """Return a name of a part for the screen, such as "pirate-talk:en:train", or "pirate-talk:en:train[:500]" for its
+    first 500 rows; the configuration "default" is left out."""
     config = "" if part.config == "default" else f":{part.config}"
     return f"{part.repo.partition('/')[2]}{config}:{part.split}" + (f"[:{part.rows}]" if part.rows else "")
 

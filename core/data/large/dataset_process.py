@@ -28,7 +28,8 @@ def work_in_this_process() -> None:
 
 
 def is_needed(bytes: int = 0, rows: int = 0) -> bool:
-    """Return True if work on so many bytes or rows is to be done in a separate process; never within one."""
+    """Return True if work on so many bytes or rows belongs in a separate process; always False in the process that does
+    such work."""
     return not _in_worker and (bytes >= LARGE_BYTES or rows >= LARGE_ROWS)
 
 

@@ -32,6 +32,7 @@ class ProgressLines:
         self._next = 0.0
 
     def __call__(self, rows: int = 0) -> None:
+        """Write {"rows": rows} to stdout if REPORT_EVERY_S seconds have passed since the last line; else do nothing."""
         if (now := time.monotonic()) >= self._next:
             self._next = now + REPORT_EVERY_S
             write_line(rows=rows)
@@ -57,11 +58,13 @@ def report(path: Path, format: str, choices: str) -> dict[str, object]:
 
 
 def mend(path: Path, kind: str, value: str, argument: str, action: str) -> int:
-    """Repair one kind of problem in a dataset and return the number of its new version."""
+    """Store a new version of a dataset without one kind of problem and return the version's number. value: fills a
+    placeholder. argument, action: which repair of the kind, "" for the first."""
     return working.repair_rows(_store(path), path.parent.name, kind, value, argument, action, ProgressLines()).version
 
 
 def _store(path: Path) -> DatasetStore:
+    """Return the store that holds the dataset. path: the dataset's file, two levels below the store's folder."""
     return DatasetStore(path.parent.parent, PRESETS)
 
 

@@ -19,8 +19,11 @@ STREAM = b"\xff\xff\xff\xff"  # the beginning of a stream; a file begins with AR
 
 
 def arrow_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of an Arrow file or stream. Raises DataError, with the row, where it is broken, and above the
-    limits."""
+    """Yield the rows of an Arrow file or stream; a row larger than limits.row_bytes is a Problem.
+
+    Raises DataError where the file is broken, with the number of the row, and for too many or doubled columns or more
+    than limits.bytes in all.
+    """
     import pyarrow
 
     row = 0

@@ -17,8 +17,12 @@ _LOOKED_AT = 5  # rows
 
 
 def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
-    """Return the sources with each file of results given the questions of those of requests, which are dropped. Without
-    results, without requests, or with more than LARGEST bytes of requests they stay as they are."""
+    """Attach the requests of a batch API, by custom_id, to each file of results (Source.requests, with a note) and
+    return the sources without the files of requests.
+
+    All sources are returned unchanged without results, without requests, or if the requests have more than LARGEST
+    bytes.
+    """
     fields = [_batch_field(source, limits) for source in read]
     requests = [source for source, field in zip(read, fields, strict=True) if field in BATCHES.values()]
     if (

@@ -55,8 +55,12 @@ _CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#\S*\)\s*(?:\
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
-    """Yield the paragraphs of a text that are prose, numbered anew, and an Omission for each that is a licence before
-    or after, or what a page of Markdown does not say. Only the first _HELD paragraphs are searched for a beginning."""
+    """Remove the licence of Project Gutenberg from the paragraphs of a text and, from Markdown, front matter, comments,
+    scripts, layout tags and link lists; code stays.
+
+    Yields the remaining paragraphs, numbered anew, and an Omission for each paragraph that lost all or some of its
+    text. The licence's beginning is searched in the first _HELD paragraphs only.
+    """
     held = list(islice(items, _HELD))
     texts = [item.value["text"] if isinstance(item, RawRow) else "" for item in held]
     # Project Gutenberg's marks stand in the first paragraphs of a book or not at all.
@@ -93,7 +97,11 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
 
 
 def _visible(text: str) -> tuple[str, str]:
-    """Return (what a page of Markdown shows of a paragraph, the tag that goes on in the next one, or "")."""
+    """Return a paragraph of Markdown without comments, template tags, scripts and layout tags, and the name of a script
+    or style tag that it leaves open, else "".
+
+    The text is "" for a list of links to headings of the same page, and for links without a word.
+    """
     visible, opened = _UNSEEN.sub("", text) if "<!--" in text or "{%" in text or "{{" in text else text, ""
     if "<" in visible and _TAG.search(visible):
         blocks = (found for found in _HIDDEN.finditer(visible) if found["open"] is not None)
@@ -106,8 +114,11 @@ def _visible(text: str) -> tuple[str, str]:
 
 
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:
-    """Return (number of the paragraph in which the front matter of a Markdown file ends, its rest); None if there is
-    none."""
+    """Return the index of the paragraph in which a Markdown file's front matter ends, and that paragraph's rest; None
+    without front matter.
+
+    A first paragraph of several "name: value" lines, one of them with a date, tags or links, counts as front matter.
+    """
     opening = _FRONT_MATTER.match(texts[0]) if texts else None
     facts = [_FACT.fullmatch(line.strip()) for line in texts[0].strip("*-_ \n").split("\n")] if texts else []
     if len(facts) > 1 and all(facts) and any(_FACT_VALUE.fullmatch(fact[1] or "") for fact in facts if fact):

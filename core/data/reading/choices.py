@@ -57,7 +57,8 @@ class Choices(Frozen):
 
     @property
     def key(self) -> str:
-        """Hash that is equal for the same reading of the bytes; "" if nothing was chosen."""
+        """Hash of the choices that change how a file's bytes are read, equal for equal readings; "" if there are none.
+        The version and join_paragraphs=True, which is the default, do not count."""
         relevant = {name: value for name, value in self.chosen.items() if name != "version"}
         if self.join_paragraphs:  # as without a choice
             del relevant["join_paragraphs"]

@@ -67,6 +67,7 @@ class _Xz:
                 return data
 
     def close(self) -> None:
+        """Do nothing: the file belongs to the caller, which closes it."""
         pass
 
 
@@ -103,6 +104,7 @@ class Unpacked:
         self.suffix, self.stem = inner.suffix, inner.stem
 
     def __str__(self) -> str:
+        """Return the path of the compressed file."""
         return str(self.file)
 
     def open(

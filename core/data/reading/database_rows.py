@@ -23,8 +23,12 @@ _MAX_NAMED = 8  # other tables
 
 
 def read_tables(path: Readable, table: str | None, limits: Limits) -> tuple[str, tuple[str, ...], tuple[Message, ...]]:
-    """Return the table that is read (the largest for None), the names of all tables and views that have rows, and a
-    note if there are others. Raises DataError."""
+    """Return the table that is read, the names to choose from (tables and views with rows, and the table itself), and a
+    note if there are others.
+
+    table None: the one with the most rows; a view only if no table has any. Raises DataError for no such table, no
+    rows, or a file that cannot be read.
+    """
     with _open_table(path, table, limits) as (tables, chosen, _):
         others = [
             name if is_view else msg("data.counted", name=name, count=rows)

@@ -80,14 +80,18 @@ def _open(path: str, member: str, most_bytes: int) -> sqlite3.Connection:
 
 
 def _authorize(action: int, argument: str | None, name: str | None, *_: Any) -> int:
-    """Return whether SQLite may do what a statement or a view needs: reading, and functions that are not refused."""
+    """Return sqlite3.SQLITE_OK if SQLite wants to read or to call a function that is not refused, else SQLITE_DENY. It
+    is the connection's authorizer callback."""
     allowed = action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and (name or "").lower() in _REFUSED)
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
-    """Yield name, whether it is a view, and number of rows (of a view, 1 if it has any) of each table and view; 0 for
-    one that fails or is too slow. At most _MAX_TABLES."""
+    """Yield (name, is a view, number of rows) of each table and view, at most _MAX_TABLES, without virtual ones and
+    those of SQLite. From the first one on, the connection only allows reading.
+
+    For a view the number is 1 if it has any rows. It is 0 for a table or view that fails, or a view that is too slow.
+    """
     kinds = database.execute("select name, type from pragma_table_list where schema = 'main'").fetchmany(_MAX_TABLES)
     # After the list of tables, whose pragma it would refuse.
     database.set_authorizer(_authorize)
@@ -100,6 +104,7 @@ def _tables(database: sqlite3.Connection) -> Iterator[tuple[str, bool, int]]:
         steps = [0]
 
         def too_long(steps: list[int] = steps) -> bool:
+            """Count 100,000 further steps of SQLite and return True, which aborts the statement, above _VIEW_STEPS."""
             steps[0] += 100_000
             return steps[0] > _VIEW_STEPS
 

@@ -45,8 +45,8 @@ def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
 
 
 def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:
-    """Yield an Omission for each page that a status line says was left out. Raises DataError if it reports that reading
-    failed."""
+    """Yield an Omission for each page without text and for each block around the main text that a status line counts;
+    nothing for other status lines. Raises DataError if the line reports that reading failed."""
     match status.get("error"):
         case None:
             yield from [Omission("page")] * status.get("pages", 0)
@@ -73,4 +73,6 @@ def _command() -> str:
 
 
 def listen(path: Readable, kind: str, encoding: str) -> Generator[Any]:
+    """Yield the lines of text and the status objects of a process that reads a document
+    (core.data.reading.document_worker); closing the iterator ends the process. encoding: "" if the kind is no text."""
     return reader_process.listen("core.data.reading.document_worker", path, kind, encoding)

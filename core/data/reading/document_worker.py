@@ -86,7 +86,8 @@ def _bytes_of(path: str, member: str) -> IO[bytes]:
 
 # ---- Word ----------------------------------------------------------------------------------------
 def _docx(file: IO[bytes]) -> Iterator[object]:
-    """Yield the lines of a Word document: headings as Markdown, tables by rows, an empty line after each block."""
+    """Yield the lines of a Word document: headings and list items as Markdown, the rows of tables with " | " between
+    cells. An empty line follows each paragraph and table, but no heading."""
     import docx
     from docx.table import Table
 
@@ -138,8 +139,8 @@ def _pages(file: IO[bytes]) -> Iterator[object]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Yield the paragraphs of a page with an empty line after each: one ends at an empty line, or at a sentence's end
-    in a line shorter than most. Words divided at a line's end are joined."""
+    """Join a page's lines to paragraphs and yield each with an empty line after it. A paragraph ends at an empty line,
+    or at a sentence's end in a line shorter than 80 % of the longest. Words divided at a line's end are joined."""
     longest = max(map(len, lines), default=0)
     text = ""
     for line in lines:
@@ -194,8 +195,8 @@ def _is_beside(element: lxml.html.HtmlElement) -> bool:
 
 
 def _blocks(body: lxml.etree._Element | None) -> Iterator[str]:
-    """Yield the blocks of a page that a browser shows, an empty line after each: headings and list items as Markdown, a
-    question that unfolds as a heading."""
+    """Yield the blocks of text that a browser shows of a page: headings and list items as Markdown, the title of a
+    fold-out that is a question as a heading. An empty line follows each block but headings. Nothing for None."""
     texts: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():
         if kind == "text":

@@ -61,8 +61,12 @@ class _TitledText:
 
 
 def with_questions(items: Items) -> Items:
-    """Yield {"question", "answer"} for each question of a page of questions, other sections as omissions; the
-    paragraphs of any other text, and of a long one, as they are."""
+    """Turn a page of questions into rows {"question", "answer"}, its other sections into omissions. Other texts pass
+    unchanged.
+
+    A page of questions has at least _MIN_QUESTIONS titles that are questions, the share _MIN_SHARE of its sections with
+    text, and fewer than _HELD paragraphs.
+    """
     held = list(islice(items, _HELD))
     rows = [item for item in held if isinstance(item, RawRow)]
     sections = _sections(rows) if len(held) < _HELD else []
@@ -84,8 +88,8 @@ def with_questions(items: Items) -> Items:
 
 
 def _sections(rows: list[RawRow]) -> list[_TitledText]:
-    """Return the headings of a text outside code, each with its text, the first without a heading; deeper headings
-    belong to a question's text. A line that asks is a heading too."""
+    """Divide a text at its headings outside code into sections; the first one has no title. Headings deeper than a
+    question's belong to its text. A line in bold is a heading only if it is a question."""
     sections = [_TitledText(0, "", None)]
     is_code = False
     for row in rows:
@@ -117,6 +121,7 @@ def _as_markdown(heading: re.Match[str]) -> str:
 
 
 def _title(heading: re.Match[str]) -> str:
-    """Return the words of a heading, without the marks and the anchor that may follow them."""
+    """Return the words of a heading without its marks, an anchor at its end, and a number such as "Q3:" at its
+    beginning."""
     words = heading["bold"] or heading["block"] or _ANCHOR.sub("", heading[2]).rstrip().rstrip("#").rstrip()
     return _NUMBER.sub("", words.strip(" *_"), count=1)

@@ -279,8 +279,8 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
 
 
 def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
-    """Return {column: (name in the file, place of the first, place of the second)} of both columns whose name stands
-    twice, as column_names numbered them."""
+    """Return the two columns of each name that a table has twice, as column_names numbered them: {column: (name in the
+    file, place of the first, place of the second)}, for both columns, places from 1. {} without any."""
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
     columns: dict[str, tuple[str, int, int]] = {}
     for name in names:
@@ -312,6 +312,7 @@ def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | No
 
 
 def too_big(row: int, line: int | None, size: int, limits: Limits) -> Problem:
+    """Return the problem of a row that is larger than limits.row_bytes and is left out. size: in bytes."""
     return Problem(
         row=row,
         line=line,

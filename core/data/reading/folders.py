@@ -100,7 +100,8 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _is_own(name: str) -> bool:
-    """Return True for a file that is neither hidden nor one of a system. name: its path in the folder."""
+    """Return True unless the file, or a folder on its path, is hidden or made by the operating system (Thumbs.db,
+    __MACOSX). name: its path in the folder."""
     # Not a path with "..", which leads out of an archive: it is reported (zips.Member.flaw).
     hidden = (part.startswith(".") and not part.startswith("..") for part in PurePosixPath(name).parts)
     return not any(hidden) and not any(part in _SYSTEM_FILES for part in PurePosixPath(name).parts)
@@ -171,7 +172,8 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
 
 
 def _no_data_error(path: Path, parts: Sequence[Part]) -> DataError:
-    """Return the error of a folder without data, with the endings that it has and those that are read."""
+    """Return the DataError for a folder without data, with the endings of its files and those that can be read; a deck
+    of Anki (collection.anki2) has an error of its own."""
     if any(part.name.startswith("collection.anki2") for part in parts):
         return DataError("data.is_deck", file=path.name)
     endings = _endings(part.name for part in parts) or [msg("data.none")]
@@ -185,9 +187,11 @@ def _is_about_code(note: Message) -> bool:
 
 
 def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part], Counter[str]]:
-    """Return the code files of a source folder that are somebody's own, and how many are not, by reason; ([], none) for
-    any other folder. A source folder has more files of code than others; the loading script of a dataset does not make
-    one."""
+    """Return a source folder's own code files, and a count of its other code files by the reason that they are left out
+    (vendored, generated, ...). ([], empty) for any other folder.
+
+    A folder is a source folder if it has more files of code than other files among data.
+    """
     code = [part for part in parts if source_code.is_code(part.name) and not part.flaw]
     if len(code) <= sum(not source_code.is_code(part.name) for part in data):
         return [], Counter()
@@ -197,7 +201,8 @@ def _code_parts(parts: Sequence[Part], data: Sequence[Part]) -> tuple[list[Part]
 
 
 def _is_data_beside(part: Part, limits: Limits) -> bool:
-    """Return True for a table, or a list of objects in YAML or TOML, that is no part of a source folder's tests."""
+    """Return True for a table, or a list of objects in YAML or TOML, unless it describes a project (README,
+    package.json), is named as test data, or cannot be read."""
     is_other = part.flaw or _ABOUT.match(PurePosixPath(part.name).name) or is_for_validation(part.name, ())
     return not is_other and (
         data_suffix(part.name) in _TABLES
@@ -206,8 +211,12 @@ def _is_data_beside(part: Part, limits: Limits) -> bool:
 
 
 def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.Layout]]:
-    """Return the files that hold rows, with their layouts if a dataset_info.json lists them. Files about the data are
-    left out where others hold rows."""
+    """Return the files that hold rows, with their layouts by name: only those that a dataset_info.json lists, if there
+    are any; else all of a readable kind, without layouts.
+
+    Then README and similar files, caches of `datasets`, and, where other files hold rows, documentation and lists of
+    classes are left out.
+    """
     info = next((part for part in parts if PurePosixPath(part.name).name == dataset_info.NAME and not part.flaw), None)
     if info:
         layouts_by_name = dataset_info.read(info)
@@ -232,7 +241,8 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
 
 
 def _only_chat(read: list[Source]) -> list[Source]:
-    """Return only the chat of an app's archive, as its other files describe the account; all files if there is none."""
+    """Return only the chat's files of an app's archive, as its other files describe the account: those of the first
+    chat of ChatGPT, WhatsApp, Slack or another known app. All files if there is none."""
     archive = [
         source
         for source in read
@@ -289,8 +299,11 @@ def _with_splits(read: list[Source]) -> list[Source]:
 
 
 def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Message]]:
-    """Return the files without those of all rows whose lines the others have too, and a note on each. Their rows would
-    be trained twice, the validation rows among them."""
+    """Return the files without those that are named as all rows (all.jsonl) and whose lines all stand in the other
+    files too, and a note on each one that is dropped.
+
+    Only where the other files have both a training and a validation file; otherwise all stay.
+    """
     rest = [source for source in read if not is_of_all_rows(source.path.name)]
     has_both = any(each.validation for each in rest) and any(is_for_training(each.path.name) for each in rest)
     if len(rest) == len(read) or not has_both:

@@ -146,8 +146,11 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
 
 
 def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[RawRow]:
-    """Yield the rows of a list, a text as {"text": ...} if the first item is one; text.row follows. row: number of the
-    rows before it; validation: its name says that they are for that."""
+    """Yield the rows of the JSON list at the position; an item with a list of rows gives several. If the first item is
+    a text, each text becomes {"text": ...}. Sets text.row, the number of the row that is being read.
+
+    row: number of the rows before it. validation: mark the rows as validation rows.
+    """
     are_texts: bool | None = None  # if the first item is a text, each text is a row
     for _ in text.items():
         line, item = text.line, text.value()
@@ -159,9 +162,13 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
 
 
 def _list_of_pairs(source: Source, limits: Limits) -> str:
-    """Return the key of the first list in an object whose items have a question and an answer, a text and its class, or
-    a conversation; without one, and if the first list has no text, of the first with sentences. "" if the first list
-    has them (talk apart), or the file is large or broken; _ALIKE if all lists are rows of one kind, or columns."""
+    """Return the key of the list that holds an object's rows, if it is not simply the first list: the first list of
+    pairs (a question and its answer, a text and its class, or a conversation).
+
+    Without pairs, and if the first list has no text, the first list with sentences. "": the first list is right, or the
+    file is broken or larger than limits.row_bytes. A first list of conversations is named too. _ALIKE: no single list,
+    but all lists are rows of one kind, columns or entries of a lexicon.
+    """
     # It is decided on the whole value, so only of a small file.
     if source.bytes > limits.row_bytes:
         return ""
@@ -215,6 +222,7 @@ def _is_pair(item: dict[str, Any]) -> bool:
 
 
 def _holds_talk(item: dict[str, Any]) -> bool:
+    """Return True if an object has a list under "messages", "conversations" or "conversation"."""
     return any(isinstance(item.get(name), list) for name in _CONVERSATIONS)
 
 
@@ -253,7 +261,8 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
 
 
 def _is_row(fields: dict[str, Any]) -> bool:
-    """Return True if the fields so far have texts: then a list of `tests` beside them belongs to the same row."""
+    """Return True if one of the fields read so far is a text of several words or a question: then a list of `tests`
+    beside them is part of the same row."""
     return any(isinstance(value, str) and _QUESTION.search(value) for value in fields.values())
 
 

@@ -115,7 +115,8 @@ class JsonText:
         self._at = to
 
     def _more(self) -> bool:
-        """Read as much text again as is held; return False at the end of the file."""
+        """Drop the text before the position and read on, as many characters as are still held, at least _CHUNK; return
+        False at the end of the file."""
         more = self._file.read(max(_CHUNK, len(self._text) - self._at))
         self._text, self._at, self._ended = self._text[self._at :] + more, 0, not more
         return bool(more)

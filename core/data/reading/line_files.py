@@ -35,9 +35,11 @@ class SizedFile(Readable, Protocol):
 
 
 def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
-    """Raise DataError with the names of a text and of a list of words, or of the two sides of a translation, in one
-    folder, that have as many lines. A side may be code (dev.nl, dev.sql) if no other code is there. Large files are not
-    compared."""
+    """Raise DataError if two files of one folder belong together line by line: a text and a list of labels, or the two
+    sides of a translation, with equal numbers of lines (_MIN_LINES or more).
+
+    A side may be code (dev.sql beside dev.nl) if no other code is there. Files above _LARGEST bytes are not compared.
+    """
     texts = [part for part in parts if SUFFIXES.get(part.suffix.lower(), "txt") == "txt"]
     code = [part for part in parts if is_code(part.name)]
     # dev.sql is a side only beside dev.txt.
@@ -66,6 +68,7 @@ def _are_sides(one: SizedFile, other: SizedFile) -> bool:
 
 
 def _place(part: SizedFile) -> PurePosixPath:
+    """Return the file's path in the folder without its suffix."""
     return PurePosixPath(part.name).parent / part.stem
 
 

@@ -127,6 +127,8 @@ def separator_of(lines: Sequence[str]) -> str:
         return ""
 
     def is_card(line: str, separator: str) -> bool:
+        """Return True if a line has a term of at most _LONGEST_TERM characters before the separator's first place and a
+        definition after it."""
         term, _, definition = line.partition(separator)
         return 0 < len(term.strip()) <= _LONGEST_TERM and bool(definition.strip())
 

@@ -214,6 +214,7 @@ def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_a
 
 
 def _validation_note(source: Source, files: Sequence[object], rows: int) -> Message:
+    """Return the note on validation rows: their files, their number, and whether file names or a column say so."""
     by_name = any(part.validation for part in source.parts)
     column = "" if by_name else next((part.split_column for part in (source, *source.parts) if part.split_column), "")
     by = msg("data.split_by_column", column=column) if column else msg("data.split_by_files")

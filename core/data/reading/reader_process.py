@@ -73,6 +73,7 @@ def _lines(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
+        """Put each line of the pipe into the queue, then b"" for its end."""
         with contextlib.suppress(ValueError):  # closed, by the caller
             for line in stdout:
                 lines.put(line)

@@ -137,13 +137,16 @@ def _with_label_names(source: Source) -> Source:
 
 
 def _binary_kind(path: Readable, head: bytes) -> FileKind | None:
+    """Return the kind of a PDF, Parquet, Arrow or SQLite file by its first bytes; None for any other. A stream of Arrow
+    needs the suffix of one too."""
     if head.startswith(STREAM) and SUFFIXES.get(path.suffix.lower()) == "arrow":
         return "arrow"
     return next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None)
 
 
 def _compressed_source(inside: Unpacked, size: int, source: Source, sha256: str) -> Source:
-    """Return the source of a compressed file: kept as it is, and read from what is inside."""
+    """Return the source of the file inside with the size and sha256 of the compressed file, and stored_as such as
+    "jsonl.gz". Raises DataError for a spreadsheet, document or database."""
     _refuse_in_compressed(inside, source.kind)
     suffix = PurePath(inside.name).suffix.lower()
     stored_as = f"{source.kind}{suffix if suffix in COMPRESSED else COMPRESSED[0]}"

@@ -108,8 +108,11 @@ class _CsvHead:
         return self.names is None and not self._cards and bool(is_padded or is_comment)
 
     def is_blank(self, record: list[str]) -> bool:
-        """Return True if a record is empty. Removes the empty cells at its end that Excel pads rows with, at most down
-        to the number of columns."""
+        """Remove the empty cells at a record's end beyond the table's columns, with which Excel pads rows, and return
+        True if nothing remains. A record of empty cells as wide as the table is a row.
+
+        Before the column names are read, True if all cells are empty.
+        """
         if record and record[-1].strip():
             return False
         while record and not record[-1].strip():
@@ -119,8 +122,9 @@ class _CsvHead:
         return not any(cell.strip() for cell in record) and (self.names is None or not record)
 
     def takes(self, line: int, record: list[str]) -> bool:
-        """Return whether a record belongs to the head and is no row: a line "sep=", comments, the column names, which
-        it keeps."""
+        """Return True if a record is part of the head and no row: a line "sep=", settings of Anki, or the column
+        names. Sets `names` at the first record after them, also where the columns are only numbered and the record
+        is a row."""
         first = record[0].lower()
         if line == 1 and first.startswith(ANKI):
             self.is_anki, self._is_row, self._cards = True, True, [*_SIDES]
@@ -143,8 +147,12 @@ class _CsvHead:
 
 
 def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of a CSV file with their lines. Titles and repeated headers are omissions; a record of another
-    width, or that cannot be read, is a Problem. Raises DataError without a readable header."""
+    """Yield the rows of a CSV file with their line numbers; titles, comments and repeated headers are omissions. A
+    record that cannot be read, or has another width, is a Problem.
+
+    A too wide record fits if cells that begin with a blank are joined to the one before; the first one is a warning.
+    Raises DataError without a readable header.
+    """
     # Line ends become \n, in cells too: otherwise text from Windows would have other tokens than the same text from
     # elsewhere.
     with source.path.open(encoding=source.encoding) as file:
@@ -195,8 +203,8 @@ def _without_fronts(cells: list[str]) -> list[str]:
 
 
 def rows_as_wide(source: Source, limits: Limits, quoted: bool) -> int:
-    """Return how many rows of a table have as many columns as the first one, of two or more. quoted: False if a
-    quotation mark is a letter like any other."""
+    """Return how many rows of a table, the first one included, have as many columns as the first, or two columns if
+    that has only one. quoted: False if a quotation mark is a letter like any other."""
     with source.path.open(encoding=source.encoding, errors="replace") as file:
         records = _CsvLines(file, limits.row_bytes).records(source.delimiter, quoted)
         widths = [len(record) for _, record in records if isinstance(record, list)]
@@ -217,8 +225,8 @@ def _unread(error: Exception, row: int, line: int, lines: _CsvLines, limits: Lim
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
-    """Yield the rows of a Parquet file. Raises DataError, with the row, where it is broken, and above the limits once
-    unpacked."""
+    """Yield the rows of a Parquet file; a row larger than limits.row_bytes is a Problem. Raises DataError where the
+    file is broken, with the row, for too many or doubled columns, and for more than limits.bytes unpacked."""
     import pyarrow
     import pyarrow.parquet
 

@@ -51,8 +51,11 @@ _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "fal
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
-    """Yield the rows of the list in a YAML or TOML file, which may be the value of a key; other keys are omissions.
-    Raises DataError without a filled list."""
+    """Yield the rows of a YAML or TOML file: of its list, or of the list under one key; other filled keys are
+    omissions. Lists of texts are read by the chosen columns. Raises DataError without a filled list.
+
+    Of Rasa's intents (Source.requests) those without a response are omissions.
+    """
     value = _load(source.path, source.encoding, limits)
     items = value
     if isinstance(value, dict):
@@ -80,6 +83,8 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
 
 
 def _rows_of_item(item: object) -> Iterable[Any]:
+    """Return the rows of one item of the list: usually one, several for an object with a list of rows in it; a list
+    becomes {"turns": ...}."""
     return rows_in_object(_plain(item))
 
 
@@ -122,8 +127,11 @@ def _readable(file: Readable, limits: Limits) -> Any:
 
 
 def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
-    """Return the sources with Rasa's files of intents given the response that stories and rules have right after each,
-    if it is always the same; the files of responses are dropped. Without any they stay as they are."""
+    """Attach to Rasa's files of intents the response that stories and rules give right after each intent, if it is
+    always the same (Source.requests, with a note), and return the sources without the files of responses and stories.
+
+    All sources are returned unchanged if no intent has a response.
+    """
     values = [_readable(each.path, limits) if each.kind == "yaml" and len(read) > 1 else None for each in read]
     files = [value if isinstance(value, dict) else {} for value in values]
     named = {name: each for file in files for name, each in _named(file.get("responses"))}
@@ -157,6 +165,7 @@ def _named(responses: object) -> Iterator[tuple[str, list[str]]]:
 
 
 def _intent(item: object) -> str:
+    """Return the intent that an item of Rasa names; "" without one."""
     return str(item.get("intent", "")) if isinstance(item, dict) else ""
 
 

@@ -183,8 +183,8 @@ def members(path: Path, limits: Limits) -> list[Member]:
 
 
 def pack(files: Sequence[tuple[str, Path]], target: Path, check: Check = go_on) -> None:
-    """Write files under these names into a new archive, the same bytes for the same files. check: called for each MiB,
-    and may raise."""
+    """Write files under these names into a new zip; the same files always give the same bytes. check: called for each
+    MiB, and may raise. Raises FileExistsError if the target exists."""
     with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, file in files:
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -167,6 +167,7 @@ def _encode_numbers(numbers: np.ndarray) -> list[int] | str:
 
 
 def _decode_numbers(encoded: list[int] | str) -> np.ndarray:
+    """Return the numbers that `_encode_numbers` has written, as int64."""
     return (
         np.frombuffer(zlib.decompress(base64.b64decode(encoded)), "<i8")
         if isinstance(encoded, str)
@@ -284,6 +285,11 @@ class Edits:
         _require_rows(removed, numbers, flawed)
 
         def checked_rows() -> Iterator[tuple[int, Example]]:
+            """Yield (row number, example) of each changed row, then (0, example) of each added one.
+
+            Raises DataError for a row that does not exist, and, after the changed rows, if nothing would change or no
+            row would be left.
+            """
             for row, example in change:
                 _require_rows(np.array([row]), numbers, flawed)
                 changed.append(row)
@@ -352,7 +358,8 @@ class Edits:
         return undone
 
     def redo(self) -> Change:
-        """Repeat the newest change that was undone from this version and return it. Raises DataError if none was."""
+        """Go forward again to the newest version that was made from the current one, and return its change. Raises
+        DataError if there is none."""
         # Several branches may begin at one version.
         again = max(
             (change for change in self.changes.values() if change.parent == self.head),
@@ -365,7 +372,7 @@ class Edits:
         return again
 
     def _move_head(self, version: int) -> None:
-        """Note in the log which version is the newest, and keep it."""
+        """Make an existing version the current one, and write that into the log."""
         files.append_line(self._log, {"head": version})
         self.head = version
 

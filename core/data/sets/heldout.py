@@ -29,6 +29,7 @@ class HeldOut(Strict):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> HeldOut:
+        """Raise ValueError if a question has neither an expected answer nor a judge."""
         if not self.expected and self.judge is None:
             raise ValueError("without an expected answer and a judge every answer would be unknown: give it one")
         return self

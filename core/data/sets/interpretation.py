@@ -105,8 +105,11 @@ def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
 
 @contextmanager
 def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
-    """Context manager: raises the refusal of a table with its first row if that may be data, and of one table, or
-    sheet, of several with the names of the others. names: of its columns."""
+    """Context manager: add to a DataError of the block what may explain it.
+
+    For a table whose first row may be data and not names, it names the columns; for one table or sheet of several, the
+    others. names: of its columns.
+    """
     try:
         yield
     except DataError as error:
@@ -247,6 +250,7 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
         return decision
 
     def has_readable_row(roles: Roles) -> bool:
+        """Return True if at least one of the sample rows gives an example with these roles."""
         format: Format = "text" if "text" in roles.values() else "question_answer"
         return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
@@ -259,8 +263,12 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
 
 
 def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
-    """Return how rows are read whose columns have these roles: as texts (or conversations in them), or as question and
-    answer."""
+    """Return the reading of rows by the roles of their columns: as texts (or conversations in them) if one is a text,
+    else as question and answer.
+
+    An undecided decision loses the readings that no row fits. A note is added if an answer column holds numbers of
+    classes.
+    """
     decision = _usable(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
@@ -360,6 +368,7 @@ def _classified(rows: list[Row], source: Source) -> class_names.Classified | Non
 def _with_rows_converted(
     items: Iterator[Row | Problem], convert: Callable[[Row], Row | Problem]
 ) -> Iterator[Row | Problem]:
+    """Return an iterator of the items with each row converted; problems pass as they are."""
     return (convert(item) if isinstance(item, Row) else item for item in items)
 
 

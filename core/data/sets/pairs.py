@@ -36,6 +36,8 @@ class Pairs(Pieces):
         )
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
+        """Return a pair as one piece: the better answer's example, and after it, from `second` on, the worse answer's,
+        each with its question."""
         example, at = int(self.example[index]), int(self.end[index])
         end = int(self.tokens.lengths[example + 1])
         ids = self.tokens.ids(example, 0, at) + self.tokens.ids(example + 1, 0, end)

@@ -35,8 +35,12 @@ class Paragraphs:
         return np.append(self.joint[1:], 0).astype(np.uint8)
 
     def stretches(self, max_length: int) -> np.ndarray:
-        """Return (N,) the number of each row's stretch: consecutive rows of one text, for one to four examples. A
-        stretch is drawn as one, for validation or for some of the steps, so that its rows can be joined."""
+        """Return (N,) the number of the stretch that each row belongs to, rising from 0: consecutive rows of one text,
+        with about as many bytes as one to four examples of max_length tokens.
+
+        A stretch is drawn as a whole, for validation or for some of the steps, so that its rows can be joined. A row
+        that is no paragraph begins a stretch.
+        """
         size, of_example = np.cumsum(self.size), _BYTES_A_TOKEN * max_length
         examples = min(4, max(1, int(size[-1]) // of_example // 100))  # of a short text one: 5 % of it are few
         # A stretch also ends where the sum of sizes passes a multiple of its length.

@@ -80,6 +80,7 @@ class Pieces(Sequence[Encoded]):
         )
 
     def __eq__(self, other: object) -> bool:
+        """Return True if the other is a sequence of as many pieces, all equal to these, one by one."""
         return (
             isinstance(other, Sequence)
             and len(self) == len(other)
@@ -133,7 +134,8 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def is_split(self) -> np.ndarray:
-        """True (E,) for examples in pieces, even if something is learned in only one of them."""
+        """Return (E,) True for each example longer than the limit that is trained in pieces and not cut, even if only
+        one of its pieces has something to learn."""
         return self.is_long & self.is_kept & (self.tokens.is_text | (self.long_examples == "split"))
 
     @property

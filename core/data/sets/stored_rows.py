@@ -147,7 +147,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return np.delete(self._table["row"].to_numpy(), self._flawed)
 
     def validation(self) -> np.ndarray | None:
-        """Return which trainable rows (N,) the set itself keeps for validation; None if none, or all of them."""
+        """Return flags (N,), True for each trainable row that the set itself keeps for validation; None if it keeps
+        none or all of them, or was added before such rows were recognized."""
         apart = self._validation_numbers()
         is_apart = np.isin(self.numbers(), apart) if len(apart) else np.zeros(0, bool)
         return is_apart if is_apart.any() and not is_apart.all() else None
@@ -182,7 +183,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return dict(zip(self._table["row"].to_pylist(), pages.tolist(), strict=True))
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
-        """Return a key of each row's content; equal for the same row in every version."""
+        """Return a number for each row at these positions, by which the same row is known in every version of the
+        dataset. In the rows as they were imported it is the position itself; equal contents may have different keys."""
         return positions
 
     @property
@@ -286,6 +288,7 @@ class Writer:
         self._begin_batch()
 
     def close(self) -> None:
+        """Write the rows that still wait, and complete the file."""
         if self._rows:
             self._flush()
         self._writer.close()

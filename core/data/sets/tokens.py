@@ -99,6 +99,8 @@ class Tokens:
         return marks.tolist()
 
     def borders(self, example: int) -> Borders:
+        """Return where an example of plain text may be cut, in the form of `text_pieces.borders`. Only for examples
+        with is_text."""
         return tuple(self.border_lists[example].as_py())
 
     def learned(self, example: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -109,6 +111,7 @@ class Tokens:
         before = np.concatenate(([0], np.cumsum(last - first, dtype=np.int64)))
 
         def count_before(places: np.ndarray) -> np.ndarray:
+            """Return how many learned tokens stand before each place. places: positions in all examples joined."""
             run = np.searchsorted(starts, places)  # runs that begin before it
             return before[run] - (np.maximum(0, ends[run - 1] - places) * (run > 0) if len(ends) else 0)
 
@@ -282,7 +285,8 @@ def _is_there(part: Segment) -> bool:
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Remove all but the KEPT_COUNTINGS - 1 newest countings of a dataset; errors are ignored."""
+    """Remove the oldest folders of stored tokens beside a dataset's rows, so that a new one makes KEPT_COUNTINGS;
+    errors while removing are ignored."""
     countings = sorted(folder.glob("tokens-*"), key=lambda counting: counting.stat().st_mtime, reverse=True)
     for counting in islice(countings, KEPT_COUNTINGS - 1, None):
         shutil.rmtree(counting, ignore_errors=True)
@@ -315,6 +319,7 @@ def counted(full: FullExample) -> Counted:
 
 
 def _spread_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for (N,) counts, (sum,) the owner of each item and its number among the owner's."""
+    """Return two arrays with one entry for each counted item: the index of the count that it belongs to, and its number
+    within that count, from 0. counts: (N,) numbers of items."""
     owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     return owner, np.arange(len(owner), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -103,7 +103,8 @@ def row_of(rows: Rows, number: int) -> ShownRow:
 
 
 def text_of(example: Example) -> str:
-    """Return all texts of an example, thinking included, a worse answer not, one after the other."""
+    """Return the texts of an example joined by line breaks: of messages their contents and thinking, else prompt and
+    completion, or the text. Tool calls and a worse answer are left out."""
     texts = [part for message in example.messages for part in (message.content, message.reasoning)]
     return "\n".join([*texts, *(part for part in (example.prompt, example.completion, example.text) if part)])
 
@@ -239,6 +240,8 @@ def _added(store: DatasetStore, sources: Sequence[tuple[Rows, Iterable[int]]], n
     archive = paths[0].with_suffix(".zip")
 
     def rows_with_split(is_validation: bool) -> Iterator[tuple[int, Example]]:
+        """Yield the chosen rows of all sources in their order: only the sets' own validation rows, or only the
+        others."""
         for (rows, positions), apart in zip(sources, own, strict=True):
             for i in positions:
                 if (apart is not None and bool(apart[i])) == is_validation:

@@ -80,7 +80,11 @@ def with_lines(row: Row, columns: tuple[str, ...]) -> Row:
 
 
 def with_joined_lists(row: Row, columns: tuple[str, ...]) -> Row:
-    """Return a row with its lists as texts: words and signs as a sentence, anything else with commas."""
+    """Return a row with the lists in these columns joined to texts: by blanks if any item is a single character, as in
+    a sentence of words and signs; else by ", ".
+
+    A cell that writes a list as Python or JSON does counts as one.
+    """
     parts = {name: parsed_cell(row.values.get(name)) for name in columns}
     joints = {name: " " if any(len(str(one)) == 1 for one in each or ()) else ", " for name, each in parts.items()}
     lists = {name: joints[name].join(map(str, each)) for name, each in parts.items() if isinstance(each, list)}

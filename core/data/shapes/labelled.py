@@ -186,8 +186,11 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
 
 
 def json_min(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Take and return the text and the labels of Label Studio's JSON-MIN and CSV; None if several columns, or none,
-    hold labels."""
+    """Return {"text", "label"} of a row of Label Studio's JSON-MIN or CSV export, and mark both columns as read. label:
+    a list of texts.
+
+    None for any other row, and if no column, or more than one, holds labels.
+    """
     if not set(values) >= _ABOUT_ANNOTATION or not isinstance(values.peek("text"), str):
         return None
     labels = {name: _label_of(values.peek(name)) for name in values if name not in (*_MIN_COLUMNS, "text")}

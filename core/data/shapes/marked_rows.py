@@ -29,8 +29,12 @@ Reading = tuple[Message, Callable[[Row], Row | Problem]]  # what is said of it, 
 
 
 def marked(rows: Sequence[Row]) -> Reading | None:
-    """Return the reading as messages of a column of text, if nearly all of its rows hold a conversation with turn
-    markers; else None. A text without markers becomes a Problem, an empty row stays."""
+    """Return (a note, the function that converts a row to messages) if nearly all texts of the text column hold a
+    conversation with turn markers; else None.
+
+    The function returns a Problem for a text without markers, and a row without text as it is. The column becomes
+    `messages`.
+    """
     names = (name for row in rows for name in row.values if str(name).strip().lower() in COLUMNS["text"]["text"])
     column = next(names, None)
     texts = [text for row in rows if isinstance(text := row.values.get(column or ""), str) and text.strip()]
@@ -39,6 +43,8 @@ def marked(rows: Sequence[Row]) -> Reading | None:
         return None
 
     def apply(row: Row) -> Row | Problem:
+        """Return a row with its text as messages; a Problem for a text without turn markers, and a row without text as
+        it is."""
         text = row.values.get(column)
         turns = turns_in(text) if isinstance(text, str) else None
         if turns is None and isinstance(text, str) and text.strip():
@@ -53,9 +59,11 @@ def marked(rows: Sequence[Row]) -> Reading | None:
 
 
 def marked_pair(rows: Sequence[Row]) -> Reading | None:
-    """Return the reading of prompts and completions as questions and answers without marks, if nearly all prompts end
-    in one mark and nearly all completions in another; else None. If nearly all completions begin with a blank, that is
-    left out too."""
+    """Return (a note, the function that converts a row to question and answer) if nearly all prompts end in one mark
+    and nearly all completions in another; else None.
+
+    The function removes these marks, and the blank before completions if nearly all have one.
+    """
     prompt, completion = COLUMNS["prompt_completion"].values()
     roles: dict[str, Role] = {
         name: "question" if key in prompt else "answer"
@@ -74,6 +82,7 @@ def marked_pair(rows: Sequence[Row]) -> Reading | None:
     }
 
     def apply(row: Row) -> Row:
+        """Return a row with prompt and completion as question and answer, without the marks at their ends."""
         values = renamed(row, roles).values
         bare = {role: marks[role].sub("", text).rstrip() for role in marks if isinstance(text := values.get(role), str)}
         return replace(row, values={**values, **bare})

@@ -72,6 +72,7 @@ class MultipleChoice:
     base: Base = 0
 
     def note(self) -> Message:
+        """Return a sentence on which columns hold the options, and what tells the right one."""
         key = self.key or self.place.names[0]
         how = "apart" if self.place.kind == "apart" else self.scheme if self.key else "marked"
         return msg(
@@ -265,10 +266,12 @@ def _question_columns(values: Sequence[Columns], names: Sequence[str], place: Pl
 
 
 def _half_have_letters(values: Sequence[Columns], name: str) -> bool:
+    """Return True if at least half of the rows have a letter in this column."""
     return 2 * sum(any(map(str.isalpha, _text(each.peek(name)))) for each in values) >= len(values)
 
 
 def _half_ask(values: Sequence[Columns], name: str) -> bool:
+    """Return True if the text of this column ends with a question mark or a colon in at least half of the rows."""
     return 2 * sum(_text(each.peek(name)).endswith((*QUESTION_MARKS, ":", "：")) for each in values) >= len(values)
 
 
@@ -278,6 +281,7 @@ def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> li
     the key is no option."""
 
     def are(pattern: re.Pattern[str], name: str) -> bool:
+        """Return True if nearly all values of a column match a pattern as a whole."""
         return _most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
 
     named = [*dropwhile(lambda name: are(_NUMBER, name), names)] or [*names]
@@ -286,8 +290,12 @@ def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> li
 
 
 def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Place) -> Place:
-    """Return the place of options; with the column of the right answer's text, if that is none of the others in any
-    row."""
+    """Return the place of options, changed where a separate column holds the right answer as text that is never one of
+    the options.
+
+    The changed place has the kind "apart", and that column before the others, which then hold wrong answers. Only a
+    place of the kind "columns" is changed; any other is returned as it is.
+    """
     right = next((name for name in reading.RIGHT if name in names and name not in place.names), None)
     if place.kind != "columns" or right is None:
         return place
@@ -350,7 +358,11 @@ class _Keys:
                             self.numbers[column].add(place, len(options.texts))
 
     def possible(self) -> list[tuple[str, Scheme]]:
-        """Return the columns and the ways to read them that fit nearly all rows, the best first."""
+        """Return the (column, scheme) pairs by which a key column can be read in nearly all rows, the best first.
+
+        If none fits: the columns that are hidden in all rows in which they were counted, with the scheme "text"; []
+        without such.
+        """
         fitting = [
             (column, scheme)
             for (column, scheme), count in self.means.items()

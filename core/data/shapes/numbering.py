@@ -32,6 +32,7 @@ class Numbering:
     has_last: bool = False
 
     def add(self, number: int, length: int) -> None:
+        """Count a number that points into a list of this length, and note if it is 0 or the length itself."""
         self.lowest, self.highest = min(self.lowest, number), max(self.highest, number)
         self.has_zero |= number == 0
         self.has_last |= number == length

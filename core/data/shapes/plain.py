@@ -63,8 +63,11 @@ def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
 
 
 def require_question(turns: Sequence[tuple[str, str]]) -> None:
-    """Raise Flaw if no question has more than labels of the sides, and the last answer is no label too, as in a
-    translation of one. turns: role and text of each."""
+    """Raise Flaw if there are questions and each has nothing but a label such as "User:".
+
+    An example is accepted all the same if its last answer ends with a colon, as the translation of a label does. turns:
+    role and text of each.
+    """
     questions = [text for role, text in turns if role == "user"]
     if questions and all(map(is_label_alone, questions)) and not turns[-1][1].rstrip(" *\n").endswith((":", "：")):
         raise Flaw("data.empty_question")
@@ -107,8 +110,12 @@ def as_json(turns: Turns) -> str:
 
 @lru_cache(maxsize=256)
 def _names(columns: tuple[Any, ...], format: Format) -> tuple[tuple[str, ...], str, str] | None:
-    """Return the columns of the question, the required one among them, and the answer; or () and the turns twice. None
-    if columns are others too, or one twice."""
+    """Return (columns of the question, the one of them that must not be empty, column of the answer), by the names in
+    the file.
+
+    For a format of turns: ((), the column of turns, the same column). None if the format has no fast path, a required
+    column is missing, or the row has any other column or one name twice.
+    """
     if format not in _PLAIN or not all(isinstance(name, str) for name in columns):
         return None
     names = {name.strip().lower(): name for name in columns}

@@ -59,10 +59,11 @@ _ENDS = (*'.!?…。！？”",，;:；：؟।॥',)
 
 
 def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
-    """Return what the lines of texts are instead of running text; None for running text, or fewer than _MIN_LINES
-    lines.
+    """Return a message that tells why the lines of texts are no running text, such as a list, a script or flash cards;
+    None if nothing speaks against it.
 
-    is_document: with headings, tables and lists of its own, such as Markdown.
+    Most signs need at least _MIN_LINES lines; lines of "?" or a gap to fill in count at once. is_document: the texts
+    have headings, tables and lists of their own, as Markdown has, which are no sign then.
     """
     texts = [*texts]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()][:_LOOKED_AT]

@@ -129,8 +129,11 @@ def _better_and_worse(values: Columns) -> dict[str, Any] | None:
 
 
 def _better(values: Columns, sides: Sequence[str]) -> int | None:
-    """Return the place (0 or 1) of the better side by a mark, a sign, scores or a name, None if no column tells. Raises
-    Flaw if neither is better."""
+    """Return the place (0 or 1) of the better of two answers, by a program's own winner columns, by scores, or by a
+    column that names the winner; None if no column tells.
+
+    The columns that decide are marked as read. Raises Flaw for a tie.
+    """
     # From what only one program writes to a name that says who won.
     marks = [number_of(values.peek(f"winner_model_{side}")) for side in sides]
     if 1 in marks and 0 in marks:

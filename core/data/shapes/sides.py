@@ -96,8 +96,12 @@ class Decision:
 
     @classmethod
     def merge(cls, decisions: Iterable[Decision]) -> Decision:
-        """Return one decision for the files of one set: the least certain of theirs, with the roles of all; of several
-        questions to a person the readings of each."""
+        """Return one decision for the files of a set.
+
+        If a person has to choose for any file, its readings are joined, at most MAX_JOINED of them; a few files of
+        doubtful text (fewer than half) are ignored. Else the first reading has the roles of all files, and it is a
+        guess if one of them is. Empty without a file that has readings.
+        """
         every = [*decisions]
         lines = [one for one in every if one.evidence == "none" and len(one.readings) == 1]
         few = lines if 2 * len(lines) < len(every) else []  # of which each is noted
@@ -122,9 +126,12 @@ def decide(rows: Sequence[Row]) -> Decision | None:
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
-    """Return the readings, for a person to choose, of rows with a `text` column beside columns of labels, annotations,
-    answers or code: the format `text` would train the text alone. None if there are no such columns. Raises DataError
-    if they only mark places in the text."""
+    """Return the readings of rows with a `text` column beside columns of labels, annotations, answers or code, for a
+    person to choose; with the format `text`, the text alone would be trained.
+
+    If names give a question and an answer besides, the decision is that of the names. None without such columns. Raises
+    DataError if all of them only mark places in the text.
+    """
     table = _Table(rows)
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
     if text is None:
@@ -279,8 +286,11 @@ class _Table:
         ]
 
     def named(self, role: Role) -> list[str]:
-        """Return the columns whose name means role: those whose full name does, else those whose last word does. For a
-        question, no labels, kinds or markers, and code only if nothing else is left."""
+        """Return the columns whose name means a role: those whose full name does, else those whose last word does.
+
+        Worse answers are left out. Of questions, also labels, kinds, numbers and origins of a row are left out, and
+        code if there is another.
+        """
         letters = {name.strip().lower() for name in self.values} >= {"q", "a"}  # one alone is a name like b or c
         columns = list(self.values if role == "answer" else self.texts)
         meant = [
@@ -328,7 +338,8 @@ class _Table:
         ]
 
     def holds_kinds(self, name: str) -> bool:
-        """Return True for the names of a few kinds of rows, each in many, or of the only one: they ask nothing."""
+        """Return True if a column names the kind of its row, and so is no question: it has a few short values, each in
+        many rows, or the same short value in all rows while another text changes."""
         values = {str(value) for value in self.values[name]}
         is_constant = len(values) == 1 and len(min(values)) <= LONGEST_LABEL and not all(map(self.repeats, self.texts))
         return (is_constant or self.has_few_values(name)) and self.repeats(name)
@@ -725,6 +736,7 @@ def _unnamed(table: _Table) -> Decision | None:
 
 
 def _with_head(head: str, question: str, answer: str) -> list[dict[str, Role]]:
-    """Return the reading of three columns side by side: a subject or title, a question, an answer."""
+    """Return [one reading of three columns]: a subject or title as the context, a question, and an answer; [] if two of
+    the names are of different languages and contents, as name_fr and def_en."""
     are_crossed = itertools.starmap(_are_crossed, itertools.combinations((head, question, answer), 2))
     return [] if any(are_crossed) else [{head: "context", question: "question", answer: "answer"}]

@@ -93,7 +93,8 @@ def _is_completion(value: object) -> bool:
 
 
 def _is_readable(value: list[Any]) -> bool:
-    """Return True for a list that an answer may be: empty, of objects, or one list in it."""
+    """Return True if a list can be the answer side of a trace: if it is empty, holds only objects, or holds exactly one
+    list."""
     return not value or _are_objects(value) or len(value) == 1 and isinstance(value[0], list)
 
 

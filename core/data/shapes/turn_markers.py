@@ -119,8 +119,8 @@ def turns_in(text: str) -> list[Turn] | None:
 
 
 def is_label_alone(text: str) -> bool:
-    """Return True for a text of nothing but names of the side that asks, and of others, before colons: "User:
-    **Question:**"."""
+    """Return True if a text is nothing but labels with colons, of which the first names the side that asks, such as
+    "User:" or "User: **Question:**". False for more than 120 characters."""
     if len(text) > 120 or not text.rstrip(LABEL_ENDS[:-2]).endswith((":", "：")):  # far faster than the pattern
         return False
     labels = _LABELS.fullmatch(text)
@@ -170,6 +170,9 @@ def _clean(text: str) -> str:
 
 
 class _Style(Protocol):
+    """A way in which a text marks the turns of a conversation: by a chat template's markers, by [INST], or by names of
+    the sides."""
+
     def turns(self, text: str) -> list[Turn]:
         """Return the turns of a text, [] if it does not begin with a marker."""
 
@@ -210,6 +213,7 @@ class _Template:
         return text[at - 1] == "\n"
 
     def sides(self, line: str) -> list[Role]:
+        """Return the roles of the template's markers in a line, in their order; "tool" for an unknown role."""
         return [ROLES.get(mark["role"].lower(), "tool") for mark in self._start.finditer(line)]
 
 
@@ -273,7 +277,8 @@ class _Named:
 
     @property
     def asks_alone(self) -> bool:
-        """True if each question begins a conversation."""
+        """Return True if the names are of exercises (instruction, question), so that each question begins a
+        conversation of its own."""
         return not self.names.isdisjoint(_ALONE.split())
 
     def turns(self, text: str) -> list[Turn]:

@@ -16,8 +16,12 @@ from core.data.shapes.left_out import Omission
 
 
 def unfolded(value: Any) -> tuple[Any, tuple[Omission, ...]]:
-    """Return the row with nested fields as its columns, unchanged if it has none of the known shapes, and omissions of
-    further answers."""
+    """Return (row, omissions): a row with its nested fields as columns, and an omission for each field whose further
+    answers differ from the one that is kept.
+
+    Known are rows of the datasets server, OPUS, OpenBookQA and Argilla; a list of several texts or objects becomes
+    {"turns": list}. Any other value is returned unchanged, with ().
+    """
     if isinstance(value, list):
         is_talk = len(value) > 1 and any(all(isinstance(turn, kind) for turn in value) for kind in (str, dict))
         return ({"turns": value} if is_talk else value), ()

@@ -116,6 +116,8 @@ class DecodedRows:
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[list[int]], copies: int = 1):
+        """Pad the prompts on the left for one batch; the model reads nothing before `next_logits`. Raises ModelError
+        for a token that the model does not know."""
         self._decoder, self._prompts, self._copies, self._cache = decoder, prompts, copies, None
         self._ids, self._mask = decoder.left_padded(prompts)
 
@@ -186,6 +188,8 @@ class DecodedRows:
         padding = [width - rows.width for rows in both]  # on the left; negative where columns go
 
         def joined(parts: Sequence[torch.Tensor], *after: int) -> torch.Tensor:
+            """Return one tensor of both parts' rows, each part padded on the left to the common width, or cut there if
+            it is wider. after: padding of the dimensions after that of the tokens."""
             return torch.cat([functional.pad(part, (*after, pad, 0)) for part, pad in zip(parts, padding, strict=True)])
 
         self._ids = torch.cat([rows._ids for rows in both])

@@ -82,8 +82,12 @@ class Sampler:
                 rows.append(self._choose(logits, torch.zeros(len(logits), dtype=torch.float64))[0])
 
     def _choose(self, logits: torch.Tensor, chance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the next token of each row and its log-probability at the temperature, (B,) each: the likeliest at 0,
-        else the one at chance of the cumulated probabilities. logits: (B, V), overwritten; chance: (B,) from 0 to 1."""
+        """Return each row's next token and its log-probability, (B,) each.
+
+        The token is drawn at the temperature, at the point `chance` (B,) from 0 to 1 of the cumulated probabilities.
+        Temperature 0 takes the likeliest token, with its log-probability at temperature 1. logits (B, V) are
+        overwritten.
+        """
         if self._temperature not in (0.0, 1.0):
             logits /= self._temperature
         best, chosen = logits.max(-1, keepdim=True)

@@ -53,7 +53,8 @@ def model(loaded: PreTrainedModel) -> PreTrainedModel:
 
 
 def lacks_tower(loaded: PreTrainedModel) -> bool:
-    """True if saving the model would lose parts of the published one."""
+    """Return whether an empty module stands for Gemma 3n's vision tower, so that saving the model would lose that
+    tower. Towers that core/engine/families/parts removed do not count."""
     return any(isinstance(module, NoTower) for module in loaded.modules())
 
 
@@ -67,10 +68,14 @@ def _fix_lfm3_rotary(text: PreTrainedConfig) -> None:
 
 
 def _text_model(loaded: PreTrainedModel) -> PreTrainedModel:
+    """Return Llama 4's text model without the head; it replaces the get_decoder of a loaded model."""
     return getattr(loaded, "language_model", loaded).model
 
 
 def _without_image_outputs(text: PreTrainedModel, given: tuple[object, ...], output: ModelOutput) -> ModelOutput:
-    """Llama4ForConditionalGeneration reads `image_outputs` of its text model's output, which never has it."""
+    """Set image_outputs of a text model's output to None and return the output, as a forward hook.
+
+    Llama4ForConditionalGeneration reads that field, which its text model never sets.
+    """
     output.image_outputs = None
     return output

@@ -27,6 +27,8 @@ def attend(
 
 
 class _Attention(torch.autograd.Function):
+    """`attend` as an autograd function, whose backward recomputes the weights."""
+
     @staticmethod
     def forward(
         ctx: FunctionCtx,

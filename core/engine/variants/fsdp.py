@@ -91,7 +91,10 @@ def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module,
 
 
 def _give(scales: dict[torch.nn.Module, QuantState], *_: object) -> None:
-    """Set the scales again: FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a gathered one."""
+    """Put the 4-bit scales back on the weights of these modules, also as a forward hook.
+
+    FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a gathered one, which lack the scales.
+    """
     for module, state in scales.items():
         module.weight.quant_state = state
 
@@ -116,7 +119,8 @@ class Sharded:
 
     @property
     def message(self) -> Message:
-        """The message for the run's events."""
+        """Return the message on the sharded base for the run's events: its layers, their GiB, the number of ranks and
+        the GiB on each."""
         ranks = distributed.get_world_size()
         return msg(
             "fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB
@@ -143,7 +147,7 @@ class Sharded:
         self.order = self.order or tuple(self._first_order)
 
     def repeat(self, number: int) -> None:
-        """Join a gather of another rank."""
+        """Gather a layer's weights and drop them at once, so that the same gather on another rank can end."""
         self.layers[number].unshard()
         self.layers[number].reshard()
 

@@ -21,6 +21,8 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     def check_in_backward(
         module: torch.nn.Module, args: tuple[object, ...], output: torch.Tensor | tuple[torch.Tensor, ...]
     ) -> None:
+        """Register a hook on a layer's output that calls `check` when the backward reaches it. Does nothing without
+        gradients."""
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
             # Runs when the backward has reached the layer's output: between two layers.

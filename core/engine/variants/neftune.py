@@ -28,6 +28,8 @@ def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
     inputs: dict[str, torch.Tensor | None] = {}
 
     def note_lengths(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+        """Keep `ends` and the attention mask of the decoder's call, from which `with_noise` computes the lengths of the
+        examples."""
         inputs.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
     def with_noise(module: torch.nn.Module, args: tuple[object, ...], embedded: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,8 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __enter__(self) -> Offload:  # torch's returns None
+        """Enter the context and return it, where torch's own returns None. With pinned RAM the GPU's queued work is
+        awaited first, so that the RAM of the last micro-batch can be reused."""
         if self._pin and self._device.type != "cpu":
             # otherwise pinned RAM that the last micro-batch still reads is not reused
             torch.get_device_module(self._device).current_stream(self._device).synchronize()

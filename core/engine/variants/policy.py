@@ -63,8 +63,12 @@ class Policy:
 
     # ---- rows of a step -------------------------------------------------------------------------------------------
     def advantages(self, rewards: torch.Tensor, group: int) -> torch.Tensor:
-        """Return how much better each answer is than its group, (N,). rewards (N,): groups are neighbours; NaN for an
-        answer that no judge could judge, which counts for nothing and gets 0."""
+        """Return each answer's reward minus the mean of its group, (N,), divided by a standard deviation: of the group,
+        of all rewards, or not at all, as scale_rewards says.
+
+        rewards (N,): groups are neighbours; NaN for an answer that no judge could judge, which counts for nothing and
+        gets 0.
+        """
         groups = rewards.view(-1, group)
         centred = (groups - groups.nanmean(1, keepdim=True)).flatten()
         if self.scale_rewards != "none":

@@ -245,7 +245,8 @@ class Bus:
         return staging.read
 
     def arrived(self, arrival: Future[torch.cuda.Event] | None) -> None:
-        """Let work queued from now on find the new contents. Raises the error of a copy that failed in the thread."""
+        """Make GPU work that is queued from now on wait until the copy has arrived. Raises the error of a copy that
+        failed in the thread; None: nothing to wait for."""
         if arrival is not None:
             torch.cuda.current_stream(self._side.device).wait_event(arrival.result())
 
@@ -270,7 +271,8 @@ class Streaming:
 
     @property
     def message(self) -> Message:
-        """The message for the run's events."""
+        """Return the message on offloading for the run's events: the offloaded layers, of how many, and their GiB;
+        another message if the computation waits for each copy."""
         total, size = len(layers_of(self.base)), sum(layer.home.numel() for layer in self.layers) / GIB
         return msg("offload.unpinned" if self.waits else "offload.begun", layers=len(self.layers), of=total, gib=size)
 
@@ -307,8 +309,11 @@ class Streaming:
         given: tuple[object, ...],
         output: torch.Tensor | tuple[torch.Tensor, ...],
     ) -> None:
-        """Bring the layer back, and then the one before it, when the gradient of its output is known. transformers
-        checkpoints inside a layer's hooks: the gradient of its output comes right before it is recomputed."""
+        """Register a hook on the layer's output that, in the backward, makes the layer's weights available again and
+        starts to copy the layer before. Does nothing without gradients.
+
+        transformers checkpoints inside a layer's hooks: the gradient of its output comes right before it is recomputed.
+        """
         hidden = output[0] if isinstance(output, tuple) else output
         # Without gradients there is no backward to come back in.
         if hidden.requires_grad:

@@ -66,6 +66,8 @@ def _torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
         scale: float | None,
         window: int | None,
     ) -> torch.Tensor:
+        """Compute causal attention of all packed examples by one call of torch's varlen_attn; keys and values are
+        repeated for all query heads where it knows no groups."""
         longest = max(lengths)
         # torch counts the tokens before the query; -1 stands for all of them.
         behind = -1 if window is None or window >= longest else window - 1

@@ -130,6 +130,8 @@ def _name_pre_tokenizer(text_model: type[ModelBase], pre: str | None) -> None:
     upstream = text_model.get_vocab_base_pre
 
     def known_or_added_name(self: ModelBase, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the converter's own name for the tokenizer, or pre if it knows none, and then note pre in the GGUF
+        file under NAMED. Raises NotImplementedError if pre is None too."""
         try:
             return str(upstream(self, tokenizer))
         except NotImplementedError:

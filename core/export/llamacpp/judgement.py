@@ -64,15 +64,15 @@ class KeptProbabilities:
     """
 
     def __init__(self, file: Path, budget: int):
+        """Empty the file, or create it, and begin without rows."""
         self._file, self._budget = file, budget
         file.write_bytes(b"")
         self.rows: list[JsonObject] = []
         self.words = 0
 
     def __call__(self, probe: ProofPrompt, logits: torch.Tensor) -> None:
-        """Append the log probabilities of evenly spread positions of probe, at most budget and always the one before
-        its answer, to the file, and their row with the likeliest first token to `rows`. logits: (T, words) of
-        probe.ids."""
+        """Append the log probabilities of up to budget evenly spread positions of probe, and of the one before its
+        answer, to the file, and their row with the likeliest first token to `rows`. logits: (T, words) of probe.ids."""
         length = len(probe.ids) - 1
         step = max(1, math.ceil(length / self._budget))
         # The one before the answer predicts its first token.

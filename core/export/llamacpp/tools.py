@@ -73,8 +73,9 @@ def check_family(model: Path) -> None:
 
 
 def why_unavailable(workspace: Workspace) -> Message | None:
-    """Return the reason why this PC can have no tools (settings, system, processor, no pip); None if they exist or can
-    be downloaded."""
+    """Return the reason why this PC can have no tools: its settings forbid them, or its system, its processor or a
+    missing pip prevents the download. None if they can be downloaded or are there already; but settings, system and
+    processor are checked in that case too."""
     if settings.llama_cpp(workspace.root) == NEVER:
         return msg("gguf.tools_never", file=workspace.root / settings.NAME)
     platform_key = platform.system(), platform.machine()

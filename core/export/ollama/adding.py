@@ -59,6 +59,8 @@ class OllamaAdder:
         ).start()
 
     def cancel(self) -> None:
+        """Request that the addition in progress ends, and return at once; its thread stops Ollama's program and sets
+        the status."""
         self._cancelled.set()
 
     def _add(self, ollama: Path, result: ExportResult, folder: Path, model_type: str) -> None:
@@ -85,6 +87,7 @@ class OllamaAdder:
             self._status = ended
 
     def _set_stage(self, stage: str) -> None:
+        """Show a step of the addition (a key below `ollama.`) as the message of its status."""
         if self._status:
             self._status = replace(self._status, message=msg(f"ollama.{stage}"))
 

@@ -70,8 +70,8 @@ class Part:
 
     @property
     def has_own_reader(self) -> bool:
-        """Return whether core.data.reading reads its files as well as the library: no options except a separator, no
-        classes."""
+        """True if core.data.reading can read all of its files without the `datasets` library: known endings, no option
+        but a separator, no class labels."""
         is_plain = not self.options.keys() - {"sep", "delimiter"} and "ClassLabel(" not in repr(self.features)
         return is_plain and all(Path(file.name).suffix.lower() in OWN_SUFFIXES for file in self.files)
 

@@ -55,10 +55,13 @@ class PartName:
     rows: int = 0
 
     def __str__(self) -> str:
+        """Return the part's name in the list of downloads, datasets/owner/name:configuration:split, with [:rows] if
+        only some rows are meant."""
         return f"datasets/{self.shown}" + (f"[:{self.rows}]" if self.rows else "")
 
     @property
     def shown(self) -> str:
+        """The part's name for people, owner/name:configuration:split, without the number of rows."""
         return f"{self.repo}:{self.config}:{self.split}"
 
     @classmethod

@@ -32,4 +32,5 @@ def dataset_error(error: Exception, request: HubRequest) -> DataError:
 
 
 def dataset_search_error(error: Exception, request: Search) -> DataError:
+    """Return the error of a search on the hub as a DataError with one sentence."""
     return DataError(dataset_message(sentence_of_search(error, request).message))

@@ -122,6 +122,7 @@ class ModelShape(Strict):
             raise ModelError("shape.bad_value", field=str(first["loc"][0]), found=str(first["input"])[:60]) from None
 
     def __hash__(self) -> int:  # custom, because messages are not hashable
+        """Return a hash of the family, the main widths and held, as messages (low_confidence) cannot be hashed."""
         widths = (self.hidden_size, self.num_hidden_layers, self.intermediate_size, self.vocab_size)
         return hash((self.model_type, *widths, self.held))
 
@@ -183,7 +184,8 @@ class ModelShape(Strict):
 
     @property
     def active_width(self) -> int:
-        """Width of the MLP that one token passes through: with experts, those it is routed to and the shared one."""
+        """Width of the widest MLP that a token passes through in a layer: a dense one's, or with experts that of the
+        experts that it is routed to and the shared one together."""
         routed = self.experts_run * self.expert_size + self.shared_expert_size
         dense = self.intermediate_size if self.expert_layers < self.num_hidden_layers else 0
         return max(routed, dense, self.widest_mlp)
@@ -228,11 +230,14 @@ class ModelShape(Strict):
 
     @property
     def linear_params(self) -> int:
+        """Parameters of `matrices`, computed from the widths; routed experts, embeddings and head are not among
+        them."""
         return sum(matrix.params for matrix in self.matrices)
 
     @property
     def expert_params(self) -> int:
-        """Routed experts with their routers; transformers 5 holds them as 3-D parameters, not as linear layers."""
+        """Parameters of the routed experts in all layers with their routers, computed from the widths; transformers 5
+        holds them as 3-D parameters, not as linear layers."""
         per_layer = self.num_experts * self.hidden_size * (3 * self.expert_size + 1)
         return self.expert_layers * per_layer
 

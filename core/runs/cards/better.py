@@ -40,6 +40,7 @@ class HeldOutAnswers(Frozen):
 
 
 def append(run: RunFolder, step: int, answers: Sequence[FrameAnswer]) -> None:
+    """Append a step's answers to the held-out questions to the run's file."""
     files.append_line(run.path / FILE, HeldOutAnswers(step=step, answers=tuple(answers)).model_dump())
 
 

@@ -61,8 +61,12 @@ class Licence:
 
 
 def for_model(model_id: str, folder: Path | None) -> Licence:
-    """Return the licence of a base from its own model card and the catalogue. model_id: as in a recipe. folder: of the
-    base, whose own card comes first."""
+    """Return the licence of a base from the catalogue and its own model card.
+
+    The catalogue's name of the licence comes first, the card's is used for a base that it lacks. Link and pipeline come
+    from the card; commercial and gated from the catalogue, None and False without it. model_id: as in a recipe. folder:
+    of the base; None: no card.
+    """
     known = of_hub(model_id)
     card = header_of(folder / "README.md") if folder else {}
     named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))

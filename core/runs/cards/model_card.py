@@ -76,7 +76,7 @@ def render(
     more: list[str] | None = None,
 ) -> str:
     """Return the card as Markdown with its YAML header: base, licence, data, settings and results, how to load it,
-    versions. more: parts that stand before the last two."""
+    versions. more: parts that stand before the one on loading."""
     base = base_of(recipe, base_folder)
     trained_by = (facts.versions or {}).get("lora_garage")  # missing in runs of versions before 0.2
     figures = _settings(recipe, form, not facts.brought_from)
@@ -255,13 +255,15 @@ def base_id_of(recipe: Recipe) -> str:
 
 
 def _table(rows: Sequence[tuple[str, object]]) -> str:
+    """Return rows of (label, value) as a Markdown table without a header; "|" in a value becomes "/"."""
     return "| | |\n|---|---|\n" + "\n".join(
         f"| {_plain(str(name))} | {_plain(str(value)).replace('|', '/')} |" for name, value in rows
     )
 
 
 def _plain(value: str) -> str:
-    """Return a name that a person chose so that it stays inside its code span."""
+    """Return a text on one line with apostrophes for backticks, so that a name that a person chose stays inside its
+    code span."""
     return " ".join(value.replace("`", "'").split())
 
 

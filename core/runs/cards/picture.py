@@ -119,6 +119,8 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
 
 
 def _text_element(x: int, y: int, text: str, size: int, colour: str = INK, weight: int = 400) -> str:
+    """Return a line of text as an SVG element, escaped and without unprintable characters. x, y: the left end of its
+    baseline; size in pixels."""
     shown = "".join(letter for letter in text if letter.isprintable())
     return f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(shown)}</text>'
 

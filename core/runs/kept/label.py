@@ -40,6 +40,7 @@ def _tags(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _note(given: str) -> str:
+    """Return a note fit for display: one line of at most LONGEST_NOTE characters."""
     return names.display_name(" ".join(given.split()), LONGEST_NOTE)
 
 

@@ -92,8 +92,11 @@ class Probe:
         self._recorded: _Recorded | None = None
 
     def __call__(self, ahead: Ahead) -> None:
-        """Measure the longest batch, saving memory by the step's retreat until it fits. Raises DoesNotFitError if
-        nothing more can be saved."""
+        """Measure the longest batch, saving memory by the step's retreat until it fits.
+
+        First as many layers as the plan has memory for are left without checkpointing. Raises DoesNotFitError if
+        nothing more can be saved.
+        """
         self._exempt_layers(ahead.step, ahead.longest())
         while refusal := self._try(ahead):
             if not ahead.reduce_memory(ahead.longest().rows):

@@ -288,8 +288,8 @@ class Ranks:
 
     # ---- memory and load of each rank -----------------------------------------------------------------------------
     def publish_use(self, own: RankUse | None) -> None:
-        """Publish this rank's use of its device in the store; on rank 0, report the newest of all ranks. own: None if
-        nothing is new."""
+        """Publish this rank's use of its device in the store; on rank 0, report the newest use of every rank instead.
+        own None, if nothing is new, does nothing."""
         if own is None:
             return
         if self.rank:

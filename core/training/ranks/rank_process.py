@@ -28,14 +28,18 @@ from core.workspace.folder import Workspace
 
 
 def has_joined() -> bool:
-    """True once this process has connected to the other ranks, which it then notifies of the run's end."""
+    """Return whether this process has connected to the other ranks, that is, whether torch.distributed is initialized;
+    torch is not imported for it."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_initialized()
 
 
 def main() -> int:
-    """Restrict this rank to its GPU and run it: rank 0 as the run's worker, another one by `follow`. Returns the exit
-    status."""
+    """Restrict this rank to its GPU and run it: rank 0 as the run's worker, another one by `follow`.
+
+    Returns the exit status. That of rank 0 is 0 also after Pause or Stop if it had joined the others, since torchrun
+    takes any other status for a failed rank.
+    """
     cards = os.environ.get(devices.VISIBLE, "").split(",")
     if len(cards) > 1:  # before CUDA is used: each rank has one of the run's
         os.environ[devices.VISIBLE] = cards[int(os.environ["LOCAL_RANK"])]

@@ -102,8 +102,8 @@ class SharedStep(Step):
     def compute(
         self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None
     ) -> StepResult:
-        """Compute a step, its micro-batches divided until each rank has as many, if their rows allow it; KTO's are
-        not."""
+        """Compute a step as `Step.compute`, with the largest micro-batches halved until their number is a multiple of
+        the ranks or each has one row; KTO's are not halved."""
         # KTO's loss depends on all rows of a micro-batch (engine/variants/preference): not divided, it equals that of
         # one rank.
         is_of_batch = self.criterion and self.criterion.objective == "kto"

@@ -139,7 +139,11 @@ class Drawing:
     # ---- a step -----------------------------------------------------------------------------------------------------
     def micro_batches(self, number: int, planned: Sequence[Rows], places: Sequence[int] = ()) -> list[Rows]:
         """Draw and judge answers to the questions of step `number`, and return the micro-batches of weighed answers
-        that it trains. planned: its rows of the data. places: of these rows among those of training."""
+        that it trains.
+
+        The best and worst answers are appended to files of the run. planned: the step's rows of the data. places: of
+        these rows among those of training; without them no pairs are kept.
+        """
         self._reporter.set_stage("drawing")
         self.step.computing = ()
         self._last = None
@@ -165,7 +169,8 @@ class Drawing:
 
     @staticmethod
     def rows_of(draw: Draw) -> list[Encoded]:
-        """Return the answers of a draw after their prompts, trained or not."""
+        """Return each answer of a draw as a row: its prompt, and the answer's tokens as those that are trained. All
+        answers of the draw are included."""
         return [
             Encoded(answer.prompt + answer.ids, [False] * len(answer.prompt) + [True] * len(answer.ids))
             for answer in draw.answers

@@ -44,6 +44,8 @@ class Trackers:
         self._arguments: Any = None  # once the trackers have begun
 
     def __enter__(self) -> Trackers:
+        """Start the thread that sends news to the trackers, if the recipe names any. A recipe that cannot be read
+        starts none and raises nothing."""
         with suppress(GarageError):  # the worker says what is wrong with a recipe
             if (recipe := self._run.recipe()).train.report_to:
                 self._thread = threading.Thread(target=self._follow, args=(recipe,), name="trackers", daemon=True)
@@ -51,6 +53,7 @@ class Trackers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the thread after it has sent the last news, waiting at most CLOSE_S for it."""
         self._over.set()
         if self._thread:
             self._thread.join(CLOSE_S)

@@ -260,6 +260,7 @@ def _column_roles(question: object, answer: object) -> JsonObject:
 
 
 def _key(each: AboutPart) -> str:
+    """Return the value of a part in the list of parts: "config:split"."""
     return f"{each.config}:{each.split}"
 
 

@@ -46,8 +46,8 @@ def _listed(lines: Sequence[Html], w: Wording) -> Html:
 
 
 def row(each: FoundSet, w: Wording) -> Html:
-    """Return one result: a button with its name, gate, rows, size, licence, languages, likes and date. A dataset
-    without text has no button, and the reason instead."""
+    """Return one result: a button with the dataset's name, a badge if its owner must grant access, then rows, size,
+    licence, languages, likes and date. A dataset without text has the reason instead of a button."""
     if each.why_not is not None:
         return tag("li", tag("p", tag("strong", each.id)), tag("p", w.render(each.why_not), class_="lg-quiet"))
     rows = grouped(w, each.rows) if each.rows is not None else each.about_rows

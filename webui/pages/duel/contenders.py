@@ -77,9 +77,11 @@ class Contender:
 def two_of(
     services: Services, w: Wording, above: tuple[object, object], first: tuple[object, ...], second: tuple[object, ...]
 ) -> tuple[Contestant, Contestant]:
-    """Return the two contestants: by default the chat's model second and its base first. above: target and checkpoint
-    of the chat. first, second: values of a Contender's fields. Raises GarageError if a model is gone, or a base has no
-    adapter beside it."""
+    """Return the two contestants of a blind test: by default the chat's model as the second, and its base as the first.
+
+    above: target and checkpoint of the chat. first, second: values of a Contender's fields. Raises GarageError if a
+    model is gone, or if the second is a base model and no first one was chosen.
+    """
     if [one for one, *_ in (first, second) if one not in (AS_USUAL, None) and not is_there(services, w, one)]:
         raise ChatError("contenders.gone")
     model, checkpoint, *how = second
