@@ -36,7 +36,7 @@ SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE: float = Train.model_fields["learning_rate"].default
 
 
-def all_holes(goal: str | None = None) -> Recipe:
+def open_recipe(goal: str | None = None) -> Recipe:
     """Return a recipe in which everything is open except the goal."""
     return Recipe.parse({"goal": goal, "data": {"source": NO_DATA}})
 

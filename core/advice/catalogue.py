@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.advice import recommend
-from core.advice.case import Grounds, Method, Verdict, all_holes
+from core.advice.case import Grounds, Method, Verdict, open_recipe
 from core.advice.decisions import with_settings
 from core.memory.budget import Budget
 from core.models.shapes.shape import ModelShape
@@ -54,4 +54,4 @@ def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
 @lru_cache(maxsize=4)
 def _least_demanding(method: Method) -> Recipe:
     """Return a recipe with this method, a micro-batch of 1 and checkpointing; all else is open."""
-    return with_settings(all_holes(), method=method, per_device_train_batch_size=1, gradient_checkpointing=True)
+    return with_settings(open_recipe(), method=method, per_device_train_batch_size=1, gradient_checkpointing=True)

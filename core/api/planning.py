@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.advice import run_doctor
-from core.advice.case import Advice, Grounds, all_holes
+from core.advice.case import Advice, Grounds, open_recipe
 from core.advice.decisions import as_json
 from core.advice.diagnosis import Diagnosis
 from core.advice.goals import goal_of
@@ -91,7 +91,7 @@ def plan(
     shape = shape_of(models, model)
     preview, counts, refusal = _read_data(models, model, str(data)) if data else (None, None, None)
     corrections = memory_corrections(space, machine, model) if vram is None else None
-    advice = recommend(all_holes(goal_id), Grounds(memory, shape, counts, corrections))
+    advice = recommend(open_recipe(goal_id), Grounds(memory, shape, counts, corrections))
     findings = run_doctor.before(Planned.from_advice(advice.recipe, advice, preview)) if preview else []
     counted = counted_dry_run(models, model, advice.setup) if dry_run else None
     return SettingsPlan(advice, shape, tuple(findings), refusal, counted)

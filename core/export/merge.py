@@ -113,7 +113,7 @@ def _merge_streaming(
             with (
                 open_tensors(file) as weights,
                 SafetensorsFile(target / file.name, shapes) as written,
-                _at_once() as start,
+                _in_thread_pool() as start,
             ):
                 for name in stored:
                     check()
@@ -171,7 +171,7 @@ def _in_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 @contextmanager
-def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
+def _in_thread_pool() -> Iterator[Callable[[Callable[[], None]], None]]:
     """Yield a function that runs an action in a thread pool. All are done at the end of the block, which raises the
     first error.
 
@@ -214,7 +214,7 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     model = base_model.load(
         base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False, keep_towers=True
     )
-    if mended.lacks_tower(model):
+    if mended.lacks_vision_tower(model):
         raise ExportError("export.tower_lacking", model_type=model.config.model_type)
     check()
     merged = attach(model, adapter).merge_and_unload(safe_merge=True).to(base.dtype)

@@ -73,14 +73,14 @@ def read(file: Path) -> GgufAdapter:
         }
         return GgufAdapter(
             file=file.name, architecture=texts.get("general.architecture", "-")[:40],
-            base=_on_hub(texts.get("general.base_model.0.repo_url", "")), alpha=float(alpha.contents() if alpha else 0),
+            base=_hub_id(texts.get("general.base_model.0.repo_url", "")), alpha=float(alpha.contents() if alpha else 0),
             weights=weights,
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, NotImplementedError) as error:
         raise ModelError("foreign.gguf_damaged", file=file.name, reason=str(error)[:100] or "-") from None
 
 
-def _on_hub(url: str) -> str:
+def _hub_id(url: str) -> str:
     """Return owner/name of a model's address on the Hub, "" for any other address; of a base in a folder the converter
     writes the folder's path as one."""
     path = urlsplit(url).path.strip("/")

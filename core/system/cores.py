@@ -76,7 +76,7 @@ class OtherLoad:
         return max(0.0, busy - own / took) if self._is_known and took > 0 else None
 
 
-def stand_back() -> None:
+def lower_priority() -> None:
     """Lower this process's priority for CPU and disk, below the person's own programs.
 
     Call it before threads start, which inherit it. For the disk it is the last of the usual class, not idle: a

@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id")
     arguments = parser.parse_args()
-    cores.stand_back()
+    cores.lower_priority()
     keep_freed_memory()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)

@@ -36,7 +36,7 @@ def answer(request: JsonObject) -> JsonObject:
 def main() -> None:
     """Answer dry-run requests from the parent, one at a time, until it closes the pipe."""
     parent, requests = ToParent(), queue.SimpleQueue[JsonObject]()
-    cores.stand_back()
+    cores.lower_priority()
     parent.listen(requests.put, lambda: os._exit(0))
     import torch
     import transformers

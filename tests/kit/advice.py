@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.advice import recommend as advice
-from core.advice.case import Advice, Grounds, all_holes
+from core.advice.case import Advice, Grounds, open_recipe
 from core.advice.decisions import SETTINGS, with_settings
 from core.advice.goals import Goal
 from core.data.facts import DataFacts
@@ -20,7 +20,7 @@ def recipe_of(goal: Goal | None = None, **chosen: Any) -> Recipe:
     """Return a recipe that sets only goal and `chosen` and leaves all else to the advice. eval_fraction, long_examples:
     settings of its data."""
     recipe = with_settings(
-        all_holes(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS}
+        open_recipe(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS}
     )
     more = {name: value for name, value in chosen.items() if name not in SETTINGS}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=more)})

@@ -458,7 +458,7 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
 ) -> None:
     folder = families.make("gemma3n", tmp_path / "gemma3n", starter_folder)
     base = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
-    assert mended.lacks_tower(base) and not list(base.model.vision_tower.parameters())
+    assert mended.lacks_vision_tower(base) and not list(base.model.vision_tower.parameters())
     assert any(name.startswith("model.vision_tower.") for name in weights(folder))
     tuned_model = tuned(base)
     adapter.save(tuned_model, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from core.advice import recommend
-from core.advice.case import Grounds, all_holes
+from core.advice.case import Grounds, open_recipe
 from core.advice.family import family_of
 from core.errors import GarageError
 from core.export.llamacpp.export_support import export_support
@@ -59,7 +59,7 @@ class ModelStep:
         w, model = self.w, of_hub(model_id)
         if model is None:
             return format.model_name(model_id)
-        recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
+        recipe, verdict, _ = recommend.weigh(open_recipe(), Grounds(budget, model.shape))
         fit = w.t(
             "wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}")
         )

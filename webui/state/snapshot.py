@@ -273,9 +273,9 @@ class Snapshots:
         if row.status.state == State.QUEUED:
             is_making = self._makings is not None and self._makings.is_at_work()
             waits_for = "export" if self._exports.has_live_worker() else "making" if is_making else ""
-        return RunView(row, str(run.path), recipe, run.facts(), self._newest_events(run), log, waits_for)
+        return RunView(row, str(run.path), recipe, run.facts(), self._events_of(run), log, waits_for)
 
-    def _newest_events(self, run: RunFolder) -> list[JsonObject]:
+    def _events_of(self, run: RunFolder) -> list[JsonObject]:
         """Return the events of a run. The file is read again only when it has changed."""
         stamp = files.stamp(run.path / "events.jsonl")
         cached = self._events.get(run.id)

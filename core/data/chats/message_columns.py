@@ -319,9 +319,9 @@ def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
     """Return whether a column numbers conversations: by its name, and by values that repeat (few rows need not)."""
     words = [word for word in _words(name) if word not in _set_of_words(_ID)]
     is_named = bool(words) and (
-        all(word in _set_of_words(_CONVERSATION) for word in words) or _has_cjk(name, _CONVERSATION)
+        all(word in _set_of_words(_CONVERSATION) for word in words) or _has_cjk_word(name, _CONVERSATION)
     )
-    if not is_named or any(_has_cjk(name, other) for other in (_TURN, _TIME)):
+    if not is_named or any(_has_cjk_word(name, other) for other in (_TURN, _TIME)):
         return False
     values = [str(value) for value in table.filled(name)]
     return len(set(values)) < len(values) or len(values) < _MIN_SHUFFLED
@@ -361,7 +361,7 @@ def _is_turn(table: _FirstRows, name: str) -> bool:
     and differ."""
     words, known = _words(name), _set_of_words(_TURN)
     number = bool(words) and words[-1] in _set_of_words(_ID) and words[0] in _set_of_words(_MESSAGE)
-    if not (number or _has_cjk(name, _TURN) or any(word in known for word in words)):
+    if not (number or _has_cjk_word(name, _TURN) or any(word in known for word in words)):
         return False
     values = table.filled(name)
     return all(any(c.isdigit() for c in str(value)) for value in values) and len({*map(str, values)}) > 1
@@ -412,9 +412,9 @@ def _last_word(name: str) -> str:
 
 def _has_word(name: str, words: str) -> bool:
     """Return True if a column's name contains one of the words, in any case. words: one text, divided at blanks."""
-    return not _set_of_words(words).isdisjoint(_words(name)) or _has_cjk(name, words)
+    return not _set_of_words(words).isdisjoint(_words(name)) or _has_cjk_word(name, words)
 
 
-def _has_cjk(name: str, words: str) -> bool:
+def _has_cjk_word(name: str, words: str) -> bool:
     """Return True if a name in Chinese, Japanese or Korean contains one of the words of these scripts, at any place."""
     return bool(_CJK.search(name)) and any(word in name for word in _set_of_words(words) if _CJK.match(word))

@@ -93,10 +93,10 @@ def _open_table(
             raise DataError("data.no_such_table", file=path.name, table=table, tables=names[:20], near=near[0])
         if chosen is None:
             raise DataError("data.no_rows", file=path.name)
-        yield tables, chosen, _without_end(path, lines)
+        yield tables, chosen, _lines_unless_failed(path, lines)
 
 
-def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
+def _lines_unless_failed(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
     """Yield the lines of rows. Raises DataError at an object, by which the process says that it failed."""
     for line in lines:
         if isinstance(line, dict):

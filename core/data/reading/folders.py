@@ -309,17 +309,17 @@ def _without_repeated_files(read: list[Source]) -> tuple[list[Source], list[Mess
     if len(rest) == len(read) or not has_both:
         return read, []
     # Splits may have the rows in another order.
-    lines = {line for source in rest if source.kind in ("jsonl", "csv", "txt") for line in _lines_of(source)}
+    lines = {line for source in rest if source.kind in ("jsonl", "csv", "txt") for line in _line_hashes(source)}
     repeated = [
         source
         for source in read
-        if source not in rest and source.kind in ("jsonl", "csv", "txt") and lines.issuperset(_lines_of(source))
+        if source not in rest and source.kind in ("jsonl", "csv", "txt") and lines.issuperset(_line_hashes(source))
     ]
     notes = [msg("data.note_file_of_all", file=source.path.name) for source in repeated]
     return [source for source in read if source not in repeated], notes
 
 
-def _lines_of(source: Source) -> Iterator[bytes]:
+def _line_hashes(source: Source) -> Iterator[bytes]:
     """Yield a hash of each line that is not blank, without outer spaces; of a very long one that of its parts."""
     with source.path.open("rb") as file:
         for line in iter(lambda: file.readline(MIB), b""):

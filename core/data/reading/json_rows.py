@@ -134,7 +134,7 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
     with source.path.open(encoding=source.encoding) as file:
         text = _RowsText(file, limits.row_bytes)
         try:
-            yield from _object(text, _list_of_pairs(source, limits)) if text.peek() == "{" else _list(text)
+            yield from _object(text, _key_of_rows(source, limits)) if text.peek() == "{" else _list(text)
             if (rest := text.peek()) == "\0":
                 yield _padding(text.line)
             elif rest:
@@ -161,7 +161,7 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
         text.row = row + 1
 
 
-def _list_of_pairs(source: Source, limits: Limits) -> str:
+def _key_of_rows(source: Source, limits: Limits) -> str:
     """Return the key of the list that holds an object's rows, if it is not simply the first list: the first list of
     pairs (a question and its answer, a text and its class, or a conversation).
 

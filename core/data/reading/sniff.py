@@ -324,7 +324,7 @@ def _refuse_quiz(path: Readable, head: bytes) -> None:
             raise DataError("data.is_quiz", file=path.name, marks=marks)
 
 
-def _holds_card(path: Readable) -> bool:
+def _holds_character_card(path: Readable) -> bool:
     """Return True for a PNG with a character card in one of its texts."""
     with path.open("rb") as file:
         raw = file.read(_MAX_PICTURE)
@@ -342,7 +342,7 @@ def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | Non
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
-            is_card = name == "picture" and _holds_card(path)
+            is_card = name == "picture" and _holds_character_card(path)
             raise DataError("data.is_card_picture" if is_card else f"data.is_{name}", file=path.name)
     if SUFFIXES.get(path.suffix.lower()) == "sqlite" and not head.startswith(b"SQLite format 3\0"):
         raise DataError("data.not_database", file=path.name)
@@ -438,10 +438,10 @@ def _delimiter(path: Readable, encoding: str) -> str:
     # The last record may be cut off.
     if len(sample) == _HEAD:
         sample = sample[: sample.rfind("\n") + 1] or sample
-    return max(_DELIMITERS, key=partial(_fit, re.sub(r"\A(?:#(?:[#! ]|\w+=).*\n)+", "", sample) or sample))
+    return max(_DELIMITERS, key=partial(_fit_of_delimiter, re.sub(r"\A(?:#(?:[#! ]|\w+=).*\n)+", "", sample) or sample))
 
 
-def _fit(sample: str, delimiter: str) -> float:
+def _fit_of_delimiter(sample: str, delimiter: str) -> float:
     """Return how well a delimiter splits records into columns: the share of those as wide as the first, among equals
     more for more columns; 0 for one column."""
     try:

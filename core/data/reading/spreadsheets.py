@@ -158,10 +158,10 @@ def _open_sheet(path: Readable, sheet: str | None, limits: Limits) -> Iterator[t
             )
         if sheets.sheet is None:
             raise DataError("data.no_rows", file=path.name)
-        yield sheets, _without_end(path, lines)
+        yield sheets, _lines_unless_failed(path, lines)
 
 
-def _without_end(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
+def _lines_unless_failed(path: Readable, lines: Iterator[object]) -> Iterator[Any]:
     """Yield the lines of rows, and those that announce a sheet. Raises DataError at one that says that it failed."""
     for line in lines:
         if isinstance(line, dict) and "next" not in line:

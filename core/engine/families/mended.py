@@ -52,7 +52,7 @@ def model(loaded: PreTrainedModel) -> PreTrainedModel:
     return loaded
 
 
-def lacks_tower(loaded: PreTrainedModel) -> bool:
+def lacks_vision_tower(loaded: PreTrainedModel) -> bool:
     """Return whether an empty module stands for Gemma 3n's vision tower, so that saving the model would lose that
     tower. Towers that core/engine/families/parts removed do not count."""
     return any(isinstance(module, NoTower) for module in loaded.modules())

@@ -55,8 +55,8 @@ def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable
         scales = _scales(layer, card)
         # FSDP2 leaves ignored parameters as they are: the adapter, small ones, and what layers share.
         fully_shard(layer, mesh=mesh, ignored_params={*layer.parameters()} - own)
-        _give(scales)
-        layer.register_forward_pre_hook(partial(_give, scales))
+        _put_scales_back(scales)
+        layer.register_forward_pre_hook(partial(_put_scales_back, scales))
         layer.set_custom_all_gather(_Gather(sharded, number))
         inside |= {*layer.parameters()}
     fully_shard(sharded.root, mesh=mesh, ignored_params={*sharded.root.parameters()} - inside)
@@ -90,7 +90,7 @@ def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module,
     return states
 
 
-def _give(scales: dict[torch.nn.Module, QuantState], *_: object) -> None:
+def _put_scales_back(scales: dict[torch.nn.Module, QuantState], *_: object) -> None:
     """Put the 4-bit scales back on the weights of these modules, also as a forward hook.
 
     FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a gathered one, which lack the scales.

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id", nargs="?")
     arguments = parser.parse_args()
-    cores.stand_back()
+    cores.lower_priority()
     keep_freed_memory()
     workspace = Workspace.open(arguments.workspace)
     follow(workspace, Runs(workspace).get(arguments.run_id).path / MEETING if arguments.run_id else None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.advice import recommend as advice_room
-from core.advice.case import Advice, Grounds, all_holes
+from core.advice.case import Advice, Grounds, open_recipe
 from core.advice.decisions import DECISIONS, SETTINGS, TIMES_A_FACT, as_json, is_set, value_of, values_of
 from core.advice.goals import goal_of, goals
 from core.commands import __main__ as commands
@@ -288,7 +288,7 @@ def test_equal_cards_that_hold_a_base_together_are_offered_where_one_is_too_smal
         and "has not been measured" in sentence
     )
     two = of_ranks(of_card(first, ram), Nvidia(cards=(first, second)), 2)
-    holes = all_holes()
+    holes = open_recipe()
     with_ranks = holes.model_copy(update={"train": holes.train.model_copy(update={"ranks": 2, "fsdp": True})})
     taken = advice_room.recommend(with_ranks, Grounds(two, shape, facts(p99_length=500)))
     assert taken.verdict in ("fits", "tight") and "hold the base model together" in why(taken, "budget")

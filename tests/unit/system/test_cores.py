@@ -70,7 +70,7 @@ def test_what_others_use_is_unknown_where_a_limit_hides_which_cores_are_ours(mon
 def test_a_process_that_stands_back_comes_after_others_for_processor_and_disk() -> None:
     # Wine knows no order at the disk
     how = "p.nice()" if os.name == "nt" else "p.nice(), getattr(p, 'ionice', lambda: 'none')()"
-    script = f"import psutil\nfrom core.system import cores\ncores.stand_back()\np = psutil.Process()\nprint({how})"
+    script = f"import psutil\nfrom core.system import cores\ncores.lower_priority()\np = psutil.Process()\nprint({how})"
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout
