@@ -199,8 +199,13 @@ def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
 
 
 def _order(wish: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[object, ...]]:
-    """Return the sort key of rows: by verdict, the order that the wish names, models made for its language, popularity.
-    starter_leads: the starter comes first in that, else it joins its family."""
+    """Return the key function that sorts the shelf's rows: by verdict; if products are to be sold (wish.sell), licences
+    without conditions first; by the order that the wish names; models made for its language first; then by popularity.
+
+    The order "liked" decides nothing, so popularity does. English and Chinese decide nothing either: the most popular
+    models are made for them. starter_leads: True: the starter is the most popular of all; False: it is as popular as
+    the most popular other model of its family.
+    """
     place = {model.id: number for number, model in enumerate(known_models())}
     if not starter_leads:
         starter = known_models()[0]

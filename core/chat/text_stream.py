@@ -75,6 +75,10 @@ class TextStream:
         return text
 
     def _new_text(self) -> str:
-        """Return the text of the newest tokens, which was not returned before."""
+        """Return the text of the newest tokens that was not returned before, complete or not: it may end in U+FFFD
+        within a character.
+
+        It changes nothing: the callers decide whether the text waits, and note what was returned.
+        """
         earlier = self._tokenizer.decode(self._window[: self._emitted], self._skips)
         return self._tokenizer.decode(self._window, self._skips)[len(earlier) :]

@@ -71,7 +71,12 @@ class Tensor(NamedTuple):
 
 
 def parse(header: bytes) -> list[Tensor]:
-    """Return the tensors of a safetensors header (its JSON alone). Raises ValueError for anything else."""
+    """Return the tensors that a safetensors header describes, in its order and without its metadata entry.
+
+    header: the JSON alone, without the eight bytes of its length. A tensor without a type has the type "None". Raises
+    ValueError for what is no such JSON or has an invalid shape, KeyError for a tensor without a shape, RecursionError
+    for JSON nested too deeply.
+    """
     value = json.loads(header)
     if not isinstance(value, dict):
         raise ValueError("no object")

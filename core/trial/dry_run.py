@@ -388,8 +388,12 @@ def _put_aside(tensor: torch.Tensor) -> torch.Tensor | Callable[[], torch.Tensor
 
 
 def _batch(setup: Setup, packed: bool) -> Batch:
-    """Return the longest micro-batch of setup, packed or padded, as core/engine/batches makes it, with zeros on the
-    meta device."""
+    """Return a stand-in for the largest micro-batch that setup allows: zeros on the meta device, each row with
+    max_length tokens.
+
+    It is built here, with the shapes that core/engine/batches gives to token ids, mask or positions, and trained tokens
+    (at least one). packed: all rows end to end in one, with positions and lengths; else side by side, with a mask.
+    """
     rows, length, learned = setup.per_device_train_batch_size, setup.max_length, max(1, setup.learned)
     index, targets = (torch.zeros(learned, dtype=torch.int64, device=META) for _ in range(2))
     if packed:

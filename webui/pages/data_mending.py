@@ -124,8 +124,13 @@ class Mending(Panel):
         return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
     def mend(self, pressed: object) -> Update:
-        """Repair all rows with a problem, as one new version, and return the notice. pressed: kind, action, argument,
-        set, text for a placeholder."""
+        """Carry out the repair of one button, in all rows that have that one kind of problem, as a new version of the
+        dataset, and return the notice, of success or the error.
+
+        pressed: five texts from the browser, namely the kind of problem, the repair's action and argument (Repair), the
+        dataset's id, and the text that a fill puts in place of a placeholder. Anything else returns the warning that
+        the button belongs to an earlier version of the dataset.
+        """
         if not isinstance(pressed, list) or len(pressed) != 5 or not all(isinstance(each, str) for each in pressed):
             return shown(notice(self.w.t("data_page.stale"), "warn"))
         kind, action, argument, id, value = pressed

@@ -247,8 +247,13 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _base(self, request: JsonObject) -> JsonObject:
-        """Choose the base model ("": none) whose finished runs are asked a set's questions; nothing for an unknown
-        one."""
+        """Save in the named test set the base model whose finished runs are tested on its questions, and return the
+        answer without a notice ({"said": ""}).
+
+        request: the set's name in "name", the model in its field "base", "" for none. Nothing changes for a model that
+        is not among Models.choices (on this PC, or the starter). Raises ChatError if there is no such set or its file
+        cannot be read.
+        """
         test_set, base = (
             sets.open_set(self.services.workspace, _text(request, "name")),
             _text(fields_sent(request), "base", 200),

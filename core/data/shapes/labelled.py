@@ -219,7 +219,12 @@ def _chosen(value: object) -> list[str]:
 
 
 def is_rejected(values: Columns) -> bool:
-    """Return True if a person marked the label in Prodigy as wrong, or skipped it. Takes Prodigy's columns."""
+    """Return True if a person marked the label in Prodigy as wrong ("reject"), or skipped it ("ignore").
+
+    Marks the columns answer, _task_hash and _input_hash as read, also for an accepted label, so that they are not
+    reported as left out. False, with nothing marked, for a row that is not Prodigy's: without _task_hash, or with
+    another answer.
+    """
     if "_task_hash" not in values or values.peek("answer") not in ("accept", "reject", "ignore"):
         return False
     values.take("answer", "_task_hash", "_input_hash")

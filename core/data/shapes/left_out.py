@@ -91,6 +91,8 @@ class Columns(Mapping[str, Any]):
         return value
 
     def __contains__(self, name: object) -> bool:
+        """Return True if the row has a column of this name, filled or not, and do not take it; name must be in lower
+        case without surrounding blanks, as the names are kept."""
         return name in self._values
 
     def __iter__(self) -> Iterator[str]:

@@ -141,8 +141,13 @@ class BlindDuel:
             return self._view(None, None, notice(self.w.render(error.message)))
 
     def keep_pairs(self, opened: object) -> Update:
-        """Add all voters' verdicts as pairs to the dataset of the run's corrections, and return the notice, of success
-        or the error."""
+        """Add the answers that most voters preferred, as pairs of a better and a worse one, to the dataset of
+        corrections, and return the notice, of success or the error.
+
+        A tie, "both bad", or an empty answer as the better one gives no pair; pairs that the dataset has are not
+        repeated. The dataset is that of the model to train with the votes (`corrections.learner`), a run or a base, and
+        is created if it is missing. opened: the comparison's id.
+        """
         w, services = self.w, self.services
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))
