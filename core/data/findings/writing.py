@@ -1,4 +1,5 @@
-"""Checks for traces of a text's origin: HTML tags and entities, and letters read in a wrong encoding (Ã¼, â€™).
+"""Checks for traces of a text's origin: HTML tags and entities, tags of templates ({% load i18n %}), wiki links
+([[Rivers]]) and empty check boxes, and letters read in a wrong encoding (Ã¼, â€™).
 
 Markup counts in prose alone: in rows about HTML or code, or with code, tags belong to the subject. Wrong encodings are
 judged and repaired by ftfy, which is called only for rows with a typical pair of characters.
@@ -23,6 +24,16 @@ _TAG = re.compile(
     r"|\[(?:url|img|quote|color|size)=[^\]\n]{0,200}\]|\[/(?:url|img|quote|b|i|u|color|size)\]",
     re.IGNORECASE,
 )
+# Of a template, a comment, a shortcode; a link of a wiki or a note, with its words; a box to check.
+_LEFT = re.compile(
+    r"\{%[-+~]?\s*\w[^{}]{0,300}?%\}|\{#\s[^{}]{1,300}?#\}"
+    r"|\{\{[<%#/>^][^{}]{0,300}\}\}|\{\{\s*\w[^{}\n]{0,60}?[|.(][^{}]{0,300}\}\}"
+    r"|<!--.{0,500}?-->|<%[=-]?\s[^<>]{0,300}%>|<\?(?:php|=)[^<>]{0,300}\?>"
+    r"|(?P<picture>!)?\[\[(?=[^\W\d]|\d{4}-\d\d)(?:[^\[\]|\n\"=,]{1,80}\|)?(?P<words>[^\[\]|\n\"=,]{2,80})\]\]"
+    r"|^(?P<mark>[ \t]*[-*+] )\[ ?\](?:[ \t]|$)",
+    re.DOTALL | re.MULTILINE,
+)
+_LEFT_SIGNS = ("[[", "{%", "{{", "{#", "<!--", "<%", "<?", "- [", "* [")
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\s*/?>", re.IGNORECASE)
 _ABOUT = re.compile(
     (
@@ -38,7 +49,9 @@ _AROUND = 40  # characters
 
 
 def without_markup(text: str) -> str:
-    """Return text without tags, with entities replaced by their characters and ends of blocks by line breaks."""
+    """Return text without tags and check boxes, with the words of wiki links, with entities replaced by their
+    characters and ends of blocks by line breaks."""
+    text = _LEFT.sub(lambda left: left["mark"] or ("" if left["picture"] else left["words"] or ""), text)
     return html.unescape(
         _TAG.sub(lambda tag: tag[0] if tag[0].startswith("&") else "", _BREAK.sub("\n", text))
     ).replace("\xa0", " ")
@@ -67,8 +80,8 @@ class Writing:
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by tags of HTML or a forum outside code, unless its text is about code or markup, and either by
-        lost characters (U+FFFD, 锟斤拷) or by a wrong encoding that can be corrected."""
+        """Mark the row by markup outside code (tags not in texts about markup, check boxes not in answers), and either
+        by lost characters (U+FFFD, 锟斤拷) or by a wrong encoding that can be corrected."""
         text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             if (
@@ -77,6 +90,10 @@ class Writing:
                 and not _ABOUT.search(_TAG.sub("", words.prose))
             ):
                 self._markup.add(words.row, words.quote(words.prose, match.start(), match.end()))
+        if any(sign in text for sign in _LEFT_SIGNS) and not words.is_code:
+            left = next((each for each in _LEFT.finditer(words.prose) if words.is_text or each["mark"] is None), None)
+            if left:
+                self._markup.add(words.row, words.quote(words.prose, left.start(), left.end()))
         if text.isascii():
             return
         if match := _LOST.search(text):
