@@ -41,7 +41,8 @@ def document_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem |
                 row += 1
                 yield RawRow(row, {"text": text}, joint=joint, page=page)
     if not row:
-        raise DataError("data.document_without_text", file=source.path.name)
+        what = "page_without_text" if source.kind == "html" else "document_without_text"
+        raise DataError(f"data.{what}", file=source.path.name)
 
 
 def _omissions(path: Readable, status: dict[str, Any]) -> Iterator[Omission]:

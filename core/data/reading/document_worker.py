@@ -49,6 +49,12 @@ _MARKS = re.compile(
     re.IGNORECASE,
 )
 _MIN_OWN = 0.3  # of a page's characters
+# Tags of a template that begins before any code: a translated text stays, a comment goes with its content.
+_IS_TEMPLATE = re.compile(r"(?:(?!<pre|<code).)*?\{%[-+]?\s*\w", re.DOTALL | re.IGNORECASE)
+_TEMPLATE = re.compile(
+    r"\{%-?\s*comment\b.*?endcomment\s*-?%\}|\{%-?\s*trans(?:late)?\s+(?P<quote>[\"'])(?P<said>.*?)(?P=quote).*?%\}|\{%.*?%\}|\{#.*?#\}",
+    re.DOTALL,
+)
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
 _ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
 _SILENCE_MS = 4_000  # a longer silence between subtitles begins a paragraph
@@ -164,13 +170,19 @@ def _body(content: bytes) -> lxml.html.HtmlElement | None:
     return lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
 
 
-def _page(content: bytes) -> Iterator[object]:
-    """Yield the blocks of a web page's own text (of all of it, if that is too little), then {"around": how many others
-    it has}: navigation, cookie notices, footers."""
-    body = _body(content)
+def _page(text: str) -> Iterator[object]:
+    """Yield the blocks of a web page's own text (of all of it but footers, if that is too little), then {"around": how
+    many others it has}: navigation, cookie notices, footers, tags of a template."""
+    tags = 0
+    if _IS_TEMPLATE.match(text):
+        text, tags = _TEMPLATE.subn(lambda tag: tag["said"] or " ", text)
+    body = _body(text.encode("utf-8", "replace"))
     if body is None:
         return
     # A page's own text is what its author marked as main; what is beside it repeats on every page of the site.
+    whole = sum(map(bool, _blocks(body)))
+    for foot in body.xpath("//footer | //*[@role='contentinfo']"):
+        foot.drop_tree()
     every = list(_blocks(body))
     mains = body.xpath("//main | //*[@role='main']") or body.xpath("//article")
     main = mains[0] if len(mains) == 1 else body
@@ -182,7 +194,7 @@ def _page(content: bytes) -> Iterator[object]:
     if sum(map(len, own)) < _MIN_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
         own = every
     yield from own
-    yield {"around": sum(map(bool, every)) - sum(map(bool, own))}
+    yield {"around": tags + whole - sum(map(bool, own))}
 
 
 def _is_beside(element: lxml.html.HtmlElement) -> bool:
@@ -306,7 +318,7 @@ def _subtitles(content: str) -> Iterator[object]:
 
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[object]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
 _TEXTS: dict[str, Callable[[str], Iterator[object]]] = {
-    "html": lambda text: _page(text.encode("utf-8", "replace")),
+    "html": _page,
     "srt": _subtitles,
 }
 

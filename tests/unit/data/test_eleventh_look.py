@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from core.data.findings.repairs import repaired
 from core.data.formats import Example
+from core.errors import DataError
 from tests.unit.data.test_findings import findings_of
+from tests.unit.data.test_tenth_look import report_of, texts_of
 
 
 @pytest.mark.parametrize(
@@ -24,3 +28,15 @@ from tests.unit.data.test_findings import findings_of
 def test_rests_of_templates_and_notes_are_found_and_taken_out(text: str, clean: str | None) -> None:
     finding = findings_of(Example(text=text)).get("markup")
     assert (finding and repaired(Example(text=text), finding.repairs[0])) == (clean and Example(text=clean))
+
+
+def test_tags_of_a_template_and_footers_of_a_page_are_no_text(tmp_path: Path) -> None:
+    page = (
+        '{% extends "a.html" %}{% comment %}<p>Translators</p>{% endcomment %}'
+        '<h1>{% trans "Oars" %}</h1><p>The river is wide.</p>'
+    )
+    assert texts_of(tmp_path, "a.html", page) == ["# Oars\nThe river is wide."]
+    about = "<h1>Jinja</h1><pre>{% block a %}</pre><p>It ends a block.</p>"
+    assert texts_of(tmp_path, "b.html", about) == ["# Jinja\n{% block a %}", "It ends a block."]
+    with pytest.raises(DataError, match="besides its navigation and footer"):
+        report_of(tmp_path, "c.html", "<section></section><footer><h4>Oars Ltd</h4><p>Newport</p></footer>")
