@@ -18,6 +18,8 @@ from core.messages import Message, msg
 
 _LOOKED_AT, _MIN_LINES, _SHOWN = 1_000, 6, 3  # lines; of fewer nothing is said; signs that are named
 _NAME = re.compile(r"[\W_]{0,3}([^\W\d_][^:：\n.!?,;]{0,30})[:：](?!//)")
+# A term, then a dash or a sign, then its meaning.
+_TERM = re.compile(r"[\W_]{0,3}[^\W\d_][^:：\n.!?,;–—=→]{0,40}\s(?:-{1,2}|[–—=→:])\s")
 # of a list, a quotation, a heading
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
@@ -33,9 +35,12 @@ _NUMBERED = re.compile(r"\(?\d{1,4}[.):]\s")
 _LIST_MARK = re.compile(r"([-+*>@%~])\s")
 # in code: a value with its key, or a text alone
 _ENTRY = re.compile(r"(?:[\w$-]+|([\"']).*?\1)\s*:\s*[\"'\d\[{].*|([\"']).*\2,?")
+_OBJECT = re.compile(r"[\[({]*\s*[\w$\"']+\s*:\s*[\"'`\d\[{].*[})\]],?;?")  # in one line
 _MAX_GAP = 6  # lines from a mark to the next one
 # Shares of the lines: with names that return before a colon, in a document too, or with any name.
 _NAMED, _NAMED_IN_DOCUMENTS, _BEFORE_COLONS = 0.3, 0.5, 0.7
+# Outside of documents, with a term before its meaning: a colon, of entries of several lines; a dash.
+_DEFINED, _DASHED, _MIN_TERMS = 0.25, 0.4, 3
 # That ask, without letters, of few words; and of those that end as sentences do.
 _ASKING, _WITHOUT_LETTERS, _SHORT, _ENDED = 0.3, 0.15, 0.8, 0.2
 # With a sign between parts, one of the commonest first words, an odd first sign, the same mark, code.
@@ -47,7 +52,7 @@ _LISTED = 0.9
 # In two scripts; of texts, with a short line above long ones, or two lines of which one is short.
 _IN_SCRIPTS, _UNEVEN = 0.6, 0.5
 # Of data in code; of a list with marks at distances, and of its distances that are equal.
-_ENTRIES, _SPACED, _EQUAL = 0.8, 0.7, 0.8
+_ENTRIES, _SPACED, _EQUAL = 0.6, 0.7, 0.8
 # of code, and of the commands and marks of a script: a_name, path.py:9, [[link]], <<command>>, call(it), label start:
 _CODE = re.compile(
     r"\.\w{1,5}:\d|::|\[\[|\]\]|<<|>>|</|[^\W_]_\w|[{}]$|\);$|^[{}<@$\[(;]|[^\W\d]\([^()]*\)$|==|\w =|"
@@ -82,8 +87,10 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
 
 def _unlike_sentences(lines: Sequence[str], is_document: bool) -> Message | None:
     """Return what the single lines are instead of sentences; None without it. is_document: as in doubt."""
+    terms = sum(_NAME.match(line) is not None for line in lines)
     if len(lines) < _MIN_LINES:
-        return None
+        is_list = not is_document and terms == len(lines) >= _MIN_TERMS
+        return msg("data.lines_divided", sign=":") if is_list else None
 
     def share(count: float) -> float:
         return count / len(lines)
@@ -92,12 +99,14 @@ def _unlike_sentences(lines: Sequence[str], is_document: bool) -> Message | None
     again = [name for name, count in names.most_common() if count > 1]
     if len(again) > 1 and share(sum(names[name] for name in again)) >= (_NAMED_IN_DOCUMENTS if is_document else _NAMED):
         return msg("data.lines_begin", signs=[f"{name}:" for name in again[:_SHOWN]])
-    if share(names.total()) >= _BEFORE_COLONS:
+    if share(terms) >= (_BEFORE_COLONS if is_document else _DEFINED):
         return msg("data.lines_divided", sign=":")
     if share(sum(line.endswith(QUESTION_MARKS) for line in lines)) >= _ASKING:
         return msg("data.lines_ask")
     if is_document:
         return None
+    if share(sum(_TERM.match(line) is not None for line in lines)) >= _DASHED:
+        return msg("data.lines_divided", sign="-")
     if share(sum(not any(map(str.isalpha, line)) for line in lines)) >= _WITHOUT_LETTERS:
         return msg("data.lines_of_numbers")
     few = sum(len(words_of(line)) <= (_FEW_CHARACTERS if _SPACELESS.search(line) else _FEW_WORDS) for line in lines)
@@ -159,8 +168,9 @@ def entry_in(code: Iterable[str]) -> str:
     other code."""
     lines = [*islice((line.strip() for text in code for line in text.splitlines()), _LOOKED_AT)]
     lines = [line for line in lines if any(map(str.isalnum, line))]
-    entries = [line for line in lines if _ENTRY.fullmatch(line)]
-    return entries[0][:40] if len(lines) >= _MIN_LINES and len(entries) >= _ENTRIES * len(lines) else ""
+    entries = [line for line in lines if _ENTRY.fullmatch(line) or _OBJECT.fullmatch(line)]
+    few = _MIN_TERMS if any(map(_OBJECT.fullmatch, lines)) else _MIN_LINES
+    return entries[0][:40] if len(entries) >= few and len(entries) >= _ENTRIES * len(lines) else ""
 
 
 def _is_spaced(heads: Sequence[str], head: str) -> bool:

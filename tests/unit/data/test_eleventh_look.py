@@ -40,3 +40,23 @@ def test_tags_of_a_template_and_footers_of_a_page_are_no_text(tmp_path: Path) ->
     assert texts_of(tmp_path, "b.html", about) == ["# Jinja\n{% block a %}", "It ends a block."]
     with pytest.raises(DataError, match="besides its navigation and footer"):
         report_of(tmp_path, "c.html", "<section></section><footer><h4>Oars Ltd</h4><p>Newport</p></footer>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OAR: a pole with a blade\nThe OAR fell into the river, which\nwas wide at that place.\nRAFT: logs in a row\n"
+        "The RAFT broke below the bridge\nas the water rose.\nQUAY: a landing\nThe QUAY was of stone.",
+        "Oar: a pole with a blade\nRaft: logs in a row\nQuay: a landing",
+        "TERMS\n\nOar - A pole.\nRaft - Logs in a row.\nQuay - A place to land.\nFord - A place to cross.\n"
+        "Weir - A low dam.",
+    ],
+)
+def test_a_list_of_terms_with_their_meanings_is_no_prose(tmp_path: Path, text: str) -> None:
+    assert report_of(tmp_path, "a.txt", text).undecided
+
+
+@pytest.mark.parametrize("entry", ['{ value: "us", label: "United States" }', '{ q: "Is it wide?", a: "It is." }'])
+def test_a_list_of_objects_in_code_is_asked(tmp_path: Path, entry: str) -> None:
+    entries = f"  {entry},\n" * 3
+    assert report_of(tmp_path, "a.js", f"export const OPTIONS = [\n{entries}];\n").undecided
