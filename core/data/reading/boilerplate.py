@@ -22,7 +22,9 @@ _END = re.compile(
 )
 _CREDITS = re.compile(r"(?:Produced|Transcribed|Prepared) by\b|E-?text prepared by\b", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[^\S\n]*\n(?=[\w\"'-]+\s*[:=]|\[)")
-_FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+_FENCE = re.compile(r"(^[ \t]*(?:```|~~~).*$)", re.MULTILINE)
+# A page within a fence, as models write it.
+_FENCED_COMMENT = re.compile(r"\s*(?:```|~~~)(?:html|markdown|md)?\s*<!--(?:(?!-->).)*-->\s*", re.DOTALL)
 # A comment, or a tag of a template; nothing but links to places of the same page.
 _UNSEEN = re.compile(r"<!--.*?-->|\{%.*?%\}|\{\{[<%].*?[>%]\}\}", re.DOTALL)
 # What a browser does not show as text; a script or style whose tag has its line to itself goes on over empty lines.
@@ -83,8 +85,14 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             yield Omission("around", "licence")
             text = "" if is_over or end is None else text[: end.start()].rstrip()
             is_over = True
-        if is_markdown and ("```" in text or "~~~" in text):
-            is_code ^= len(_FENCE.findall(text)) % 2 == 1
+        if is_markdown and not (is_code or row) and _FENCED_COMMENT.fullmatch(text):
+            yield Omission("around", "unseen")
+            text = ""
+        elif is_markdown and ("```" in text or "~~~" in text):
+            visible, is_code = _visible_around(text, is_code)
+            if visible != text:
+                yield Omission("around", "unseen")
+                text = visible.strip("\n")
         elif is_markdown and not is_code and (hidden or "<" in text or "{%" in text or "{{" in text or "](" in text):
             visible, hidden = _visible(f"<{hidden}>\n{text}" if hidden else text)
             if visible != text:
@@ -94,6 +102,16 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             row += 1
             # The first paragraph that is left begins a text, whatever stood before it.
             yield replace(item, row=row, value={"text": text}, joint=item.joint if row > 1 else None)
+
+
+def _visible_around(text: str, is_code: bool) -> tuple[str, bool]:
+    """Return (a paragraph with fences without comments and tags of templates outside of them, whether code goes on
+    after it). is_code: it begins in a fence."""
+    parts = _FENCE.split(text)
+    for place in range(0, len(parts), 2):
+        parts[place] = parts[place] if is_code else _UNSEEN.sub("", parts[place])
+        is_code ^= place + 1 < len(parts)
+    return "".join(parts), is_code
 
 
 def _visible(text: str) -> tuple[str, str]:

@@ -184,13 +184,13 @@ def _labels_and_text(line: str) -> tuple[list[str], str] | None:
     return (labels[::-1], line.rsplit(None, len(labels))[0]) if 0 < len(labels) < len(words) else None
 
 
-def _quiz_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+def _quiz_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield a row for each block of lines that is a question with its options; a Problem for any other block."""
     for item in txt_rows(source, limits):
         if isinstance(item, RawRow) and (question := _quiz_question(item.value["text"].split("\n"))):
             yield RawRow(item.row, question, item.line)
         else:
-            yield item if isinstance(item, Problem) else Problem(row=item.row, line=item.line, text=msg("data.no_quiz"))
+            yield Problem(row=item.row, line=item.line, text=msg("data.no_quiz")) if isinstance(item, RawRow) else item
 
 
 def _quiz_question(block: Sequence[str]) -> dict[str, object] | None:

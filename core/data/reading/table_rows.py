@@ -281,16 +281,21 @@ def batch_rows(batches: Iterable[Any], limits: Limits) -> Iterator[RawRow | Prob
                 yield RawRow(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
 
 
-def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
+def txt_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
     """Yield a row for each conversation in a text with turn markers, otherwise for each paragraph: the lines up to a
     blank one, or to the % between the texts of a fortune file. A long paragraph becomes several rows (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         if source.is_marked and (style := turn_markers.style_of_file(head := file.read(turn_markers.LOOKED_AT))):
+            begin = turn_markers.after_front(head, style)
+            head, before = head[begin:], head[:begin].count("\n")
+            if begin:
+                yield Omission("around", "front")
             file.seek(0)
+            file.read(begin)
             lines = iter(partial(file.readline, turn_markers.LARGEST_BLOCK), "")
             for row, (begins, text) in enumerate(turn_markers.conversations(lines, style, head), 1):
-                yield RawRow(row, {"text": text}, begins)
+                yield RawRow(row, {"text": text}, before + begins)
             return
         paragraph = Paragraph()
         number, continues = 1, False

@@ -94,6 +94,9 @@ _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\
 # A name of a side, and further names before colons, with nothing after them.
 _LABELS = re.compile(r"[\s*#]*([^\W\d_]+(?: [^\W\d_]+)*)[ \t*]*[:：][\s*]*(?:[^\W\d_][\w'’. ]*[*]*[ \t]*[:：][\s*#]*)*")
 LABEL_ENDS = " \t\n*#:："  # characters
+# What describes a file: front matter between rulers; headings and comments before the first turn.
+_FRONT = re.compile(r"\s*---[ \t]*\n(?:[\w\"'-]+[ \t]*:.*\n|[ \t]+\S.*\n|[-#].*\n|[ \t]*\n)*?---[ \t]*(?:\n|$)")
+_TITLES = re.compile(r"(?:\s*+(?:#{1,6} [^\n]*|<!--.*?-->))*\s*", re.DOTALL)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
 _RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>|%)[ \t]*$")
@@ -360,6 +363,18 @@ def style_of_file(head: str) -> _Style | None:
         if turns:
             return named
     return None
+
+
+def after_front(head: str, style: _Style) -> int:
+    """Return where a text file begins after front matter, and after the headings and comments that stand between that
+    and its first turn; 0 without front matter."""
+    front = _FRONT.match(head)
+    if not front or turns_in(front[0]):  # rulers around a conversation
+        return 0
+    rest = head[front.end() :]
+    named = style.named_in(rest) if isinstance(style, _Named) else None
+    begins = named.begin(rest) if named else 0
+    return front.end() + (begins if _TITLES.fullmatch(rest[:begins]) else 0)
 
 
 def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,7 @@ import pytest
 from core.data.findings.repairs import repaired
 from core.data.formats import Example
 from core.errors import DataError
+from tests.kit.read_examples import examples_of
 from tests.unit.data.test_findings import findings_of
 from tests.unit.data.test_tenth_look import report_of, texts_of
 
@@ -54,6 +55,18 @@ def test_tags_of_a_template_and_footers_of_a_page_are_no_text(tmp_path: Path) ->
 )
 def test_a_list_of_terms_with_their_meanings_is_no_prose(tmp_path: Path, text: str) -> None:
     assert report_of(tmp_path, "a.txt", text).undecided
+
+
+def test_comments_beside_and_within_fences_of_markdown_are_left_out(tmp_path: Path) -> None:
+    page = "```html\n<!--\nsource: scan\n-->\n\n# Oars\n\nOars float.\n\n<!-- tags -->\n```\n<!-- in code -->\n```"
+    assert texts_of(tmp_path, "a.md", page) == ["# Oars", "Oars float.", "```\n<!-- in code -->\n```"]
+
+
+def test_front_matter_and_headings_before_a_conversation_are_no_system_text(tmp_path: Path) -> None:
+    talk = "## User\n\nIs it wide?\n\n## Assistant\n\nIt is.\n\n"
+    (tmp_path / "a.md").write_text(f"---\nname: River\nmodel: x\n---\n\n# A talk\n\n{talk * 2}", "utf-8")
+    example = next(iter(examples_of(tmp_path / "a.md")))[1]
+    assert [turn.content for turn in example.messages][:2] == ["Is it wide?", "It is."]
 
 
 @pytest.mark.parametrize("entry", ['{ value: "us", label: "United States" }', '{ q: "Is it wide?", a: "It is." }'])
