@@ -23,6 +23,12 @@ _OPEN = (
     r"|subject|number|amount|"
     r"price|insert|your|my|age|location|place|team|school|university|department|signature|model)"
 )
+# Between braces, also what a program fills in.
+_FILLED_IN = re.compile(
+    r"(?:.*_)?(?:question|answer|context|query|prompt|document|instructions?|conversation|history|response|reference|input|output|text|content|"
+    r"language)s?(?:_.*)?",
+    re.IGNORECASE,
+)
 _STAND_INS = frozenset(STAND_IN.values())  # a stand-in of a removed secret is no placeholder
 _WORD = re.compile(rf"(?:.*[ _-])?{_OPEN}s?(?:[ _-].*)?", re.IGNORECASE)
 _MEDIA = re.compile(r"<(?:image|picture|video|audio)>", re.IGNORECASE)  # left by a removed picture
@@ -49,7 +55,9 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
     if is_code:
         return
     if "{" in text and not _MATHS.search(text):
-        yield from ((m[0], m.start(), m.end()) for m in _SINGLE.finditer(text) if _is_open(m[1]))
+        yield from (
+            (m[0], m.start(), m.end()) for m in _SINGLE.finditer(text) if _is_open(m[1]) or _FILLED_IN.fullmatch(m[1])
+        )
     if "[" in text:
         matches = (m for m in _SQUARE.finditer(text) if _is_open(m[1]) and m[0] not in _STAND_INS)
         yield from ((m[0], m.start(), m.end()) for m in matches)

@@ -49,7 +49,8 @@ _ABOUT = frozenset(
         "zeitstempel nummer assignee assignees age gender sex phone telefon geschlecht 年龄 性别 电话",
     )
 )
-_OF_COLUMN = frozenset({"col", "column", "field", "spalte", "feld"})  # input_col names a column elsewhere
+# input_col names a column elsewhere, and a prompt_template is filled in elsewhere
+_OF_COLUMN = frozenset({"col", "column", "field", "spalte", "feld", "template", "templates", "format"})
 # Words in names of columns with worse answers.
 _WORSE_WORDS = frozenset(
     re.findall(

@@ -386,9 +386,17 @@ class _Table:
         values = [*map(str, self.values.get(name, ()))]
         most = max(Counter(values).values(), default=0)
         is_id = most == 1 and self.share(name, (_ID.fullmatch(value) is not None for value in values)) >= NEARLY_ALL
+        is_id = is_id or self.counts_rows(name)
         may_repeat = name in self.sentences or self.holds_annotations(name)
         is_empty = is_id or self.holds_dates(name) or most >= NEARLY_ALL * len(values) and not may_repeat
         return is_empty and len(values) >= _MIN_ROWS and not self.may_be_answer(name)
+
+    def counts_rows(self, name: str) -> bool:
+        """Return True for the numbers of the rows: each one more than the number before."""
+        numbers = [number_of(str(value)) for value in self.values.get(name, ())]
+        return len(numbers) >= _ROWS_OF_EACH and all(
+            one is not None and other is not None and other - one == 1 for one, other in itertools.pairwise(numbers)
+        )
 
     def asks_nothing(self, name: str) -> bool:
         """Return True for a column that is never a question: of facts about the row, dates or bare numbers."""
@@ -559,8 +567,7 @@ def _one_named(table: _Table) -> Decision | None:
             for name in table.values
             if name != question
             and (not is_about(name) or name.lower().endswith("type") and table.has_few_values(name))
-            and not is_worse(name)
-            and not _is_never_answer(name)
+            and not (is_worse(name) or _is_never_answer(name) or table.counts_rows(name))
             and (name in table.texts or table.may_be_answer(name) or table.has_few_values(name))
         ]
         others.sort(key=lambda name: not (table.may_be_answer(name) or table.holds_code(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_front_matter_and_headings_before_a_conversation_are_no_system_text(tmp_
 def test_a_list_of_objects_in_code_is_asked(tmp_path: Path, entry: str) -> None:
     entries = f"  {entry},\n" * 3
     assert report_of(tmp_path, "a.js", f"export const OPTIONS = [\n{entries}];\n").undecided
+
+
+def test_the_number_of_a_row_is_no_answer_and_a_template_no_question(tmp_path: Path) -> None:
+    rows = "".join(f"{n},Is the {n}th river wide?\n" for n in range(1, 30))
+    assert report_of(tmp_path, "a.csv", f"id_expected,question_test\n{rows}").undecided
+    line = json.dumps(
+        {"prompt_template": "Judge {answer_a}: {question}", "output_format": "[[A]] or [[B]], as letters"}
+    )
+    report = report_of(tmp_path, "a.jsonl", f"{line}\n" * 5)
+    assert report.undecided and "placeholders" in {finding.id for finding in report.findings}
