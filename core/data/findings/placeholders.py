@@ -25,7 +25,8 @@ _OPEN = (
 )
 # Between braces, also what a program fills in.
 _FILLED_IN = re.compile(
-    r"(?:.*_)?(?:question|answer|context|query|prompt|document|instructions?|conversation|history|response|reference|input|output|text|content|"
+    r"(?:.*_)?(?:question|answer|context|query|prompt|document|instructions?|conversation|history|response"
+    r"|reference|input|output|text|content|"
     r"language)s?(?:_.*)?",
     re.IGNORECASE,
 )

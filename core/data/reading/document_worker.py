@@ -49,10 +49,12 @@ _MARKS = re.compile(
     re.IGNORECASE,
 )
 _MIN_OWN = 0.3  # of a page's characters
-# Tags of a template that begins before any code: a translated text stays, a comment goes with its content.
+# Tags of a template, which begin before any code; a translated text stays, a comment goes with its content.
 _IS_TEMPLATE = re.compile(r"(?:(?!<pre|<code).)*?\{%[-+]?\s*\w", re.DOTALL | re.IGNORECASE)
 _TEMPLATE = re.compile(
-    r"\{%-?\s*comment\b.*?endcomment\s*-?%\}|\{%-?\s*trans(?:late)?\s+(?P<quote>[\"'])(?P<said>.*?)(?P=quote).*?%\}|\{%.*?%\}|\{#.*?#\}",
+    r"\{%-?\s*comment\b[^{}]{0,200}%\}.{0,2000}?\{%-?\s*endcomment[^{}]{0,20}%\}"
+    r"|\{%-?\s*trans(?:late)?\s+(?P<quote>[\"'])(?P<said>[^{}]{0,1000}?)(?P=quote)[^{}]{0,200}%\}"
+    r"|\{%[^{}]{0,1000}?%\}|\{#[^{}]{0,1000}?#\}",
     re.DOTALL,
 )
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")

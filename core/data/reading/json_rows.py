@@ -12,7 +12,7 @@ from core.data.reading.json_text import JsonText, LargeValue
 from core.data.reading.split_names import split_of
 from core.data.shapes.cells import is_list_of_texts
 from core.data.shapes.labelled import rows_in_object
-from core.data.shapes.left_out import Omission, has_value
+from core.data.shapes.left_out import NEARLY_ALL, Omission, has_value
 from core.data.shapes.nested import texts_in
 from core.data.shapes.roles import MIN_WORDS, meaning_of, words_of
 from core.errors import DataError
@@ -38,7 +38,8 @@ _QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # several words, which is no co
 _LIST, _OBJECTS = re.compile(r"\["), re.compile(r"\[[ \t\r\n]*\{")
 _OBJECTS_OR_LISTS = re.compile(r"\[[ \t\r\n]*[\[{]")
 _ALIKE = "\0"  # no key of an object
-_LONG, _MAX_COLUMNS = 20, 50  # words of a text that a name stands for; lists of texts that are columns
+# Words of a text that a name stands for; lists of texts that are columns; texts that are no columns of one row.
+_LONG, _MAX_COLUMNS, _MANY = 20, 50, 12
 _MIN_ROWS, _LOOKED_AT = 5, 20  # rows of lists that are columns; items that are searched for a text
 _DECODER = json.JSONDecoder()
 
@@ -253,7 +254,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
-        objects = _conversations_in(fields) or _rows_of_columns(fields) or [fields]
+        objects = _conversations_in(fields) or rows_of_columns(fields) or [fields]
         for number, one in enumerate((one for row in objects for one in rows_in_object(row)), 1):
             yield RawRow(number, one, 1)
     elif lists:
@@ -311,7 +312,7 @@ def _is_talk(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, type(value[0])) for turn in value)
 
 
-def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+def rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Return the rows of an object whose values are not rows, or None.
 
     It holds lists of rows alike; texts by their names; columns, each a list of equal length (of turns that end with a
@@ -328,10 +329,11 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         return [{"question": name, "answer": answer} for name, answer in value.items()]
     if _is_lexicon(value):
         return [{"key": name, "value": "\n".join(texts)} for name, texts in value.items()]
-    if len(value) > 2 and all(isinstance(t, str) and len(t.split()) >= _LONG for t in columns):
-        # {"The Fox": "Long ago ...", ...}, not {"question": ...}
-        if not any(meaning_of(name, exact=True) for name in value):
-            return [{"key": name, "value": text} for name, text in value.items()]
+    long = [isinstance(t, str) and (len(t.split()) >= _LONG or len(columns) >= _MANY) for t in columns]
+    # {"The Fox": "Long ago ...", ...} or many terms, not {"question": ...}
+    if len(value) > 2 and sum(long) >= (NEARLY_ALL if len(value) >= _MANY else 1) * len(long):
+        if 10 * sum(meaning_of(name, exact=True) is not None for name in value) <= len(value):
+            return [{"key": name, "value": text} for name, text in value.items() if isinstance(text, str)]
     # {"q1": {"question": ..., "answer": ...}, "q2": ...}
     if len(value) > 1 and all(
         isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns

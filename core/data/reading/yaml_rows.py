@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from core.data.reading.file_rows import Limits, RawRow, Readable, Source
+from core.data.reading.json_rows import rows_of_columns
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
@@ -62,8 +63,11 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
         name = _rows_key(value)
         items = value.get(name)
         yield from (Omission("beside", str(other)) for other in value if other != name and has_value(value[other]))
+        if name is None and (rows := rows_of_columns(value)) and len(rows) > 1:  # a list of terms, say
+            items = rows
     if not isinstance(items, list) or not items:
-        raise DataError("data.yaml_no_list", file=source.path.name)
+        fields = [*map(str, value)][:8] if isinstance(value, dict) and value else ["–"]
+        raise DataError("data.yaml_no_list", file=source.path.name, fields=fields)
     chosen = (source.choices.columns or {}).keys()
     are_lists = all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items)
     odd = [item for item in items if are_lists and len(item) > 1 and len(item) % 2]

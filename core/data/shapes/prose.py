@@ -25,7 +25,10 @@ _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
 _ALONE = frozenset({"?", "??"})  # a line between the sides of a card in Obsidian
 # A gap of a card in Anki; a turn of a chat copied from its page; gaps to fill in, of which there are many.
-_CLOZE = re.compile(r"\{\{c\d+::|^(?:ChatGPT|Claude|Gemini|Copilot|You) said:$")
+_CLOZE = re.compile(
+    r"\{\{c\d+::|^(?:ChatGPT|Claude|Gemini|Copilot|You) said:$"
+    r"|^[\W_]*(?:ChatGPT|GPT|Claude|Gemini|Bard|Copilot|DeepSeek|Grok|Assistant)(?:[ -]?[\d.]{1,4}o?)?[:：]\W*$"
+)
 _GAP, _GAPS = re.compile(r"_{4,}"), 0.1
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
 _BETWEEN = re.compile(r"\s#\s|\s/\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")

@@ -62,6 +62,7 @@ _HUMAN = "human"
 _PERSONS = {"user", "customer", "client", "human", "agent", "assistant", "bot", "kunde", "cliente", "usuario", "用户"}
 _VERDICTS = {"correct", "right", "valid", "accepted", "approved", "good", "helpful", "relevant", "true", "verified"}
 _NEVER_ANSWERS = frozenset({"premise", "hypothesis", "passage"})  # beside the names of questions, contexts, systems
+_OF_SETS = {"domain", "subset", "dataset", "set", "corpus", "genre", "style", "license", "section", "series", "level"}
 _FLAGS = {"true", "false", "yes", "no", "y", "n", "x", "✓", "✔", "✗"}
 _CODE_BEGINS = re.compile(
     r"\s*(?:select|with|insert|update|delete|create)\s+\S|\s*(?:def|class|import|from|function|const|let|var|public|"
@@ -143,7 +144,7 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
         for name in table.values
         if name not in (text, *table.of_annotation)
         and not is_worse(name)
-        and (table.may_be_answer(name) or table.holds_annotations(name))
+        and (table.may_be_answer(name) or table.holds_annotations(name) or table.sorts(name, text))
     ]
     others.sort(key=lambda name: meaning_of(name) != "answer")
     if others and all(are_spans(table.values[name][0]) for name in others):
@@ -326,6 +327,12 @@ class _Table:
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= LONGEST_LABEL for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
 
+    def sorts(self, name: str, text: str) -> bool:
+        """Return True for a column of a few kinds beside short texts, such as the priority of a request; not for the
+        source or the year of a text."""
+        is_label = self.has_few_values(name) and not (self.is_numeric(name) or is_about(name) or meaning_of(name))
+        return is_label and _last_word(name) not in _OF_SETS and self.texts[text] < _LONG_CONTEXT
+
     def marks(self, taken: Iterable[str]) -> list[str]:
         """Return the columns that may say if an answer is right: labels of which there are two, as numbers, and flags
         with a name such as correct."""
@@ -351,8 +358,10 @@ class _Table:
 
     def repeats_unlike_others(self, name: str) -> bool:
         """Return True for a column that repeats while two other texts do not: the name of a topic or a conversation."""
+        if not self.repeats(name):
+            return False
         others = [other for other, words in self.texts.items() if words > 0 and not is_about(other)]
-        return self.repeats(name) and sum(not self.repeats(other) for other in others) >= 2
+        return sum(not self.repeats(other) for other in others) >= 2
 
     def long_beside(self, roles: Roles) -> list[str]:
         """Return the columns of long texts that a reading leaves out, and whose names mean nothing."""

@@ -54,10 +54,14 @@ _SYSTEM_TEXT = re.compile(r"\s*(?:<<SYS>>(.*?)<</SYS>>|\[SYSTEM_PROMPT\](.*?)\[/
 _ASKS = """
     human user question q instruction instruct prompt customer client query student frage f nutzer benutzer anweisung
     kunde
+    kullanıcı soru gebruiker vraag użytkownik pytanie pengguna pertanyaan utilizador utilizator întrebare uživatel
+    användare fråga felhasználó kérdés користувач питання کاربر سوال المستخدم مستخدم سؤال उपयोगकर्ता प्रश्न ผู้ใช้ คำถาม
     pregunta p usuario cliente instrucción utilisateur domanda utente pergunta usuário вопрос пользователь 用户 问题 问
     提问 指令 人类 質問 ユーザー 질문 사용자"""
 _ANSWERS = """
     assistant ai bot chatbot gpt chatgpt response answer a output completion agent support model reply claude antwort
+    asistan cevap antwoord asystent odpowiedź asisten jawaban răspuns odpověď svar asszisztens válasz асистент
+    відповідь دستیار پاسخ المساعد مساعد جواب सहायक उत्तर ผู้ช่วย คำตอบ
     assistent antworten respuesta r asistente réponse assistente risposta resposta ответ ассистент 助手 回答
     答 回复 答案 応答 アシスタント 답변 어시스턴트"""
 _MORE = "input 输入 eingabe entrada"  # of the side that asks
@@ -80,11 +84,14 @@ _NAMED = tuple(
     )
 ) + (re.compile(r"(?:^|(?<=\s)|(?<=</s>))(?P<name>USER|HUMAN|SYSTEM|ASSISTANT|AI)[ \t]*:[ \t]*"),)  # Vicuna, in a line
 _LINE_NAMES = "|".join(
-    f"human user nutzer benutzer 用户 {_WRITER} assistant ai bot chatbot chatgpt claude {_PROGRAMS}".split()
+    f"human user nutzer benutzer 用户 usuario usuário utilisateur kullanıcı пользователь کاربر المستخدم ユーザー"
+    f" pengguna 사용자 asistente assistente asistan asisten ассистент دستیار المساعد 助手 アシスタント 어시스턴트"
+    f" {_WRITER} assistant ai bot chatbot chatgpt claude {_PROGRAMS}".split()
 )
 # A heading or a line in bold of nothing but a name, as programs export talks, mostly below a ruler.
 _IN_LINES = re.compile(
-    rf"^(?:-{{3,}}[ \t]*\n\s*)?(?:#{{1,6}}[ \t]+(?:_?\*\*)?|_?\*\*)(?P<name>{_LINE_NAMES})(?:[ \t]said)?"
+    r"^(?:-{3,}[ \t]*\n\s*)?(?:#{1,6}[ \t]+(?:_?\*\*)?|_?\*\*)(?:[^\w\s*#]{1,4}[ \t]+)?"
+    rf"(?P<name>{_LINE_NAMES})(?:[ \t]said)?"
     r"(?:[ \t]\([^()\n]{1,60}\))?[:：]?(?:\*\*_?)?[:：]?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -94,9 +101,12 @@ _LOST = re.compile(r"\A(?:None|null)?\s*^(?:tool|function|observation)[ \t]*:.*\
 # A name of a side, and further names before colons, with nothing after them.
 _LABELS = re.compile(r"[\s*#]*([^\W\d_]+(?: [^\W\d_]+)*)[ \t*]*[:：][\s*]*(?:[^\W\d_][\w'’. ]*[*]*[ \t]*[:：][\s*#]*)*")
 LABEL_ENDS = " \t\n*#:："  # characters
-# What describes a file: front matter between rulers; headings and comments before the first turn.
-_FRONT = re.compile(r"\s*---[ \t]*\n(?:[\w\"'-]+[ \t]*:.*\n|[ \t]+\S.*\n|[-#].*\n|[ \t]*\n)*?---[ \t]*(?:\n|$)")
-_TITLES = re.compile(r"(?:\s*+(?:#{1,6} [^\n]*|<!--.*?-->))*\s*", re.DOTALL)
+# What describes a file: front matter between rulers; headings, comments and facts before the first turn.
+_FRONT = re.compile(r"\s*---[ \t]*\n(?:[\w\"'][\w\"'-]*[ \t]*:.*\n|[ \t]+\S.*\n|[-#].*\n|[ \t]*\n)*?---[ \t]*(?:\n|$)")
+_TITLES = re.compile(
+    r"(?:\s*+(?:#{1,6} [^\n]*+|<!--(?:(?!-->).)*+-->|-{3,}+|[*_-]{0,4}[^\W\d_][\w ]{0,25}[*_]{0,2}:[^\n]*+))*+\s*",
+    re.DOTALL,
+)
 _OPTION = re.compile(r"^[ \t]*B[ \t]*[:.)]", re.MULTILINE)  # then A: is a choice
 _PREAMBLE = re.compile(r"Below is an instruction|A chat between|The following is a conversation")
 _RULER = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,}|<\|endoftext\|>|%)[ \t]*$")
@@ -366,15 +376,14 @@ def style_of_file(head: str) -> _Style | None:
 
 
 def after_front(head: str, style: _Style) -> int:
-    """Return where a text file begins after front matter, and after the headings and comments that stand between that
-    and its first turn; 0 without front matter."""
+    """Return where a text file begins after front matter, and after a heading and what else describes it before its
+    first turn."""
     front = _FRONT.match(head)
-    if not front or turns_in(front[0]):  # rulers around a conversation
-        return 0
-    rest = head[front.end() :]
+    end = front.end() if front and not turns_in(front[0]) else 0  # not rulers around a conversation
+    rest = head[end:]
     named = style.named_in(rest) if isinstance(style, _Named) else None
     begins = named.begin(rest) if named else 0
-    return front.end() + (begins if _TITLES.fullmatch(rest[:begins]) else 0)
+    return end + (begins if _TITLES.fullmatch(rest[:begins]) and (end or "#" in rest[:begins]) else 0)
 
 
 def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tuple[int, str]]:

@@ -84,3 +84,25 @@ def test_the_number_of_a_row_is_no_answer_and_a_template_no_question(tmp_path: P
     )
     report = report_of(tmp_path, "a.jsonl", f"{line}\n" * 5)
     assert report.undecided and "placeholders" in {finding.id for finding in report.findings}
+
+
+def test_a_kind_beside_short_texts_may_be_their_answer(tmp_path: Path) -> None:
+    # Seen: tickets with their priority and area, of which the text alone was trained.
+    rows = "".join(f"The {n}th raft is late today,{('Low', 'High')[n % 2]},Ropes\n" for n in range(30))
+    assert {"text": "question", "priority": "answer"} in report_of(
+        tmp_path, "a.csv", f"text,priority,b\n{rows}"
+    ).readings
+
+
+def test_turns_with_a_picture_or_in_another_language_are_turns(tmp_path: Path) -> None:
+    talk = "## 🧑 Kullanıcı\n\nNehir geniş mi?\n\n---\n\n## 🤖 Asistan\n\nEvet.\n\n---\n\n"
+    (tmp_path / "a.md").write_text(f"# A log\n\nSession: 7\n\n---\n\n{talk * 2}", "utf-8")
+    example = next(iter(examples_of(tmp_path / "a.md")))[1]
+    assert [turn.content for turn in example.messages][:2] == ["Nehir geniş mi?", "Evet."]
+
+
+def test_terms_that_are_the_keys_of_one_object_are_rows(tmp_path: Path) -> None:
+    terms = {f"term {n}": f"It is the {n}th." for n in range(400)} | {"article": None, "class": "A group of plants."}
+    assert report_of(tmp_path, "a.json", json.dumps(terms)).rows == 401
+    with pytest.raises(DataError, match="fields: name, greeting"):
+        report_of(tmp_path, "b.yaml", "name: River\ngreeting: Hello there\n")
