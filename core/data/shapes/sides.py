@@ -587,6 +587,11 @@ def _one_named(table: _Table) -> Decision | None:
     if len(readings) == 1 and answer is None and table.is_numeric(others[0]) and (context := table.named("context")):
         # such as 1 for a right reply to what was said before
         return _question_to_person([*readings, _pair(context[0], question or "")])
+    names = [*table.values]
+    if len(readings) == 1 and answer is None and not table.has_few_values(others[0]):
+        is_short = table.texts.get(others[0], MIN_WORDS) < min(MIN_WORDS, table.texts[question or ""] / 2)
+        if is_short and names.index(others[0]) < names.index(question or ""):  # such as the name of a prompt
+            return _question_to_person([*readings, _pair(others[0], question or ""), _alone(question or "")])
     codes = [place for place, name in enumerate(others) if table.holds_code(name)] if answer is None else []
     if len(codes) == 1:
         readings.insert(0, readings.pop(codes[0]))

@@ -106,3 +106,9 @@ def test_terms_that_are_the_keys_of_one_object_are_rows(tmp_path: Path) -> None:
     assert report_of(tmp_path, "a.json", json.dumps(terms)).rows == 401
     with pytest.raises(DataError, match="fields: name, greeting"):
         report_of(tmp_path, "b.yaml", "name: River\ngreeting: Hello there\n")
+
+
+def test_the_name_of_a_prompt_is_not_taken_for_its_answer(tmp_path: Path) -> None:
+    rows = "".join(f"Role {n},Act as the {n}th ferryman on a river\n" for n in range(30))
+    report = report_of(tmp_path, "a.csv", f"act,prompt\n{rows}")
+    assert report.undecided and {"prompt": "text"} in report.readings
