@@ -165,10 +165,11 @@ def _message(turn: object, number: int, notes: Notes) -> ChatMessage:
         _first(turn, "tool_calls", "function_call"),
     )
     speaker, content, calls = turn.get(role_key), turn.get(content_key), turn.get(calls_key)
-    if speaker is None or (content_key not in turn and not calls):
-        raise Flaw("data.turn_keys", turn=number, found=list(turn)[:10])
     spoken_name = speaker.strip().lower() if isinstance(speaker, str) else ""
     role = ROLES.get(spoken_name)
+    # {"type": "message", "user": ..., "text": ...} names no role
+    if speaker is None or (role_key == "type" and role is None) or (content_key not in turn and not calls):
+        raise Flaw("data.turn_keys", turn=number, found=list(turn)[:10])
     if role is None:
         expected = ["system", "user", "assistant", "tool", "human", "gpt", "function_call", "observation"]
         raise Flaw("data.unknown_role", turn=number, found=str(speaker)[:40], expected=expected)

@@ -18,7 +18,7 @@ from core.data.findings.row_words import RowWords
 
 _TAG = re.compile(
     r"</?(?:p|br|div|span|b|i|u|em|strong|a|ul|ol|li|h[1-6]|table|tr|td|th|tbody|thead|img|font|center|blockquote"
-    r"|sup|sub|small|hr)(?:\s[^<>]{0,300})?/?>"
+    r"|sup|sub|small|hr|details|summary)(?:\s[^<>]{0,300})?/?>"
     r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-f]{2,5}|[lr][sd]quo|hellip|[mn]dash|bull|middot|copy|reg"
     r"|trade|times|deg|[lr]arr|[aeiou](?:acute|grave|circ|uml|tilde)|szlig|ccedil|ntilde);"
     # [i] alone is an index

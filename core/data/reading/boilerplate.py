@@ -42,6 +42,7 @@ _BACK = re.compile(
     r"\b(?:(?!</summary>).){0,60}</summary>|<(\w+)\b[^<>]*>[^\w<>]*<a href=\"#[^<>]*>[^<>]*</a>[^\w<>]*</\1>",
     re.IGNORECASE,
 )
+_MAX_TITLE = 7  # words of a title, the tags among them
 _TAG = re.compile(
     r"</?(?:script|style|svg|select|form|details|summary|span|div|center|p|button|input|ul|ol|li)\b", re.IGNORECASE
 )
@@ -124,11 +125,17 @@ def _visible(text: str) -> tuple[str, str]:
     if "<" in visible and _TAG.search(visible):
         blocks = (found for found in _HIDDEN.finditer(visible) if found["open"] is not None)
         opened = next((found[4] for found in blocks if not found[0].endswith(f"</{found[4]}>")), "")
-        visible = _LAYOUT.sub(r"\g<code>", _BACK.sub("", _HIDDEN.sub(r"\g<code>", visible)))
+        visible = _BACK.sub(_unless_long, _HIDDEN.sub(r"\g<code>", visible))
+        visible = _LAYOUT.sub(r"\g<code>", visible)
     if "](#" in visible and _CONTENTS.fullmatch(visible):
         return "", opened
     is_links = visible.lstrip().startswith("[") and not _ARROW.sub("", visible).strip(" \n|")
     return "" if is_links else visible, opened
+
+
+def _unless_long(back: re.Match[str]) -> str:
+    """Return "" for the title of a card's back, such as "Show the answer", else the match: a question of many words."""
+    return back[0] if len(back[0].split()) > _MAX_TITLE and back[0].startswith("<summary") else ""
 
 
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:

@@ -30,6 +30,14 @@ _CLOZE = re.compile(
     r"|^[\W_]*(?:ChatGPT|GPT|Claude|Gemini|Bard|Copilot|DeepSeek|Grok|Assistant)(?:[ -]?[\d.]{1,4}o?)?[:：]\W*$"
 )
 _GAP, _GAPS = re.compile(r"_{4,}"), 0.1
+# A time before a line of a log or a chat, or alone; not a verse (3:16 For God ...). Base64 and the like.
+_TIME = re.compile(
+    r"[\[(]\d{1,2}:\d\d(?::\d\d)?(?: ?[AP]M)?[\])]|\d{1,2}:\d\d(?::\d\d)?(?: ?[AP]M)?(?=$|\s+<)"
+    r"|\d{1,2}:\d\d(?::\d\d| ?[AP]M)\s",
+    re.IGNORECASE,
+)
+_TIMED = 0.1  # of the lines
+_ENCODED, _OF_ENCODED = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_=-]{60,}"), 0.5  # of the characters
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
 _BETWEEN = re.compile(r"\s#\s|\s/\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
 # of a document format that is not read: Org, reStructuredText, LaTeX, a wiki; a heading in a frame
@@ -81,6 +89,12 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
         return msg("data.lines_divided", sign=gap[0])
     if len(lines) >= _MIN_LINES and sum(bool(_GAP.search(line)) for line in lines) >= _GAPS * len(lines):
         return msg("data.lines_divided", sign="____")
+    encoded = [line for line in lines if _ENCODED.fullmatch(line)]
+    if encoded and sum(map(len, encoded)) >= _OF_ENCODED * sum(map(len, lines)):
+        return msg("data.lines_of_code", example=encoded[0][:40])
+    times = [time[0] for line in lines if (time := _TIME.match(line))]
+    if len(times) >= max(_MIN_LINES, _TIMED * len(lines)):
+        return msg("data.lines_begin", signs=[*dict.fromkeys(times)][:_SHOWN])
     items = [line[0] for line in lines if _LIST_MARK.match(line)]
     if is_document and len(items) >= max(_MIN_LINES, _LISTED * sum(line[0] != "#" for line in lines)):
         return msg("data.lines_begin", signs=[*{*items}][:_SHOWN])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -112,3 +113,32 @@ def test_the_name_of_a_prompt_is_not_taken_for_its_answer(tmp_path: Path) -> Non
     rows = "".join(f"Role {n},Act as the {n}th ferryman on a river\n" for n in range(30))
     report = report_of(tmp_path, "a.csv", f"act,prompt\n{rows}")
     assert report.undecided and {"prompt": "text"} in report.readings
+
+
+@pytest.mark.parametrize(
+    "line", ["<p>[5:1{n}] &lt;Ann&gt; Is line {n} of the river open?</p>", "<p>Ann</p><p>20:1{n}</p><p>It is {n}.</p>"]
+)
+def test_a_page_with_the_times_of_a_chat_is_asked_about(line: str, tmp_path: Path) -> None:
+    page = "".join(line.replace("{n}", str(n)) for n in range(10))
+    assert report_of(tmp_path, "a.html", f"<html><body>{page}</body></html>").undecided
+    verses = "".join(f"1:{n} The water rose over the land on the day {n}.\n\n" for n in range(10, 40))
+    assert not report_of(tmp_path, "a.md", f"# The flood\n\n{verses}").undecided
+
+
+def test_a_file_of_base64_is_asked_about(tmp_path: Path) -> None:
+    encoded = base64.b64encode("".join(f"Where is the river {n}? " for n in range(200)).encode()).decode()
+    assert report_of(tmp_path, "a.txt", encoded).undecided
+
+
+def test_only_short_titles_of_folds_are_left_out(tmp_path: Path) -> None:
+    fold = "<details>\n<summary>{}</summary>\n\nFrom the hill.\n</details>\n\n"
+    text = fold.format("Write a poem that shall show how wide the river is") + fold.format("Show the answer")
+    texts = texts_of(tmp_path, "a.md", f"# Rivers\n\n{text}")
+    assert any("how wide the river" in one for one in texts) and "Show the" not in str(texts)
+    assert "markup" in {finding.id for finding in report_of(tmp_path, "a.md", f"# Rivers\n\n{text}").findings}
+
+
+def test_turns_by_users_are_refused_by_their_fields(tmp_path: Path) -> None:
+    turn = {"type": "message", "user": "U1", "text": "When does the ferry leave?"}
+    report = report_of(tmp_path, "a.json", json.dumps({"channels": [{"id": "C1", "messages": [turn] * 3}]}))
+    assert "type, user, text" in str(report.problems[0].text)
