@@ -126,8 +126,8 @@ def free_name(recipe: Recipe, taken: Mapping[str, RunFolder]) -> str:
     if name in taken:
         other = taken.get(name.partition(" · ")[0], taken[name])  # by the beginning of a name that was made so
         with suppress(RecipeError):
-            if said := names.display_name(" · ".join(_differing(recipe, other.recipe())), 40):
-                name = f"{names.display_name(other.name, 57 - len(said))} · {said}"
+            if settings := names.display_name(" · ".join(_differing(recipe, other.recipe())), 40):
+                name = f"{names.display_name(other.name, 57 - len(settings))} · {settings}"
     while name in taken:
         name = next_name(name)
     return name

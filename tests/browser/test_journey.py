@@ -88,8 +88,10 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         wait_until(lambda: run.status().state not in (State.PREPARING, State.RUNNING, State.QUEUED), 600)
         assert run.status().state == State.COMPLETED, run.log_tail()
         losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
-        # By the plan's 48 steps 3.8 falls to 1.17, and on held-out rows from 3.63 to 1.20 (2b98eb17, 2026-12-03).
+        # By the 48 steps 3.8 falls to 1.17; on held-out rows 3.63 to 1.20, on a 4-bit base 4.24 to 1.39 (2b98eb17).
         assert losses[0] > 2.5 and sum(losses[-5:]) / 5 < (1.3 if full else 1.6), losses
+        validation = [line["eval_loss"] for line in run.metrics().records if line["kind"] == "eval"]
+        assert not full or validation[-1] < {"lora": 1.25, "qlora": 1.45}[method] and validation[0] > 3.5, validation
         page, watch = open_page(chrome, app)
         expect(page.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method

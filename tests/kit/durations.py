@@ -7,10 +7,9 @@
     python -m tests.kit.durations --check   exit status 1 where a long test has no reason; a part of launch.py check
 
 A run leaves `<test cache>/durations/<when>.tsv`, a case a line, slowest first; the newest KEPT stay. The files in the
-repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and in the gate's
-from NOTABLE_S on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for
-the newest whole one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine
-did is not known.
+repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and from NOTABLE_S
+on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for the newest whole
+one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine did is not known.
 """
 
 from __future__ import annotations
@@ -114,8 +113,9 @@ def whole_runs() -> list[Path]:
 def check() -> int:
     """Return 1 where a test takes NOTABLE_S or more and has no reason, else 0."""
     without = [
-        f"{SHARES['gate'].name}: {took:.1f} s of {test} have no reason (its third column)"
-        for took, test, reason in rows(SHARES["gate"])
+        f"{file.name}: {took:.1f} s of {test} have no reason (its third column)"
+        for file in SHARES.values()
+        for took, test, reason in rows(file)
         if took >= NOTABLE_S and not reason.strip()
     ]
     print("\n".join(without) or "each long test says why")

@@ -135,7 +135,7 @@ def _visible(text: str) -> tuple[str, str]:
 
 def _unless_long(back: re.Match[str]) -> str:
     """Return "" for the title of a card's back, such as "Show the answer", else the match: a question of many words."""
-    return back[0] if len(back[0].split()) > _MAX_TITLE and back[0].startswith("<summary") else ""
+    return back[0] if back[1] is None and len(back[0].split()) > _MAX_TITLE else ""
 
 
 def _after_front_matter(texts: list[str]) -> tuple[int, str] | None:

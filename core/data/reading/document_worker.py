@@ -53,7 +53,7 @@ _MIN_OWN = 0.3  # of a page's characters
 _IS_TEMPLATE = re.compile(r"(?:(?!<pre|<code).)*?\{%[-+]?\s*\w", re.DOTALL | re.IGNORECASE)
 _TEMPLATE = re.compile(
     r"\{%-?\s*comment\b[^{}]{0,200}%\}.{0,2000}?\{%-?\s*endcomment[^{}]{0,20}%\}"
-    r"|\{%-?\s*trans(?:late)?\s+(?P<quote>[\"'])(?P<said>[^{}]{0,1000}?)(?P=quote)[^{}]{0,200}%\}"
+    r"|\{%-?\s*trans(?:late)?\s+(?P<quote>[\"'])(?P<text>[^{}]{0,1000}?)(?P=quote)[^{}]{0,200}%\}"
     r"|\{%[^{}]{0,1000}?%\}|\{#[^{}]{0,1000}?#\}",
     re.DOTALL,
 )
@@ -177,7 +177,7 @@ def _page(text: str) -> Iterator[object]:
     many others it has}: navigation, cookie notices, footers, tags of a template."""
     tags = 0
     if _IS_TEMPLATE.match(text):
-        text, tags = _TEMPLATE.subn(lambda tag: tag["said"] or " ", text)
+        text, tags = _TEMPLATE.subn(lambda tag: tag["text"] or " ", text)
     body = _body(text.encode("utf-8", "replace"))
     if body is None:
         return
