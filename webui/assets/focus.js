@@ -47,6 +47,16 @@
     return true;
   }, 600);
 
+  // A button that a press shows: it has the focus once it is there, unless the person has gone on by then.
+  window.loraGarageFocus = (selector) => {
+    const pressed = document.activeElement;
+    soon(() => {
+      if (document.activeElement !== pressed && document.activeElement !== document.body) return true;
+      document.querySelector(selector)?.focus();
+      return false;
+    }, 600);
+  };
+
   // What is typed into a list searches it, instead of being added to the chosen text.
   document.addEventListener("focusin", ({ target }) => {
     if (target.matches?.('input[role="combobox"]')) setTimeout(() => target.select());

@@ -47,7 +47,7 @@ from webui.shelf.shelf import ANY
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
-FOCUS = "() => setTimeout(() => document.querySelector('#step-$step button')?.focus(), 120)"
+FOCUS = "() => loraGarageFocus('#step-$step > button.open')"
 
 # Functions of assets/form.js, which explains them.
 LOOK = "() => loraGarageForm.look()"
