@@ -47,13 +47,15 @@
     return true;
   }, 600);
 
-  // A button that a press shows: it has the focus once it is there, unless the person has gone on by then.
-  window.loraGarageFocus = (selector) => {
+  // The head of an opened part has the focus once there is something to go on to, unless the person has gone on by then.
+  window.loraGarageFocusHead = (selector) => {
     const pressed = document.activeElement;
     soon(() => {
       if (document.activeElement !== pressed && document.activeElement !== document.body) return true;
-      document.querySelector(selector)?.focus();
-      return false;
+      const [head, ...content] = document.querySelectorAll(`${selector} :is(button, input)`);
+      if (!content.some(isSeen)) return false;
+      head.focus();
+      return true;
     }, 600);
   };
 

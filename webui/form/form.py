@@ -47,7 +47,7 @@ from webui.shelf.shelf import ANY
 from webui.state.services import Services
 
 STEPS = ("goal", "model", "data", "plan", "train")
-FOCUS = "() => loraGarageFocus('#step-$step > button.open')"
+FOCUS = "() => loraGarageFocusHead('#step-$step')"
 
 # Functions of assets/form.js, which explains them.
 LOOK = "() => loraGarageForm.look()"
@@ -73,7 +73,8 @@ OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
 
 
 class Wizard:
-    """The form of the Train page: its widgets, events and handlers (handle.FormHandle)."""
+    """The form of the Train page: its widgets, events and handlers (handle.FormHandle). A look plans the whole form
+    anew, draws all that depends on it, and puts the plan's values into the fields that nobody has edited."""
 
     def __init__(self, services: Services, wording: Wording):
         """Create the planner and the five steps."""
@@ -152,7 +153,7 @@ class Wizard:
 
     @property
     def _drawn_components(self) -> Components:
-        """Return the components that a look may redraw."""
+        """Return the components that are drawn again whenever the form is planned anew."""
         data, plan = self.data_step, self.plan_step
         return {
             self.goal_step.about, self.model_step.about, data.shown_mark, data.data, data.report, data.learned,
@@ -270,9 +271,12 @@ class Wizard:
     def fill_on(
         self, listen: Listen, fill: Fill, inputs: Components, outputs: Components, js: str = PRESS, **options: Any
     ) -> Dependency:
-        """Connect an event to fill: its values are filled into the form in the browser, then the form is looked at
-        again; return the event (handle.FormHandle.fill_on). Each event has its own answer component, so that no answer
-        is overwritten before it was used."""
+        """Connect an event to fill: the browser puts the values that it returns into the form, except where the person
+        has edited since, and the form is then planned and drawn anew. Returns the event of calling fill
+        (handle.FormHandle.fill_on).
+
+        Each event has its own answer component, so that no answer is overwritten before it was used.
+        """
         answer = gr.JSON(None, visible=False)
 
         def filled(values: FieldValues, request: gr.Request) -> Updates:
@@ -300,7 +304,8 @@ class Wizard:
         )
 
     def redraw_after(self, event: Dependency) -> Dependency:
-        """Look at the form again after an event of another part of the page, such as the start of a run."""
+        """Plan the form anew and draw all that depends on it once an event of another part of the page has ended, such
+        as the start of a run; return the event of that."""
         return event.then(None, None, None, js=LOOK, **QUIET)
 
     # ---- handlers -------------------------------------------------------------------------------------------------
@@ -393,9 +398,11 @@ class Wizard:
         tab.select(self.start_view.draw_links, chosen, links, **LAST, **AT_ONCE)
 
     def memory_has_moved(self, drawn: object, memory: object, cards: object = ()) -> Updates:
-        """Return whether the free memory has changed enough for another look (no while a run is at work), and the
-        current state of the GPUs, if there is a choice. drawn: the memory that the card was drawn from. memory:
-        plan-for."""
+        """Return two updates at a tick of the clock: whether the free memory has changed enough to plan the form anew
+        (never while a run is at work), and the present state of the GPUs where a person can choose among them.
+
+        drawn: the memory figures that the plan's card shows. memory, cards: the hardware that is planned for.
+        """
         has_moved = False
         if self.services.snapshots.now().busy is None:
             with suppress(GarageError):

@@ -50,6 +50,7 @@ SHOW_ROW = "() => { if (window.loraGarageRow) loraGarageShow('#data-row', true);
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Data page into its tab and connect it."""
     page, step = DataPage(around.services, around.w), around.wizard.data_step
     page.build()
     page.wire(around.page, tab, around.wizard.model_step.model)
@@ -57,6 +58,9 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 
 class DataPage:
+    """The Data page: the list of datasets, and of the chosen one its problems, rows and the editor of a row, with
+    copying, deleting, joining and splitting."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.row, self.mending = RowEditor(services, wording), Mending(services, wording)
@@ -94,7 +98,11 @@ class DataPage:
         self.importing.build()
         find = tag("input", type="search", aria_label=w.t("data_page.find"), placeholder=w.t("data_page.find"))
         gr.HTML(find, elem_id="data-sets-find", js_on_load=FIND, apply_default_css=False)
-        self.sets = gr.Radio([], value=None, **w.named("data_page.sets", "data-sets"))
+        # Chosen when it is drawn: gradio 6.31 can lose an update that comes while the part is put into the page.
+        choices = self._choices()
+        self.sets = gr.Radio(
+            choices, value=choices[0][1] if choices else None, **w.named("data_page.sets", "data-sets")
+        )
 
     def _build_head(self) -> None:
         """Build the chosen dataset's head with its buttons."""
@@ -126,8 +134,8 @@ class DataPage:
             """Draw the chosen dataset again after the event."""
             event.then(None, None, None, js=DRAW, **QUIET)
 
-        for arrived in (page.load, tab.select):
-            redraw(arrived(self.entered, [self.sets], [self.sets], **LAST, **AT_ONCE))
+        page.load(None, None, None, js=DRAW, **QUIET)
+        redraw(tab.select(self.entered, [self.sets], [self.sets], **LAST, **AT_ONCE))
         another = [self.parting.others, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.another, None, another, **LAST, **AT_ONCE))
         self._wire_row(model, redraw)
@@ -242,8 +250,12 @@ class DataPage:
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def draw(self, id: object, opened: object = None) -> Updates:
-        """Return the updates that draw the chosen dataset: its head, table, problems and parting; the error if it
-        cannot be read. Inputs: sets, the opened row, which may belong to the dataset before."""
+        """Return the updates that draw the chosen dataset: its head, table and parting, and its problems unless it has
+        more than FOUND_AT_ONCE rows, of which they follow. If it cannot be read, the error in place of the head, and
+        the rest hidden.
+
+        id: the chosen dataset. opened: the row in the editor, which is closed if it belongs to another dataset.
+        """
         choices, hidden = self._choices(), gr.update(visible=False)
         closed = self.row.closed() if isinstance(opened, dict) and opened.get("set") != id else {}
         nothing = {
