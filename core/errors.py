@@ -23,6 +23,7 @@ class GarageError(Exception):
     """Carries a Message; `str(error)` is the English sentence, `error.message.render("zh")` the Chinese."""
 
     def __init__(self, key: str | Message, **params: object):
+        """Create the error from a Message, or from a catalogue key with params as the values of its placeholders."""
         self.message = key if isinstance(key, Message) else msg(key, **params)
         super().__init__(str(self.message))
 

@@ -137,10 +137,11 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Yield `.<name>.part`, a free path beside folder, to build its new contents in.
+    """Context manager: yield the path `.<name>.part` beside folder, at which the block creates the folder's new
+    contents; nothing is there yet.
 
-    At the end all of it is synced and replaces folder. On an error folder stays as it was, and the new contents are
-    deleted.
+    At the end of the block all of it is synced and replaces folder. On an error folder stays as it was, and the new
+    contents are deleted.
     """
     aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)

@@ -197,6 +197,7 @@ class _Forgiving(string.Formatter):
 
 @lru_cache(maxsize=1)
 def core_catalogue() -> Catalogue:
+    """Return the catalogue of core's own sentences, read from its files once."""
     return Catalogue(CORE_LOCALES)
 
 

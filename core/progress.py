@@ -34,4 +34,5 @@ class Check(Protocol):
     def __call__(self, rows: int = 0) -> None: ...
 
 
-def go_on(rows: int = 0) -> None: ...
+def go_on(rows: int = 0) -> None:
+    """Do nothing: the Check of an operation that is never to be ended."""

@@ -258,10 +258,12 @@ class Adapter(_Section):
 
     @property
     def is_pissa(self) -> bool:
+        """True if the adapter starts from the principal components of the base's weights (PiSSA) instead of at zero."""
         return self.init_lora_weights != "true"
 
     @property
     def trains_experts(self) -> bool:
+        """True if routed experts get adapters too (target_parameters)."""
         return self.target_parameters == "experts"
 
 
@@ -512,6 +514,7 @@ class Recipe(_Section):
         return cls.parse(read_yaml(path), where=path.name)
 
     def dump(self) -> str:
+        """Return the recipe as YAML, with every setting written out."""
         return to_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
@@ -585,6 +588,7 @@ def _objective_clashes(recipe: Recipe) -> list[Message]:
 
 
 def to_yaml(value: dict[str, object]) -> str:
+    """Return a mapping as YAML, its keys in the given order, without escapes for letters such as Chinese ones."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 

@@ -232,13 +232,16 @@ class Case:
 
     @property
     def for_qlora_only(self) -> bool:
-        """True where the document recommends only QLoRA: from its smallest class up, on a GPU sold with up to 24 GB."""
+        """True if the documented VRAM table recommends QLoRA alone: for a model of at least SMALL_CLASS_BILLIONS
+        parameters on a GPU sold with at most the table's limit (24 GB). False on a CPU, or if the model or the GPU's
+        size is unknown."""
         sold = self.budget.sold_gb
         large = self.billions is not None and self.billions >= SMALL_CLASS_BILLIONS
         return large and not self.on_cpu and sold is not None and sold <= self.table.qlora_up_to_gb
 
     def too_small_for(self, method: Method) -> float | None:
-        """Return the table's minimum in GB if the GPU is sold with less, else None."""
+        """Return the least memory in GB that the documented table gives for this model's size class and method, if the
+        GPU is sold with less. None if the GPU has enough, on a CPU, or if either number is unknown."""
         minimum, sold = self.table.minimum(self.row, method), self.budget.sold_gb
         return minimum if not self.on_cpu and minimum is not None and sold is not None and sold < minimum else None
 

@@ -105,11 +105,11 @@ class Series:
 
     @property
     def base(self) -> float:
-        """The estimated loss of the untrained model: the largest of the first step's loss, and the evaluation at step 0
-        or else the median of the first 5 losses (at most twice the first); nan without losses.
+        """The estimated loss of the untrained model; nan without losses.
 
-        The first step's loss is computed before its update, but on one batch; step 0's evaluation counts too. Without
-        it, the next steps show whether that batch was an easy one.
+        It is the first step's loss, or a larger one: the evaluation at step 0 or, without that evaluation, the median
+        of the first 5 losses (which counts as at most twice the first). The first step's loss is computed before its
+        update, but on one batch, which may have been an easy one.
         """
         if not len(self.losses):
             return math.nan
@@ -145,11 +145,11 @@ def of_run(recipe: Recipe, series: Series, is_active: bool, usual_rate: float | 
 
 
 def hot_rate(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Diagnosis | None:
-    """Return the finding of a learning rate that is too high, with a lower one to try, or None. usual: the rate usual
-    for the model.
+    """Return the finding that the learning rate is too high, or None. usual: the rate usual for the model.
 
-    The loss is above the untrained model's or was for most of the run, rises again after it had fallen, or jumps and
-    stays up.
+    The loss ends above the untrained model's or was there for most of the run, rises again after it had fallen, or
+    jumps up and stays up. The remedy is to train again at the usual rate if the present one is more than twice that,
+    else at a fifth of the present one; an active run is stopped first.
     """
     evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
     if evidence is None:
@@ -180,8 +180,12 @@ def _window(series: Series) -> int:
 
 
 def _above_base(series: Series) -> Evidence | None:
-    """Return evidence and step of a loss whose last steps exceed ABOVE_BASE times the untrained model's on average, and
-    each of them or by more than batches differ; else None."""
+    """Return a sentence and a step if the run ends above the untrained model's loss, else None.
+
+    The mean of the last steps (a fifth of the run, or the last DIVERGED_STEPS of a run that diverges) must be at least
+    ABOVE_BASE times that loss, and not by chance. The step is the first whose loss is so high. None also for a short
+    run.
+    """
     width = _window(series)
     if len(series.losses) > DIVERGED_STEPS and series.losses[-DIVERGED_STEPS:].min() > series.base + DIVERGED_BY_NATS:
         width = DIVERGED_STEPS  # as far as the limit at which a run goes back by itself (core/runs/health)
@@ -198,8 +202,8 @@ def _above_base(series: Series) -> Evidence | None:
 
 
 def _mostly_above(series: Series) -> Evidence | None:
-    """Return evidence and step of a loss above its beginning in more than half of all steps, even if the falling rate
-    brought the last ones back; else None."""
+    """Return a sentence and the first such step if more than half of all losses are above ABOVE_BASE times the
+    untrained model's (and the first step's) loss, whatever the last ones are; else None. None also for a short run."""
     losses = series.losses
     above = np.flatnonzero(losses > ABOVE_BASE * max(series.base, float(losses[0]))) if len(losses) else losses
     if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
@@ -214,8 +218,12 @@ def _mostly_above(series: Series) -> Evidence | None:
 
 
 def _risen(series: Series) -> Evidence | None:
-    """Return evidence and step of a loss that had fallen and is at least the share JUMP of the way back, and RISEN
-    times its lowest, by more than batches differ; else None."""
+    """Return a sentence and a step if the loss had fallen and has risen again, else None.
+
+    The mean of the last steps is compared with the lowest mean of as many earlier steps: it must be RISEN times that,
+    and have gone back at least the share JUMP of the way to the untrained model's loss, by more than batches differ.
+    The step is the last of the lowest steps.
+    """
     width, losses = _window(series), series.losses
     if len(losses) < 3 * width:
         return None
@@ -234,8 +242,11 @@ def _risen(series: Series) -> Evidence | None:
 
 
 def _jumps(series: Series) -> Evidence | None:
-    """Return evidence and first step of more than MAX_JUMPS steps after which the loss stays up for three steps, else
-    None; an odd row alone raises one step."""
+    """Return a sentence and the step of the first jump if the loss jumps more than MAX_JUMPS times, else None.
+
+    A jump is a rise above the median of the previous WINDOW losses by JUMP of the untrained model's loss that lasts for
+    at least three steps, so that one odd row is none.
+    """
     losses = series.losses
     jumps: list[int] = []
     if len(losses) < WINDOW + 3:
@@ -326,7 +337,8 @@ def plateau(recipe: Recipe, series: Series, is_active: bool, usual: float) -> Di
 
 
 def _stop(recipe: Recipe, series: Series) -> Message:
-    """Describe a stop and what it keeps: the best measured checkpoint (core/runs/best), else the last state."""
+    """Return the text of the remedy that stops an active run. It names the step of the best measured checkpoint if that
+    is the one that is kept, else it says that the last state is kept."""
     steps, losses = series.eval_steps[series.eval_steps > 0], series.eval_losses[series.eval_steps > 0]
     if not recipe.train.load_best_model_at_end or not len(steps) or losses.argmin() == len(steps) - 1:
         return msg("run_doctor.stop_keep_last")
@@ -341,10 +353,12 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """Return the first evaluation, while the learning rate is high, that is followed by at least two without a gain,
-    and without a clear gain of the training loss.
+    """Return (sentence, step, loss as a share of the untrained model's) if the validation loss no longer falls, else
+    None.
 
-    As (evidence, step, and the share of the untrained model's loss that is left); else None.
+    The step is that of the first evaluation since which neither the validation loss nor the training loss has fallen
+    clearly. Only evaluations before the learning rate is low count, and at least two must follow it. Requires at least
+    one evaluation.
     """
     usable = series.eval_steps <= _while_learning(series)
     steps, losses = series.eval_steps[usable], series.eval_losses[usable]

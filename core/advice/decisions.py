@@ -81,8 +81,8 @@ def is_set(recipe: Recipe, name: str) -> bool:
 
 
 def with_settings(recipe: Recipe, **settings: object) -> Recipe:
-    """Return recipe with values by the names of SETTINGS, each put into its section. Unchecked: for this room's own
-    decisions."""
+    """Return recipe with these values, by the names of SETTINGS, each put into its section. The values are not
+    checked."""
     changes: dict[str, dict[str, object]] = {}
     for name, value in settings.items():
         changes.setdefault(SETTINGS[name], {})[name] = value
@@ -140,6 +140,7 @@ def longest_that_fits(case: Case, draft: Recipe, shortest: int) -> int | None:
     else None."""
 
     def fits_at(length: int) -> bool:
+        """Return whether draft fits with this max_length; False also if that is unknown."""
         return bool(case.fits(with_settings(draft, max_length=length)))
 
     longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
@@ -162,8 +163,11 @@ def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
-    """Return LoRA or QLoRA with the reason: on a GPU LoRA if it fits and the documented table allows it, on a CPU
-    unless only QLoRA fits (docs/design.md, section 5, rules 1, 2 and 8)."""
+    """Return "lora" or "qlora", with the reason (docs/design.md, section 5, rules 1, 2 and 8).
+
+    On a GPU it is LoRA only if that is known to fit and the documented table allows it; QLoRA also if the model or the
+    memory is unknown. On a CPU it is LoRA unless only QLoRA fits.
+    """
     lora = with_settings(draft, method="lora", offload_layers=0)  # 4-bit layers are copied four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
@@ -199,18 +203,20 @@ def effective_batch(case: Case, draft: Recipe) -> int:
 
 
 def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """Return the micro-batch with the reason: the largest of 4, 2, 1 that fits (8 only adds padding); 1 if that is
-    unknown.
+    """Return the micro-batch with the reason: the largest of 4, 2, 1 that fits and is not above `effective_batch`; 1 if
+    none fits or that is unknown.
 
-    For pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more memory (docs/benchmarks.md). kto takes 4
-    rows for another reason: its KL term is a mean over them. Short packed rows on a GPU take 16 or 8, because launches
-    and the unpacking of 4-bit weights happen once a micro-batch; but not at the price of gradient checkpointing.
+    For preference pairs at most 2, as a pair is two examples; kto takes up to 4 rows, because its KL term is a mean
+    over them. Short packed rows on a GPU take 16 or 8 if those fit without gradient checkpointing. If all layers are
+    offloaded, it is the size that copies the fewest bytes for each example.
     """
 
     def draft_of_size(size: int) -> Recipe:
+        """Return draft with this micro-batch."""
         return with_settings(draft, per_device_train_batch_size=size)
 
     def size_and_reason(size: int) -> tuple[int, Message]:
+        """Return this micro-batch and the sentence that it fits, with the memory needed and free."""
         return size, msg("advise.batch_fits", value=size, **case.numbers(draft_of_size(size)))
 
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
@@ -292,8 +298,8 @@ def desired_rank(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def least_rank(case: Case) -> tuple[int, Message]:
-    """Return (smallest rank, reason) for the goal, or for a family whose source takes more: at most the largest
-    recommended one."""
+    """Return the smallest rank to recommend, with the reason: the goal's own (the usual one without a goal), or the
+    family's if the source of its settings takes a higher one, but at most the largest of RANKS."""
     floor = case.goal.r_floor if case.goal else USUAL_RANK
     family = case.family
     if family and family.r and (of_family := min(family.r, RANKS[-1])) > floor:
@@ -445,8 +451,8 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
 
 
 def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
-    """Return the fewest offloaded layers with which draft fits; None if it does not fit with all, or if that is
-    unknown."""
+    """Return the fewest layers that must be kept in RAM for draft to fit on the GPU, 0 if none; None if it does not fit
+    with all of them, on a CPU, or if the model or the free memory is unknown."""
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
     correction = case.corrections.for_method(draft.adapter.method)
@@ -511,8 +517,12 @@ COSTS: dict[str, tuple[object, str, str]] = {
 
 
 def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
-    """Return recipe with all settings decided, one after the other, and their reasons; chosen ones stay. Until its turn
-    an open setting has its cheapest value."""
+    """Return recipe with all settings decided, and a reason for each decided or chosen one. decisions: the function for
+    each setting that is to be decided, by name, in their order.
+
+    Each function gets a draft that holds the decisions before it and the cheapest values for those after it. Settings
+    that a person chose stay.
+    """
     requested = recipe.train.offload_layers
     chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
     cheapest = {
@@ -551,7 +561,8 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
 
 
 def costs(case: Case, draft: Recipe) -> dict[str, Message]:
-    """Return a sentence for each variant that was chosen, by its setting: the plan's memory with it and without."""
+    """Return, by setting, a sentence on what it costs or saves: for each of use_dora, load_in_8bit and
+    target_parameters that differs from its default, the plan's memory and trained parameters with it and without."""
     chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
     return {
         name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()
@@ -571,8 +582,12 @@ def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
 
 # ---- what follows from them ----------------------------------------------------------------------
 def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
-    """Return (verdict, reason) by docs/design.md, section 5, rule 3: unknown, does_not_fit, tight (without its margin,
-    or below the table's minimum for the GPU) or fits."""
+    """Return (verdict, reason) on a plan's memory, by docs/design.md, section 5, rule 3.
+
+    unknown: the model or the free memory is. does_not_fit: it needs more than is free. tight: it fits only without its
+    margin, or the GPU is sold with less than the documented table's minimum for a plain plan (no 8-bit base, offloading
+    or fsdp). Else fits.
+    """
     estimate, free = case.estimate(draft), case.budget.free_gib
     if estimate is None:
         return "unknown", msg("advise.unknown_model")

@@ -58,8 +58,9 @@ def goal_of(goal_id: str) -> Goal:
 
 
 def goal_shown_by(format: Format, rows: Sequence[tuple[int, Words]]) -> str | None:
-    """Return the goal of rows that are clearly of one kind: labels, or facts that are each asked in several ways; None
-    for others, or for more than MAX_ROWS rows."""
+    """Return the id of the goal that a data set's rows show: "classification" for rows with labels; the goal that
+    learns rows by heart if each answer occurs three times on average and is no short label. None for others, and for
+    unlabelled sets of more than MAX_ROWS rows."""
     if format == "text_label":
         return "classification"
     if not 0 < len(rows) <= MAX_ROWS:

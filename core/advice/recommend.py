@@ -159,7 +159,8 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
 
 
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
-    """Return the way with a shorter max_length and the cheapest method, or None; never below what the data needs."""
+    """Return an alternative with the largest max_length that fits, a micro-batch of 1, and QLoRA on a GPU (LoRA on a
+    CPU); None if that length would cut more than 1 of 100 examples, or nothing fits."""
     cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", per_device_train_batch_size=1)
     length = longest_that_fits(case, cheapest, shortest_acceptable_length(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None

@@ -93,8 +93,11 @@ def few_rows(planned: Planned) -> Diagnosis | None:
 
 
 def other_language(planned: Planned) -> Diagnosis | None:
-    """Return the finding of answers in a language that the base model's makers do not name; None if it is named, or
-    unknown."""
+    """Return the finding of answers in a language that the makers of the base model, a known one, do not name.
+
+    None if they name it, if the model is not known, or if the language is unknown; ru, ar and hi count as unknown, as
+    they are recognized by a script that other languages use too.
+    """
     model = of_hub(planned.recipe.model.id)
     language = None if planned.language in OF_MANY else planned.language
     if model is None or language is None or not model.languages or language in model.languages:

@@ -69,7 +69,7 @@ class ShelfRow:
 
     @property
     def download_bytes(self) -> int:
-        """Bytes of its weights: two a parameter."""
+        """Size of the model's 16-bit weights to download, in bytes: two for each number in its files."""
         return 2 * (self.model.in_files or self.model.shape.in_files)
 
 
@@ -90,8 +90,13 @@ class Shelf:
 
 
 def find(words: str, budget: Budget, wish: Wish | None = None) -> Shelf:
-    """Return the known models that words and wish ask for, with verdicts on budget or on the GPU that they name,
-    sorted; conditions are dropped one by one while nothing matches, and said in the remarks. Never raises."""
+    """Return the known models that words and wish ask for, sorted, with verdicts on budget or on the GPU that the words
+    name.
+
+    While no model matches, the conditions in _LEFT_OUT are dropped one after the other; if that does not help, only the
+    one that the model must fit is dropped. The remarks name these, and unknown words. If all words are unknown, the
+    result is empty. Never raises.
+    """
     words_read = read(words, wish)
     understood = words_read.wish
     named = understood.card_gb
@@ -190,7 +195,11 @@ def _row(model: KnownModel, budget: Budget) -> ShelfRow:
 
 
 def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
-    """Return the best verdict among the methods, LoRA before QLoRA; if none fits, that of the one that needs less."""
+    """Return a model's verdict and the method that it is for, from the fit of each method.
+
+    The first method that fits gives its name as the verdict ("lora" before "qlora"); else "tight" if one fits tightly,
+    else "unknown"; else "no" with the method that needs least memory.
+    """
     for fit_verdict, verdict in (("fits", None), ("tight", "tight"), ("unknown", "unknown")):
         for method, fit in fits.items():
             if fit.verdict == fit_verdict:
@@ -258,8 +267,9 @@ class HubRow:
 
 
 def of_hub(results: Sequence[FoundModel], budget: Budget) -> list[HubRow]:
-    """Return the hub's results with verdicts for budget: those that train here first, then in the hub's order; unusable
-    ones last."""
+    """Return a row with a verdict for budget for each of the hub's results: first those that train (LoRA or QLoRA),
+    then tight, unknown and not fitting ones, in each group in the hub's order; last those that cannot be a base at all,
+    without a verdict."""
     there = catalogue.rounded(budget)
     return sorted(
         (_hub_row(each, there) for each in results), key=lambda row: (row.result.why_not is not None, RANK[row.verdict])

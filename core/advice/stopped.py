@@ -101,10 +101,10 @@ def advice(run: Stopped | None, on_card: bool) -> Message:
 
 
 def refusal(needed: float | None, limit: float | None, advice: Message, *, rows: int, tokens: int) -> DoesNotFitError:
-    """Return the error that ends the run.
+    """Return the error with which a run ends that does not fit into memory. Its text has `advice` on what to try.
 
-    needed: GiB of the longest batch (of so many rows and tokens), None if it exceeded the limit; limit: None if it is
-    unknown at how much the allocator gave up.
+    needed: GiB of the longest batch (of so many rows and tokens), None if it is only known to exceed the limit. limit:
+    GiB available; None if it is unknown at how much the allocator gave up, and then the text has no GiB.
     """
     if limit is None:
         return DoesNotFitError("probe.does_not_fit_at_all", advice, rows=rows, tokens=tokens)

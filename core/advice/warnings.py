@@ -145,8 +145,8 @@ def cut_rows(data: DataFacts, length: int) -> Message | None:
 
 
 def few_steps(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
-    """Return a warning of fewer than MIN_STEPS steps, with the epochs that would give as many; None for enough or an
-    unknown number."""
+    """Return a warning that the plan has fewer than MIN_STEPS steps, with the epochs that would give as many (without
+    these if max_steps sets the number); None for enough steps or an unknown number."""
     steps = planned_steps(case, draft)
     if steps is None or steps >= MIN_STEPS:
         return None

@@ -165,7 +165,8 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
     explicit size counts more than a name."""
 
     def take_card(match: re.Match[str]) -> str:
-        """Note the memory of a known GPU and take its name out of the text."""
+        """Store the memory of a known GPU in fields, unless one is stored already, and return a space in place of its
+        name. Return an unknown name unchanged."""
         name = " ".join(match[0].replace("rtx", "").replace("gtx", "").replace("-", " ").replace("ti", " ti ").split())
         gb = cards.get(name)
         if gb is None:
@@ -174,7 +175,8 @@ def _cards(text: str, fields: dict[str, Any]) -> str:
         return " "
 
     def take_memory(match: re.Match[str]) -> str:
-        """Note a memory of 1 to 999 GB and take it out of the text."""
+        """Store a memory of 1 to 999 GB in fields and return a space in its place. Return any other number
+        unchanged."""
         if not 1 <= float(match[1]) <= 999:
             return match[0]
         fields["card_gb"] = float(match[1])
@@ -194,13 +196,14 @@ def _sizes(text: str, fields: dict[str, Any]) -> str:
         return float(number) * {"m": 1e-3, "million": 1e-3, "亿": 0.1}.get(unit, 1.0)
 
     def take_range(match: re.Match[str]) -> str:
-        """Note a range of sizes and take it out of the text."""
+        """Store a range of model sizes, (least, most) billions, in fields and return a space in its place."""
         least, most = sorted((in_billions(match[1], match[3]), in_billions(match[2], match[3])))
         fields["billions"] = (least, most)
         return " "
 
     def take_size(match: re.Match[str]) -> str:
-        """Note a size, at most, at least or about it, and take it out of the text."""
+        """Store a model size as (least, most) billions in fields, by the words beside it (at most, at least; without
+        any, about), and return a space in its place. Return a size of 0 unchanged."""
         size = in_billions(match[3], match[4])
         if size <= 0:
             return match[0]
@@ -232,8 +235,8 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> dict[str, tuple[str, str]]:
-    """Map each known word to its kind and value; of two meanings the later one, of languages, topics, other conditions,
-    makers. Cached."""
+    """Return, for each known word in small letters, (kind, value): the kinds are filler, language, topic, ask (any
+    other condition) and maker. A word with several meanings has the one that is last in this order. Cached."""
     presets = _presets()
     words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
     for code, names in presets["languages"].items():

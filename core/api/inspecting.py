@@ -173,8 +173,9 @@ def _answer_question(report: DataReport) -> list[JsonObject]:
 
 
 def _header_question(header: bool | None, choices: Choices) -> list[JsonObject]:
-    """Return [the question whether a table's first row holds names], [] if that is answered, or for other files. taken:
-    the present assumption."""
+    """Return [the question whether a table's first row holds the column names]; [] if `choices` already answer it, or
+    for a file that is no table. header: the present assumption, which the question carries as `taken`; None for other
+    files."""
     if header is None or choices.header is not None:
         return []
     text = msg("data.note_header_unsaid" if header else "data.note_no_header")
@@ -192,8 +193,9 @@ def preview_of(space: Workspace, model: str, rows: Rows) -> Preview:
 def _rendered(
     preview: Preview, index: int, max_length: int, long_examples: LongExamples
 ) -> list[dict[str, str]] | None:
-    """Return a row as the template renders it, in pieces of one kind (core/data/sets/row_view); None if it is
-    refused."""
+    """Return a row as the model's template renders it, as pieces {"kind", "text"} in their order, each of one kind:
+    given, learned, or either of them cut off by max_length (cut_given, cut_learned). None if the template refuses the
+    row."""
     try:
         view = preview.row(index, max_length, long_examples)
     except TemplateError:

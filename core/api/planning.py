@@ -98,7 +98,8 @@ def plan(
 
 
 def memory_corrections(space: Workspace, machine: Machine, model: str) -> Corrections:
-    """Return what runs on this PC measured of the memory of model, and of others."""
+    """Return the factors by which the memory arithmetic for `model` is corrected: measured over calculated memory of
+    earlier runs on this PC, of this model for each method, and of other models."""
     return MemoryRecord(space).corrections(
         Rig.from_machine(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
     )

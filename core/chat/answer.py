@@ -105,12 +105,13 @@ def item_of(event: JsonObject) -> Piece | Done:
 
 
 class Answer:
-    """An answer in progress: iterate for Piece and Done. Closing it, or leaving `with`, stops the generation. done:
-    ended columns."""
+    """An answer in progress, in one or both columns ("base": the base model, "tuned": with the adapter), to one or
+    several questions: iterate for Piece and Done. Closing it, or leaving `with`, stops the generation. done: the Done
+    of each column that has ended."""
 
     def __init__(self, number: int, stop: Callable[[int, Column | None, int | None], None]):
-        """Begin without pieces. stop: called with the number, a column or None for all, and a question or None for
-        all."""
+        """Begin an answer without pieces. number: of this answer, which its client counts. stop: called by close and
+        stop_question with that number, a column (None: both) and the number of a question (None: all of them)."""
         self.number = number
         self.done: dict[Column, Done] = {}
         self.stopping = False

@@ -59,11 +59,12 @@ def marks_of(template: ChatTemplate) -> Marks:
 
 
 def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
-    """Return what each mark of gpt-oss's tool calls becomes in an answer; the tool stands in the answer's header. call:
-    a rendered one.
+    """Return what each mark around gpt-oss's tool calls becomes in the common form, {mark: replacement}. call: a tool
+    call as the template renders it, from which the marks are read.
 
-    The tool stands before the channel, as the template writes it, or after it, as OpenAI's harmony format also allows.
-    The end of a call mostly ends the answer too, and does not appear in the text.
+    The name of the tool stands in the message's header: before the channel, as the template writes it, or after it, as
+    OpenAI's harmony format also allows; both orders are in the result. The end of a call mostly ends the answer too,
+    and does not appear in the text.
     """
     header, _, rest = call.partition(_TOOL)
     marks = {header: CALL, f"{_CHANNEL}{header}": CALL, rest.partition("{")[0]: " ", "<|constrain|>json<|message|>": ""}
@@ -79,7 +80,8 @@ def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
 def _body(
     template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[JsonObject] | None = None
 ) -> str:
-    """Return the template's text of an answer to a one-letter question; "" if it cannot render it."""
+    """Return the text that the template writes for this assistant message alone, after a user's message "a"; "" if it
+    cannot render it. answer: the message's content, reasoning or tool calls. thinks, tools: the template's options."""
     try:
         rendered = template.spans([{"role": "user", "content": "a"}, {"role": "assistant", **answer}], tools, thinks)
     except TemplateError:

@@ -84,7 +84,9 @@ class Commands:
         parent.listen(self._on_line, self._on_parent_gone)
 
     def _on_line(self, command: JsonObject) -> None:
-        """Note a stop, a join or the newest load at once; queue all others, and loads."""
+        """Take one command of the client. A stop and the questions that join an answer are noted at once, for the work
+        in progress; any other command is queued for `next`. A load also becomes the newest, so that earlier loads and
+        their answers count as superseded."""
         if command["command"] == "stop":
             self._stopped.add((command["id"], command["column"], command["question"]))
         elif command["command"] == "join":
@@ -352,7 +354,8 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def explain(error: Exception) -> tuple[Message, Message, bool]:
-    """Describe an unforeseen error: what happened, what to try, and whether the next answer may still work."""
+    """Describe an unforeseen error as (what happened, what to try, whether the next answer may still work); the last is
+    True only for lack of memory."""
     if is_out_of_memory(error):
         advice = "faults.page_file" if is_page_file_full(error) else "chat.advice_out_of_memory"
         return msg("chat.out_of_memory"), msg(advice), True

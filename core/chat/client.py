@@ -81,7 +81,8 @@ class ChatState:
 
 
 class ChatClient:
-    """The chat of an app."""
+    """The chat of an app, in front of one worker process, which holds one base model and at most one adapter. It
+    answers in two columns: "base", without the adapter, and "tuned", with it."""
 
     def __init__(
         self,

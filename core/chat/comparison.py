@@ -61,7 +61,8 @@ class Contestant(Frozen):
 
     @property
     def is_as_trained(self) -> bool:
-        """True for a run's own adapter at full strength, or its base: no checkpoint."""
+        """True without a checkpoint and with strength 1: a run's final adapter at full strength, or a base. A system
+        prompt, examples and another precision make no difference to it."""
         return self.checkpoint is None and self.strength == 1
 
     def is_same(self, other: Contestant) -> bool:
@@ -129,8 +130,9 @@ class Score:
 
     @property
     def missing(self) -> int | None:
-        """Further decided votes that would make the result clear at the same share; None if it is even, clear already,
-        or takes 10,000."""
+        """The number of further decided votes that would make the result clear if the share stayed as it is. None
+        without decided votes, for an even result, for one that is clear already, or if it would take 10,000 votes in
+        all."""
         if self.is_clear or not self.decided or self.wins[0] == self.wins[1]:
             return None
         share = max(self.wins) / self.decided
@@ -138,7 +140,9 @@ class Score:
 
 
 class PromptComparison:
-    """A comparison on disk. FOLDER: where the workspace has them."""
+    """A comparison on disk: prompts, the contestants (models with their settings) that answer them, the answers, and
+    people's votes. Prompts and contestants are named by their numbers in the lineup, from 0. FOLDER: where the
+    workspace has them."""
 
     FOLDER = "comparisons"
 
@@ -290,8 +294,9 @@ def vote_files(workspace: Workspace) -> list[Path]:
 
 
 def votes_on_run(workspace: Workspace, run: str) -> Score | None:
-    """Return the score of a finished run against its base, in their newest blind test with a decided vote; None without
-    one."""
+    """Return people's score of a run against its base, both without a checkpoint and at full strength, from the newest
+    comparison with both in which a vote prefers one; wins: of the base, then of the run. None without such a
+    comparison."""
     for comparison in PromptComparison.all_of(workspace):
         columns = [one.column if one.run == run and one.is_as_trained else "" for one in comparison.lineup.contestants]
         if set(columns) >= {"base", "tuned"}:

@@ -29,11 +29,12 @@ CONTESTANT_ERRORS = ("adapter.other_base", "chat.not_finite", "chat.adapter_chan
 
 
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
-    """Generate missing answers, loading one model after the other; yield (answers there, answers in all) at the start
-    and after each, which is saved at once.
+    """Generate the missing answers, loading one model after the other; yield (answers there, answers in all) at the
+    start, after each answer, which is saved at once, and after each prompt that is left out.
 
-    A prompt that one contestant cannot answer is left out. Raises GarageError after the others if a contestant cannot
-    answer at all; saved answers stay.
+    A prompt that one contestant cannot answer is left out for all. If a contestant cannot answer at all
+    (CONTESTANT_ERRORS, or its run is gone), the others go on and the first such GarageError is raised at the end. Any
+    other ChatError, such as a stop, is raised at once. Saved answers stay.
     """
     done, total = _counts(comparison)
     yield done, total
@@ -121,7 +122,9 @@ def _targets_with_missing_answers(
 
 
 def chat_target(workspace: Workspace, contestant: Contestant) -> ChatTarget:
-    """Return the model to load for a contestant. Raises GarageError if its run is gone."""
+    """Return what has to be loaded so that a contestant can answer: for a run, or its base, the run's adapter (or a
+    checkpoint's) on its base, since both answer from one copy of the weights; else the base model that `other` names.
+    The precision is the run's unless the contestant names another. Raises GarageError if its run is gone."""
     four_bit = None if contestant.precision == "trained" else contestant.precision == "4"
     if contestant.run:
         try:

@@ -48,7 +48,8 @@ def row(turns: Sequence[Turn], better: str, worse: str = "") -> JsonObject:
 def keep(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[JsonObject]
 ) -> tuple[DatasetInfo, int]:
-    """Add rows to the dataset of a model (answered: run:<id>, base:<model>), called name if it is new.
+    """Add rows to the dataset that holds the corrections of a model; it is created, with this name, if there is none.
+    answered: the model, run:<id> or base:<model>.
 
     Returns the dataset and the number of new rows; rows that it has already are not repeated. Raises ChatError if there
     is neither a dataset nor a row, DataError with nothing changed.
@@ -133,8 +134,9 @@ def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
 
 
 def rows_from_votes(comparison: PromptComparison) -> list[JsonObject]:
-    """Return rows with the better and the worse answer for the questions on which more people preferred one; ties,
-    "both bad", empty and equal answers give none."""
+    """Return a dataset row for each question on which more people preferred one answer: the better answer, and the
+    worse one as rejected unless it is empty. Ties, "both bad", an empty better answer and two equal ones give no
+    row."""
     won: dict[int, Counter[tuple[int, int]]] = {}
     for vote in comparison.votes():
         if vote.verdict in ("left", "right"):

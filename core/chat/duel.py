@@ -60,7 +60,8 @@ def never(column: Column | None = None, question: int | None = None) -> bool:
 
 
 class Duel:
-    """One loaded base, with or without one adapter. One answer at a time.
+    """One loaded base, with or without one adapter, which answers in two columns: "base", without the adapter, and
+    "tuned", with it. One answer at a time.
 
     tuned_template: the template that the adapter was trained with, if it is not the base's own.
     """
@@ -106,8 +107,9 @@ class Duel:
         return dialect.thinks if dialect.switch else None
 
     def prompt(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> list[int]:
-        """Return the token ids (T,) of the conversation in column's template, up to the answer. enable_thinking of
-        sampling: None for both as the tuned model was trained.
+        """Return the token ids (T,) of a conversation in column's template, up to the answer; for an ApiSampling
+        without template, those of the last turn's text alone. With enable_thinking None in sampling both columns think
+        as the tuned model was trained.
 
         Raises ChatError if turns do not end with a question or a tool's result, or if prompt and answer (for
         ApiSampling one token of it) do not fit into the context, TemplateError for tools that the template has no place
@@ -195,8 +197,9 @@ class Duel:
         return rows
 
     def _fit(self, rows: Sequence[_Reply], width: int = 0) -> bool:
-        """Return whether rows can be one batch: at most MAX_ROWS, which all have room for the longest prompt and answer
-        in the memory of two full contexts. width: tokens that the batch's rows have already."""
+        """Return whether rows can be one batch: at most MAX_ROWS, and so few that their number times the longest prompt
+        plus the longest answer allowed stays within the tokens of two full contexts. width: tokens that the rows of a
+        running batch have already; a prompt counts as at least that long."""
         longest = max(width, *(len(row.prompt) for row in rows)) + max(row.max_new_tokens for row in rows)
         return len(rows) <= MAX_ROWS and len(rows) * longest <= len(COLUMNS) * self.context_limit
 
@@ -213,7 +216,8 @@ class Duel:
             yield batch
 
     def _opening(self, column: Column, prompt: list[int]) -> str:
-        """The part of the answer that the prompt already contains: the beginning of a thought, or ""."""
+        """Return the common opening mark of a thought if the prompt ends with that of column's template, so that the
+        answer begins inside a thought; else ""."""
         end = self.tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
         openings = (OPEN.rstrip(), *(mark for mark, replacement in self._marks[column].items() if replacement == OPEN))
         return OPEN if end.endswith(openings) else ""
@@ -222,8 +226,9 @@ class Duel:
         self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling, earlier: Sequence[_Reply]
     ) -> _Reply:
         """Return the reply of one column before its first token, with the encoded prompt and a seeded generator.
-        number: of the question, among those answered together; earlier: their replies. Raises ChatError if turns do not
-        end with a question, or are too long."""
+        number: of the question, among those answered together. earlier: replies that share the sampling; the seed is
+        one larger for each of them with the same column and prompt, so that repeated questions differ. Raises ChatError
+        if turns do not end with a question, or are too long."""
         prompt = self.prompt(column, turns, sampling)
         repeats = sum(reply.column == column and reply.prompt == prompt for reply in earlier)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed + repeats)
@@ -266,8 +271,9 @@ class Duel:
     def _begin(
         self, rows: list[_Reply], stopped: StopSignal
     ) -> Generator[Piece | Done, None, tuple[list[_Reply], DecodedRows]]:
-        """Return rows that begin together, in the order that `_adapter_rows` needs, and their decoding; yield what
-        their prompts have begun of their answers."""
+        """Return rows that are decoded together from their beginning, those without the adapter first, and their
+        decoding; what their prompts begin of their answers, such as the opening of a thought, is yielded as pieces. A
+        common beginning of the prompts is read once if all are of one column."""
         rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))
         decoding = DecodedRows(self.decoder, [row.prompt for row in rows])
         if rows[0].column == rows[-1].column:  # with and without the adapter a prompt has two caches
@@ -385,8 +391,8 @@ def _mixed(
 
 @contextmanager
 def at_strength(model: torch.nn.Module, strength: float) -> Iterator[None]:
-    """Context manager: multiply s B A x of every layer by strength during the block. At 1 nothing is touched; at 0
-    zeros are added to the base's output."""
+    """Context manager: multiply what the adapter adds to the output of each layer by strength during the block, and
+    restore its scale afterwards. At 1 nothing is touched; at 0 zeros are added to the base's output."""
     layers = (
         [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling]
         if strength != 1
@@ -514,8 +520,9 @@ class _Reply:
         self._repetition = Repetition()
 
     def take(self, token: int) -> str:
-        """Count token, set finish_reason at a stop token, the limit of tokens or a loop, and return the text that the
-        token adds, "" while a character is incomplete."""
+        """Count a token and return the text that becomes complete with it; "" for a stop token, and while a character,
+        a mark or a stop text is incomplete. Set finish_reason at a stop token or stop text ("stop"), at the limit of
+        tokens ("length") or if the answer only repeats itself ("loop")."""
         self._tokens += 1
         if token in self.stop_ids:
             self.finish_reason = "stop"

@@ -67,8 +67,8 @@ class _AnswerRow:
     why: Ending | None = None
 
     def take(self, token: int, is_finite: bool, stop_ids: frozenset[int]) -> None:
-        """Add a token to the answer, or set why it ends: numbers that are not finite, the stop token (not added), the
-        length."""
+        """Add a token to the answer, and set why it ends, or None while it goes on: "length" with its last allowed
+        token. For numbers that are not finite ("not_finite") and for a stop token ("stop") the token is not added."""
         if not is_finite:
             self.why = "not_finite"
         elif token in stop_ids:
@@ -78,7 +78,8 @@ class _AnswerRow:
             self.why = "length" if len(self.ids) >= self.most else None
 
     def answer(self, tokenizer: Tokenizer) -> FrameAnswer:
-        """Return the answer as text with the reason of its end; "" with "time" if it has not ended."""
+        """Return the answer as text, without an incomplete last character, and the reason of its end; an answer that
+        has not ended gives "" with "time", its tokens so far are dropped."""
         if self.why is None:
             return FrameAnswer(text="", why="time")
         return FrameAnswer(text=tokenizer.decode(self.ids).rstrip(UNFINISHED).strip(), why=self.why)
@@ -131,15 +132,18 @@ class SampleAnswers:
         self._time = SampleTime(settings.seconds, self.every, schedule.total_steps)
 
     def begin(self, at: int, at_once: int) -> None:
-        """Begin an attempt. at: its first step. at_once: the most tokens of a training batch."""
+        """Prepare an attempt of the run: is_due leaves out its first step if the file has a frame of that step already,
+        and batches are limited. at: the attempt's first step. at_once: the most tokens of a training batch, which is
+        also the limit of a batch of prompts."""
         self._first_step_taken = (
             at if any(frame.step == at for frame in sample_answers.read(self._reporter.run)) else None
         )
         self._at_once = at_once
 
     def is_due(self, step: int, stops_early: bool = False) -> bool:
-        """Return whether a frame is due; not at an attempt's first step if its frame exists. stops_early: this step is
-        the run's last."""
+        """Return whether a frame is due at a step: at step 0, each multiple of `every`, and the run's last step. Never
+        after an error has turned the sample answers off, and not at an attempt's first step if its frame exists.
+        stops_early: this step is the run's last."""
         at_its_turn = step % self.every == 0 or step == self._total_steps or stops_early
         return at_its_turn and not self._is_off and step != self._first_step_taken
 
@@ -214,8 +218,9 @@ class SampleAnswers:
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
         """Context manager: switch the model to eval mode, in which it stays, and restore the random states afterwards.
-        An error in it is reported as a warning: lack of memory ends this frame (step None: all sample answers) and
-        halves the next batches, any other error all sample answers; neither ends the run."""
+        An error of FAULTS in it is reported as a warning and does not end the run: lack of memory ends this frame (step
+        None: all sample answers) and halves the next batches, any other turns all sample answers off. Other exceptions,
+        such as those of Stop and Pause, pass."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()
@@ -248,8 +253,8 @@ class SampleAnswers:
         )
 
     def _grouped(self, rows: Sequence[_AnswerRow]) -> list[list[_AnswerRow]]:
-        """Return batches of successive rows whose padded prompts and answers have at most as many tokens as a step's
-        largest batch."""
+        """Return batches of successive rows, each with at most as many tokens (padded prompts and their full answers)
+        as a step's largest batch; a row that is longer is a batch of its own."""
         groups: list[list[_AnswerRow]] = []
         for row in rows:
             group = [*groups[-1], row] if groups else [row]
@@ -341,8 +346,9 @@ class SampleAnswers:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, is_inner: bool) -> float | None:
-        """Return the loss on the neutral texts and note its seconds. None at a frame between the first and the last
-        (is_inner) if it takes too long, and in a run too short for a text."""
+        """Measure the loss on the neutral texts, note its seconds for later frames, and return it; None if it is not
+        finite or there are no texts. At a frame between the first and the last (is_inner) nothing is measured, and the
+        result is None, if the last measurement took too large a share of the frame's time."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and is_inner:
             return None
         started = self._clock()

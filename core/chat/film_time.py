@@ -39,8 +39,9 @@ class SampleTime:
 
 
 def texts_within(lengths: list[int], run_tokens: float) -> int:
-    """Return how many of the first texts with these lengths a run of run_tokens can afford to measure twice, in every
-    attempt."""
+    """Return how many texts, counted from the first, a run can afford to measure twice in every attempt: so many that
+    their tokens together stay within a fixed share of the run's. lengths: tokens of each text; run_tokens: that all
+    steps of the run read."""
     most, count = TEXTS_SHARE * MAX_SHARE_OF_RUN * run_tokens / (2 * EVALUATION_SHARE), 0
     while count < len(lengths) and sum(lengths[: count + 1]) <= most:
         count += 1

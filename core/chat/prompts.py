@@ -93,8 +93,9 @@ def own_prompts(lines: str) -> list[Prompt]:
 
 
 def prompt_from_row(example: Example, source: Source, max_characters: int | None = None) -> Prompt | None:
-    """Return a row up to its first answer as a prompt with that answer expected; None for plain text, tools, a bad
-    answer, and more than max_characters."""
+    """Return the turns of a row before its first answer as a prompt, with that answer as the expected one. None for
+    plain text, a row with tools, one marked as bad, one without a question before an answer, and one with more than
+    max_characters before it."""
     if example.text is not None or example.tools or example.is_bad:
         return None
     turns = conversation(example)

@@ -69,7 +69,8 @@ class TextStream:
         return "" if self.ended else self._before_stop(self._stops.add(rest) + self._stops.rest())
 
     def _before_stop(self, text: str) -> str:
-        """Return the text up to a stop text, and note that it came."""
+        """Return the text before the first END, the sign that has replaced a stop text, and set `ended` if there is
+        one; without it the whole text."""
         text, end, _ = text.partition(END)
         self.ended = self.ended or bool(end)
         return text

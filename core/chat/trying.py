@@ -59,8 +59,9 @@ class Trial(Frozen):
 
 
 def questions_of(examples: Sequence[Example], seed: int) -> list[tuple[list[Turn], str]]:
-    """Return up to QUESTIONS rows, drawn at random, as the conversation before the last answer, and that answer. Raises
-    RunError if no row has a question that a chat can ask."""
+    """Return up to QUESTIONS rows, drawn at random by the seed, each as (the turns before its last answer, that
+    answer). Rows of plain text, with tools, or without a question right before a last answer are skipped. Raises
+    RunError if no row is left."""
     rows = (examples[place] for place in shuffle(range(len(examples)), random.Random(f"{seed}/trial")))
     conversations = (conversation(row) for row in rows if row.text is None and not row.tools)
     questions = (

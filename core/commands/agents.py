@@ -66,7 +66,8 @@ def server_of(agents: Agents) -> MCPServer:
 
 
 def with_its_sentence(tool: Callable[..., Awaitable[JsonObject]]) -> Callable[..., Awaitable[JsonObject]]:
-    """Return the tool with errors that the SDK passes on to the agent, and does not keep back as a crash's."""
+    """Return the tool, wrapped so that a failed command, or an error that a person can act on, reaches the agent as its
+    sentence; the SDK would report any other exception as a crash, without its text."""
     from mcp.server.mcpserver.exceptions import ToolError
 
     @wraps(tool)
@@ -88,6 +89,7 @@ class Agents:
         self._space = workspace
 
     def tools(self) -> tuple[Any, ...]:
+        """Return the methods that are offered to agents as tools."""
         return (self.find_model, self.inspect_data, self.plan, self.start, self.status, self.stop, self.evaluate,
             self.chat, self.export)  # fmt: skip
 
@@ -120,9 +122,9 @@ class Agents:
         columns: dict[str, str] | None = None,
         dry_run: bool = True,
     ) -> JsonObject:
-        """Train a run, after those that wait if the page is open. model: an id of find_model; settings:
-        {"train.max_steps": 50, ...}, instead of planned ones; dry_run: only return the
-        plan, made without settings and columns."""
+        """Start training a run and return its state, without waiting for its end; while the page is open, it waits
+        behind the queued runs. model: an id of find_model; settings: {"train.max_steps": 50, ...}, instead of planned
+        ones; dry_run: only return the plan, made without settings and columns."""
         if dry_run:
             return {"dry_run": True, "plan": await self.plan(model, data, goal)}
         source = {"source": data} | ({"columns": columns} if columns else {})
@@ -141,8 +143,9 @@ class Agents:
         return await self.status(run.id)
 
     async def _train(self, options: list[str], before: set[str]) -> RunFolder:
-        """Start training in a process that outlives this one, and return its run. Raises CommandFailed for one that
-        ends first."""
+        """Start `train` with these options in a process that outlives this one, wait until its run exists, and return
+        the run. before: ids of the runs that existed already. Raises CommandFailed, with its output, if it ends first
+        or no run appears within BEGIN_S."""
         with TemporaryFile() as output:  # not one of the workspace: a second start would overwrite that of a first
             process = await self._process("train", *options, outlives_with=output)
             deadline = time.monotonic() + BEGIN_S

@@ -71,6 +71,7 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     documented table."""
 
     def page_sentence(key: str, **params: object) -> str:
+        """Return the page's sentence of this key (advise.page_...) in the language of the page."""
         return msg(f"advise.page_{key}", **params).render(language)
 
     adapter = advice.recipe.adapter

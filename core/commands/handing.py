@@ -28,8 +28,9 @@ class Receiver:
 
     @classmethod
     def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
-        """Return the receiver for `to`, its program found; Ollama may be missing. Raises ExportError without LM
-        Studio's folder, or for an Ollama too old for this model family."""
+        """Return the receiver of an export to `to`, with the place of LM Studio's folder or of the Ollama program;
+        without either for other targets, or if Ollama is not installed. Raises ExportError if LM Studio's folder is
+        missing, or Ollama is too old for this model family."""
         if to == "lmstudio":
             return cls(to, lmstudio=lmstudio.require_folder())
         ollama = program.find() if to == "ollama" else None

@@ -124,8 +124,9 @@ def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[
 
 
 def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json: bool) -> None:
-    """Let writer write the missing ones of the first passages (None: of all), with the progress on a terminal. Those
-    that are finished are kept if it is ended."""
+    """Let the model write the rows of the first passages (first: how many; None: all) that have no result yet, with the
+    progress on a terminal unless as_json. Each finished passage is stored at once, so that it is kept if the command is
+    ended."""
     total = len(making.passages()[:first])
     results = {number: result for number, result in making.results().items() if number < total}
     done, rows = len(results), sum(len(one.rows) for one in results.values())
@@ -139,7 +140,8 @@ def _write(making: Making, writer: writers.RowWriter, first: int | None, as_json
 
 
 def _result(making: Making) -> JsonObject:
-    """Return the object that --json prints: counts of rows, known ones, and dropped ones by reason."""
+    """Return the object that --json prints: the numbers of rows, of known ones (which the writer also answers without
+    the passage), and of dropped ones by reason."""
     rows, repeats = making.rows()
     dropped = [one for result in making.results().values() for one in result.dropped] + repeats
     return {

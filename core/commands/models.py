@@ -176,7 +176,8 @@ def delete(
 
 
 def _deletion_confirmed(repo: str) -> bool:
-    """Ask on the terminal for the model's name; without a terminal, or for any other input, False."""
+    """Return whether the person types the model's name on the terminal when this asks for it. False for other input, or
+    without a terminal."""
     try:
         return (
             sys.stdin.isatty()

@@ -94,6 +94,7 @@ def export(
     Hub."""
 
     def say_new_stage(status: ExportStatus) -> None:
+        """Print the export's stage on stderr at its first report, unless as_json."""
         if not as_json and status.stage not in shown:
             shown.append(status.stage)
             say(status.stage_text)

@@ -143,6 +143,8 @@ def progress_on_terminal(quiet: bool) -> Iterator[Callable[[Message], None]]:
     line = ""
 
     def show_over_last(message: Message) -> None:
+        """Show the message on stderr in place of the last one. Nothing happens if quiet, or if stderr is no
+        terminal."""
         nonlocal line
         if not quiet and sys.stderr.isatty():
             before, line = line, message.render(terminal_language())

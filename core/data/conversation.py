@@ -82,9 +82,10 @@ def split_thinking(content: str) -> tuple[str, str]:
 
 
 def read_messages(turns: Sequence[object], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
-    """Return the messages of a row's turns, after those of a system column; calls that follow an answer are joined to
-    it, turns after the last answer dropped, tool results linked to their calls. Notes what is dropped. Raises Flaw,
-    also if no answer has weight."""
+    """Return the messages of a row's turns, after the message of a system column (left out if the turns begin with a
+    system message of their own). Calls that follow an answer are joined to it, turns after the last answer are dropped,
+    tool results are linked to their calls. What is dropped is noted in notes. Raises Flaw, also if no answer has
+    weight."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # index of the turn in the file where each message begins
     # A turn in Anthropic's notation may hold several messages.

@@ -41,7 +41,8 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training example: messages, or prompt and completion (used verbatim), or text.
+    """One training example: messages, or prompt and completion, or text. Prompt and completion are trained like a
+    question and its answer, in the chat template.
 
     tools: JSON of the available tools. rejected: the whole conversation again, with the worse answer. is_bad: the
     answer is marked as bad.
@@ -134,8 +135,9 @@ def read_example(
 def read_example_closely(
     row: Row, format: Format, tally: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """Do as `read_example`, without its short way for `plain` rows: also an empty row, a worse answer, a picture that
-    the row needs. Errors become a Problem in place of the example."""
+    """Read a row like `read_example`, with all checks and conversions: `read_example` calls it for rows that are more
+    than texts in the columns of the format. Return (example, warnings), (None, [the error]), also for an empty row or a
+    question about a picture, or (None, []) for an answer marked as bad, unless rated."""
     if tally is not None:
         tally.add_each(row.omissions)
     notes, values = Notes(), Columns(row.values)
@@ -171,8 +173,8 @@ def read_example_closely(
 
 
 def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """Return the conversation with the worse answer; () with a warning in notes if it is invalid: the better one can
-    still be trained."""
+    """Return the messages of the conversation in notes.worse, which ends with the worse answer. If it is invalid,
+    return () and add a warning to notes, because the better answer can still be trained."""
     try:
         return read_messages(notes.worse, system, Notes())
     except Flaw as flaw:
@@ -181,8 +183,9 @@ def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, 
 
 
 def _is_bad(values: Columns) -> bool:
-    """Return True if a column of the row marks its answer as bad (false), as datasets for KTO do; the column counts as
-    read. A number is no such mark: it may be a class."""
+    """Return True if the column `label` or `kto_tag` is false, as a boolean or as text: datasets for KTO mark a bad
+    answer so. The first of them that is true or false decides and is marked as read. A number is ignored: it may be a
+    class."""
     for name in _GOOD_OR_BAD:
         if (mark := str(values.peek(name)).strip().lower()) in ("true", "false"):
             values.take(name)
@@ -191,6 +194,8 @@ def _is_bad(values: Columns) -> bool:
 
 
 def _texts(example: Example) -> Iterator[str]:
+    """Yield the contents of all messages, then prompt, completion and text if they are filled; no thinking, no worse
+    answer."""
     yield from (message.content for message in example.messages)
     yield from (text for text in (example.prompt, example.completion, example.text) if text)
 

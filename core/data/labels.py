@@ -76,7 +76,8 @@ class Encoded:
 
     @property
     def examples(self) -> tuple[Encoded, ...]:
-        """The better and the worse answer as two examples, split at second; itself alone if there is no second."""
+        """Return two examples, divided at `second`: the better and the worse answer of a pair, or the own and the other
+        answer of a rated row. Return (self,) if `second` is 0. The two have neither cut, reference nor is_bad."""
         at = self.second
         return (
             (Encoded(self.input_ids[:at], self.learned[:at]), Encoded(self.input_ids[at:], self.learned[at:]))

@@ -174,7 +174,7 @@ class Preview:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens (E,) of each example that training makes of the counted rows."""
+        """Number of tokens (E,) of each example of the counted rows, before anything is cut or split."""
         return self.tokens.lengths
 
     @cached_property
@@ -183,22 +183,28 @@ class Preview:
 
     @property
     def longest(self) -> int:
+        """Number of tokens of the longest example of the counted rows, before anything is cut."""
         return int(self._sorted_lengths[-1])
 
     @property
     def p99(self) -> int:
+        """Number of tokens that at most about one in a hundred examples of the counted rows exceeds, before anything is
+        cut."""
         return int(self._sorted_lengths[min(len(self._sorted_lengths) - 1, int(0.99 * len(self._sorted_lengths)))])
 
     @property
     def median(self) -> int:
+        """Number of tokens of an example of middle length among the counted rows, before anything is cut."""
         return int(self._sorted_lengths[len(self._sorted_lengths) // 2])
 
     def limit(self, max_length: int) -> int:
-        """Return max_length as training uses it, as far as that is known without the tokenizer."""
+        """Return max_length, or the model's context length if that is less; without the tokenizer max_length unchanged,
+        as the context length is not known then."""
         return self.tokenizer.limit(max_length) if self.tokenizer else max_length
 
     def _projected(self, count: int | np.integer) -> int:
-        """Return a count of the counted rows as one of all rows."""
+        """Scale a number of the counted rows (or of their tokens or examples) up to all rows of the dataset,
+        rounded."""
         return round(int(count) * len(self.rows) / self.counted)
 
     def counts_of(self, data: Data) -> Counts:
@@ -242,8 +248,9 @@ class Preview:
         return self.rows[int(tokens.positions[tokens.row[example]])][0]
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
-        """Return at most MAX_BINS bins of rows by tokens, with the rows above max_length in each; equally wide but for
-        the last, which takes lengths far above most rows."""
+        """Divide the examples of the counted rows (not projected to all rows) into at most MAX_BINS bins by their full
+        length, each with the number above max_length in it. All bins are equally wide but the last, which also takes
+        lengths far above most."""
         shortest, top = int(self._sorted_lengths[0]), min(self.longest, 2 * self.p99)
         # one bin less, because the first edge may lie below the shortest
         width = int(round_up(max(1.0, (top - shortest) / (MAX_BINS - 1))))
@@ -301,8 +308,8 @@ class Preview:
         return any(self.rows[i][1].rejected for i in range(min(FIRST_ROWS, len(self.rows))))
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
-        """Return the reason why training must not be started: nothing of the counted rows would be learned. None
-        otherwise; an estimate refuses nothing."""
+        """Return the reason why training must not be started: nothing of the counted rows would be learned within
+        max_length. Return None if something would, and always if lengths are only estimated."""
         limit = self.limit(max_length)
         if not self.exact or self.counts(max_length, long_examples).learned:
             return None
@@ -340,8 +347,9 @@ class Preview:
         )
 
     def _passage(self, index: int, max_length: int, long_examples: LongExamples, overlap: int) -> FullExample:
-        """Return the piece of training in which a paragraph begins; of a row that was not counted, one that begins with
-        it."""
+        """Return the tokens around the paragraph at position `index` as training has them: the piece of its joined text
+        in which the paragraph begins. For a row that was not counted, return at most max_length tokens that begin with
+        the paragraph."""
         assert self.tokenizer is not None and self.paragraphs is not None
         limit, first = self.limit(max_length), index
         start, end, again = 0, limit, 0
@@ -426,11 +434,13 @@ class Previews:
 
 
 def _spread(rows: Rows, paragraphs: Paragraphs | None) -> np.ndarray:
-    """Return positions of at most MAX_ROWS rows, evenly spread; fewer if those had more than MAX_CHARACTERS together.
-    Of paragraphs, at most MAX_STRETCHES stretches are spread, whose rows can be joined."""
+    """Return positions of the rows to be counted: at most MAX_ROWS, evenly spread over all, and fewer if those had more
+    than MAX_CHARACTERS together. If paragraphs are joined, they are the rows of at most MAX_STRETCHES stretches of
+    neighbours, and the stretches are evenly spread."""
 
     def spread_positions(count: int) -> np.ndarray:
-        """Return positions spread evenly over the rows, in stretches of neighbours where paragraphs are joined."""
+        """Return about `count` positions spread evenly over all rows; where paragraphs are joined, those of stretches
+        of neighbouring rows, unless all rows are counted."""
         if paragraphs is not None and count < len(rows):
             # At least two: one paragraph has no neighbour to join.
             stretches = max(1, min(MAX_STRETCHES, count // 2))

@@ -62,12 +62,13 @@ class Repeats:
 
     @property
     def later(self) -> np.ndarray:
-        """Positions of the rows that repeat an earlier one."""
+        """Positions of the rows whose texts equal those of an earlier row (by `first`). Near repeats do not count."""
         return np.flatnonzero(self.first != np.arange(len(self.first)))
 
 
 def needs_repeats(data: Data) -> bool:
-    """Return True if the recipe leaves out rows that repeat others."""
+    """Return True if the data settings remove rows by comparison: duplicates, or training rows equal or nearly equal to
+    validation rows. Otherwise rows need not be compared."""
     return data.deduplicate or data.drop_leaked or data.drop_near_leaked
 
 
@@ -100,7 +101,9 @@ def compared_texts(example: Example) -> tuple[str, ...]:
 
 
 def normalized(content: str) -> str:
-    """Return content normalized: case, width, quotes, spaces and final marks; unchanged if nothing else is in it."""
+    """Return content for a comparison: in small letters, with characters of full width and typographic quotes made
+    plain, blanks made single, and punctuation at the end of words removed. A text of nothing but such marks is returned
+    as it is."""
     folded = unicodedata.normalize("NFKC", content).casefold().translate(_QUOTES)
     return " ".join(_MARKS.sub("", folded).split()) or content
 

@@ -31,7 +31,8 @@ def shuffle(values: Iterable[int], chance: random.Random) -> Order:
 
 
 def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack rows (positions in lengths) into micro-batches of at most capacity tokens."""
+    """Distribute rows (positions in lengths) over micro-batches of at most capacity tokens, as `best_fit` does; a row
+    longer than capacity is alone in one. Return the rows of each micro-batch."""
     return [[rows[i] for i in chosen] for chosen in best_fit([int(lengths[row]) for row in rows], capacity)]
 
 

@@ -53,8 +53,12 @@ def choose(
 ) -> RowSelection:
     """Choose the training and validation rows of a recipe among `count` rows; return them with the numbers of repeated
     and leaked rows left out. repeats: of these rows; used only if the recipe removes duplicates or leaked rows. own: as
-    `own_validation` returns it. If max_steps need fewer rows than there are, rows are shuffled (paragraphs in
-    stretches), and at most as many (or SMALLEST_SPLIT) are for validation."""
+    `own_validation` returns it.
+
+    If max_steps need fewer training rows than there are, all of these stay, but in random order (paragraphs in
+    stretches), and `enough` is the number needed. Validation rows are then cut to `enough`, or SMALLEST_SPLIT if that
+    is more; of paragraphs to as many stretches.
+    """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
     training, measuring = split_rows(count, recipe, repeats, own, paragraphs)
     repeated = count - len(training) - len(measuring)

@@ -171,10 +171,10 @@ class DatasetStore:
         check: Check = go_on,
         origin: Origin = OWN,
     ) -> DatasetInfo:
-        """Copy a file into the store under an id of ours, with its rows, and return its info. A file with the same
-        sha256 and the same choices is not stored twice. name: for the screen, any characters. choices: kept with the
-        dataset. origin: source on the Hub. check: called often, and may raise. Raises DataError if the file cannot be
-        used, leaving nothing behind."""
+        """Copy a file into the store under a new id, with its rows, and return its info. If a dataset with the same
+        sha256 exists and its choices are equal, or none are given, its info is returned instead. name: for the screen,
+        any characters. choices: kept with the dataset. origin: source on the Hub. check: called often, and may raise.
+        Raises DataError if the file cannot be used, leaving nothing behind."""
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
         source = sniff.probe(path, choices=choices, check=check)
@@ -336,10 +336,9 @@ class DatasetStore:
         return chosen
 
     def _reading(self, path: Path, format: Format | None, choices: Choices) -> str:
-        """Return the key of the edits that belong to this reading of a file.
-
-        A first row of names is not part of the key if the edits were written before `header` could be chosen.
-        """
+        """Return the key in the names of the files with a dataset's edits, for the file as it is read with this format
+        and these choices: edits belong to one way of reading. Whether the first row holds names is left out of the key
+        if there are edits from before `header` could be chosen."""
         resolved = self._readings.resolved_choices(path, choices)
         is_joined = "|joined" if resolved.join_paragraphs else ""
         resolved = resolved.model_copy(update={"join_paragraphs": None})
@@ -403,7 +402,8 @@ class DatasetStore:
     # --- versions -------------------------------------------------------------------------------------------------
 
     def edits(self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES) -> Edits:
-        """Return the versions of a dataset, for reading."""
+        """Return the log of versions of a dataset as it is read with these choices, to look at only; it has no versions
+        if the rows were never changed. To change rows, use `editing`."""
         return self._edits(self.path(id), format, self.choices(id, choices))
 
     def version(self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES) -> int:

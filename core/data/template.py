@@ -79,11 +79,13 @@ class ChatTemplate:
     all_special: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        """Raise TemplateError if the source is larger than MAX_TEMPLATE_BYTES."""
         if len(self.source.encode("utf-8", "replace")) > MAX_TEMPLATE_BYTES:
             raise TemplateError("template.too_large", bytes=len(self.source), limit=MAX_TEMPLATE_BYTES)
 
     @property
     def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the source; the special tokens are not part of it."""
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
@@ -96,8 +98,9 @@ class ChatTemplate:
         return dialect.find(self._render, self.source)
 
     def with_thinking(self, thinks: bool) -> ChatTemplate:
-        """Return the template for programs without a thinking option, with `thinks` as its default; itself if it has no
-        switch or thinks so already."""
+        """Return a template whose prompts ask for thinking, or not, unless a program sets the variable that decides it:
+        for programs that have no option for thinking. Return this template itself if it has no such variable or its
+        default is `thinks` already."""
         name, value = self.dialect.switch, "true" if thinks else "false"
         if name is None or self.dialect.thinks == thinks:
             return self
@@ -168,8 +171,9 @@ class ChatTemplate:
         return texts
 
     def _render_answer(self, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> _RenderedAnswer:
-        """Render the last of the turns, an answer, after its prompt; return it with its place and its parts. Raises
-        TemplateError if the template drops or rewrites it."""
+        """Render the last of the turns, an answer, after its prompt; return the text with the range of the answer and
+        the ranges of its thinking and tool calls. Thinking that the template cannot write is put before the answer in
+        <think> tags. Raises TemplateError if the template drops or rewrites the answer."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
         asks_thinking = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks

@@ -101,7 +101,8 @@ class Tokenizer:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def with_thinking(self, thinks: bool) -> Tokenizer:
-        """Return a copy of this tokenizer whose prompts ask for thinking, or not, by default."""
+        """Return a copy of this tokenizer whose prompts ask for thinking by default, or do not, if its chat template
+        has a switch for that; otherwise the copy acts the same."""
         other = copy(self)
         other.template = self.template.with_thinking(thinks)
         return other

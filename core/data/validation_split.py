@@ -26,14 +26,16 @@ def validation_count(rows: int, eval_fraction: float) -> int:
 
 
 def split(rows: int, eval_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of training rows and of validation rows, both in file order."""
+    """Draw validation rows at random, by the seed alone, and return the positions of the training rows and of the
+    validation rows, both in file order. Their number is that of `validation_count`."""
     is_held = np.zeros(rows, bool)
     is_held[random.Random(seed).sample(range(rows), validation_count(rows, eval_fraction))] = True
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def own_validation(rows: Sequence[Any]) -> np.ndarray | None:
-    """Return which rows (N,) a dataset itself keeps for validation; None if it leaves the split to the recipe."""
+    """Return flags (N,), True for each row that the dataset itself keeps for validation. Return None if it keeps none,
+    or if rows are not those of a stored dataset: the recipe then decides the split."""
     stored = rows.rows if isinstance(rows, Examples) else rows
     return stored.validation() if isinstance(stored, Rows) else None
 

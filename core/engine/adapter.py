@@ -83,8 +83,8 @@ def add(
 
 
 def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the layers whose names end in one of names. Names that match no layer are appended, for peft to find or
-    refuse."""
+    """Return the layers whose dotted names end in one of names: "q_proj" or "self_attn.q_proj", but not "proj", matches
+    layers.0.self_attn.q_proj. Names that match no layer are appended, for peft to find or refuse."""
     matches = [layer for layer in layers if any(f".{layer}".endswith(f".{name}") for name in names)]
     return [*matches, *(name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers))]
 

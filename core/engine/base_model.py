@@ -79,7 +79,7 @@ def bits(base: torch.nn.Module) -> int:
 def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
     """Load the base; return it and the compute used, which has another dtype if the base overflows float16, as Gemma 3
     does (transformers issue 39972). A forward of 16 tokens detects that. The base is then loaded again, because
-    rounding to float16 has lost values."""
+    rounding to float16 has lost values. how: four_bit, eight_bit and keep_towers of `load`."""
     base = load(folder, compute, *how)
     if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
@@ -140,7 +140,8 @@ def _load(
 
 
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
-    """Return the NF4 quantization of QLoRA's base, with double quantization; products are computed in dtype."""
+    """Return the NF4 quantization of QLoRA's base; products are computed in dtype. double_quant: quantize the scales
+    too."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

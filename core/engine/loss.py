@@ -153,6 +153,7 @@ def _trained_head_losses(
     """The losses (K,) of a head that is trained or has an adapter: the backward recomputes each chunk's logits."""
 
     def chunk_losses(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the losses of the positions of one chunk, from the model's head on their hidden states."""
         return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="none")
 
     parts = [

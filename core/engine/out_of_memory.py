@@ -33,8 +33,8 @@ class Retreat:
     def __init__(
         self, planned: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False
     ):
-        """Begin without reductions. planned: examples of a micro-batch, or its tokens if is_packed; checkpointing,
-        offloads: the recipe's settings."""
+        """Begin without reductions. planned: examples of a micro-batch, or its tokens if is_packed. on_card: whether
+        activations may be offloaded when memory runs out. checkpointing, offloads: the recipe's settings."""
         self._planned, self.packed, self._on_card = planned, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
         self.reductions: list[str] = []
@@ -42,8 +42,8 @@ class Retreat:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        """Create the Retreat of a recipe: its batch size (times row length if packed), checkpointing and offloading,
-        which needs a single GPU without FSDP."""
+        """Create the Retreat of a recipe, from its batch size (times row length if packed), checkpointing and
+        offloading. On a CPU and with FSDP activations are not offloaded, by the recipe or later."""
         # A sharded base's weights cannot be told from activations, so offloading would move them too.
         train, on_card = recipe.train, on_card and not recipe.train.fsdp
         planned = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)

@@ -126,8 +126,9 @@ class Step:
 
     # ---- attempts: begin, save, restore ---------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        """Seed the RNGs, or restore the state of an earlier attempt, and apply memory settings and fused layers, before
-        an attempt's first step. `release` undoes it."""
+        """Prepare for the first step of an attempt: seed the RNGs, or set them to the state of an earlier attempt if
+        `restore` has read one, apply the memory settings, and replace forwards by faster ones, which `release`
+        undoes."""
         # Seeded also before a state is restored: `reset_to_start` needs the RNG states of a fresh attempt.
         torch.manual_seed(seed)
         self._random_at_start = random_states(self.on_card)
@@ -160,7 +161,8 @@ class Step:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
 
     def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
-        """Restore adapter and states, bit for bit on a CPU. weights: of the adapter, by PEFT's names."""
+        """Restore the adapter, the optimizer and the loss scaler, bit for bit on a CPU, and note the random state,
+        which `begin` sets. weights: of the adapter, by PEFT's names; states: as from `states`."""
         adapter.restore(self.tuned, weights)
         self.optimizer.load_state_dict(states["optimizer"])
         self.scaler.load_state_dict(states["scaler"])
@@ -291,7 +293,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
     def finished(self) -> None:
-        """Mark the step as done: the next one begins with the current RNG states."""
+        """Note the present RNG states as those of the last finished step, which `states` saves and a retry of the next
+        step begins with."""
         self.random = random_states(self.on_card)
 
     @torch.no_grad()
@@ -334,8 +337,8 @@ class Step:
 
     @torch.no_grad()
     def reset_to_start(self) -> None:
-        """Restore the adapter, the optimizer (empty) and the random state from before the first step; with PiSSA to its
-        initial factors."""
+        """Restore the adapter from before the first step (with PiSSA its initial factors), empty the optimizer's state,
+        and note the random state of that time, which `begin` or `discard_unfinished` sets."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with
             set_peft_model_state_dict(self.tuned, pissa.start)

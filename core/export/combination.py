@@ -32,7 +32,8 @@ SIGNS = ("total", "frequency")  # PEFT's majority_sign_method
 
 
 def thins(method: str) -> bool:
-    """Return whether a combination type leaves values out, by its density."""
+    """Return whether a combination type (ties..., dare...) drops part of each adapter's values, so that the setting
+    `density` (the share that stays) has an effect."""
     return method.startswith(("ties", "dare"))
 
 

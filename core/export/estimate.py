@@ -46,8 +46,12 @@ class ExportEstimate:
 
 
 def gguf_disk(quant: str, parameters: int, words: int) -> int:
-    """Peak disk: the merged and the 16-bit model together, or the 16-bit and the quantized file and the compared
-    probabilities."""
+    """Return the bytes of disk that making a GGUF file needs at its peak: the merged folder and the 16-bit file
+    together, or the 16-bit and the quantized file, whichever is more, and in addition the probabilities kept for
+    comparison.
+
+    parameters: numbers of the model; words: size of its vocabulary.
+    """
     probabilities = 2 * 4 * MAX_POSITIONS * words
     return int(max(2 * MERGED * parameters, (2 + BYTES_A_PARAMETER[quant]) * parameters) + probabilities)
 

@@ -393,6 +393,8 @@ class Exporter:
             raise ExportError("gguf.needs_tools", reason=error.message) from error
 
     def _merge(self, base: Base, adapter: Path, merged: Path) -> None:
+        """Merge the adapter into the base and write the model to the new folder `merged`; the done share is reported as
+        the stage "merging", and a cancel takes effect between tensors."""
         from core.export import merge
 
         self.job.set_stage("merging", 0)
@@ -406,13 +408,16 @@ class Exporter:
             raise ExportError("export.no_space", need_mb=need_mb, free_mb=free // 10**6, folder=self.workspace.exports)
 
     def _ollama_name(self) -> str:
+        """Return the model's proposed name in Ollama: the run's name as a slug, or "tuned-" and the end of the run's id
+        if nothing is left of it."""
         return names.slug(self.run_folder.name, fallback=f"tuned-{self.run_folder.id[-6:]}")
 
     def _gguf_name(self) -> str:
+        """Return the name of the GGUF file: NAME-QUANTIZATION.gguf, NAME as in Ollama."""
         return f"{self._ollama_name()}-{self.request.quant}.gguf"
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
-        """Return the order to make a GGUF file: sources, target and working folders, and how to prove it.
+        """Return the order to make a GGUF file: sources, target and working folders, and how its result is verified.
 
         The base and llama.cpp's tools are downloaded if needed, and the folder out is created. Raises ExportError as
         `_source`.
@@ -493,7 +498,8 @@ BUILDERS: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
 
 
 def need_bytes(request: ExportRequest, base: Base) -> int:
-    """Disk space needed while it works; a GGUF file is converted from a merged folder, which is deleted afterwards."""
+    """Return the bytes of disk that a merged folder or a GGUF export needs at its peak while it is made, without the
+    base; a GGUF file is converted from a merged folder, which is deleted afterwards."""
     if request.kind == "merged":
         return MERGED * base.parameters
     # The embedding has a row for each token, as a rule more than any other matrix has.

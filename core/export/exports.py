@@ -179,7 +179,7 @@ class Exports:
 
     def cancel(self, name: str) -> ExportStatus | None:
         """Cancel the export whose request has this name, from any process, and return its status; None if there is no
-        attempt. An earlier finished export stays."""
+        attempt. A worker that does not end within CANCEL_S is killed. An earlier finished export stays."""
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
     def finished(
@@ -194,7 +194,9 @@ class Exports:
         return result if result and result.name == request.name and result.created >= trained else None
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
-        """Return the finished exports with a valid record, newest first; of one run, or of all."""
+        """Return the finished exports of one run, or of all (run_id None), newest first; also those that failed
+        verification and were kept as NAME-unproven. Folders without a valid record, or copied under another name, are
+        left out."""
         folders = [path for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
         results = [(path.name, read_result(path)) for path in folders]
         # A copied folder still has its original's name in export.json: it is not an export of this workspace.
@@ -215,6 +217,7 @@ class Exports:
         files.remove_tree(aside)
 
     def _job(self, name: str) -> JobFolder:
+        """Return the job folder of the export of this name, with its request, status and lock; it need not exist."""
         return JobFolder(self.workspace.exports / ".jobs" / name)
 
 

@@ -40,6 +40,7 @@ class JobFolder:
         return self.path / "build"
 
     def lock(self) -> FileLock:
+        """Return the lock that a worker holds while it works in the folder; it is not acquired by this call."""
         return FileLock(self.path / "job.lock")
 
     def is_locked(self) -> bool:
@@ -123,6 +124,7 @@ class JobFolder:
             files.replace_json(self.path / "control.json", {"command": "cancel"})
 
     def cancel_requested(self) -> bool:
+        """Return whether a cancel of this attempt was requested, by the page or by any other process."""
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:

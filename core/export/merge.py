@@ -132,6 +132,7 @@ def _merge_streaming(
 
 
 def _put_tensor(file: SafetensorsFile, place: int, make: Maker) -> None:
+    """Compute a piece of a tensor by make() and write its bytes at the offset `place` of the file; run in a thread."""
     file.put(place, make())
 
 

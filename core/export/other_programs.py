@@ -37,4 +37,5 @@ def ollama_name(result: ExportResult) -> str:
 
 
 def ollama_create(result: ExportResult, folder: Path) -> str:
+    """Return the command that a user types to add the export to Ollama, by the Modelfile in folder; it is not run."""
     return f'ollama create {ollama_name(result)} -f "{folder / "Modelfile"}"'

@@ -197,6 +197,8 @@ class ExportStatus(Frozen):
 
     @property
     def stage_text(self) -> Message:
+        """Return the message that names the present stage: one of an export's own stages, else one of a download or
+        another job."""
         return Message(key=f"export.stage_{self.stage}" if self.stage in STAGES else f"stage.{self.stage}")
 
 

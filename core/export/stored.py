@@ -180,6 +180,8 @@ def empty(folder: Path) -> PreTrainedModel:
     config.use_cache = False
 
     def without_weights(attention: str) -> PreTrainedModel:
+        """Build the model from its config with this implementation of attention ("sdpa" or "eager"), its weights on the
+        meta device."""
         with init_empty_weights():
             return parts.auto_class(config).from_config(config, dtype=torch.float32, attn_implementation=attention)
 

@@ -80,6 +80,8 @@ class ProofPrompt:
         return len(self.ids) > self.start
 
     def answered(self, greedy: list[int]) -> ProofPrompt:
+        """Return a copy of the prompt with a generated answer: its token ids are appended, and they alone are marked as
+        answer tokens, on which the loss is measured."""
         return replace(self, ids=self.ids + greedy, learned=[False] * len(self.ids) + [True] * len(greedy))
 
 
@@ -96,10 +98,11 @@ class PromptResult:
 
 
 def prompts_of(rows: Sequence[JsonObject], tokenizer: Tokenizer, count: int = 0) -> tuple[list[ProofPrompt], bool]:
-    """Return up to MAX_PROMPTS prompts from a run's rows ({"messages": [...]}), with their answers, and whether there
-    are any.
+    """Return up to MAX_PROMPTS prompts with their answers from a run's rows ({"messages": [...]}), and True if at least
+    one row gave one. Rows that do not fit are left out.
 
-    count: the number to reach with built-in questions; without usable rows there are at least NEUTRAL of them.
+    Built-in questions, without an answer, follow until there are `count` prompts; if no row gave one, at least NEUTRAL
+    of them.
     """
     prompts = [probe for row in rows if (probe := _prompt_from_row(row, tokenizer))][:MAX_PROMPTS]
     own = bool(prompts)
@@ -177,6 +180,7 @@ def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
 
 
 def no_memory(need: float, free: float) -> ExportError:
+    """Return the error that a verification lacks memory, with both numbers in GiB. need, free: bytes."""
     return ExportError("export.no_memory", need_gib=need / 2**30, free_gib=free / 2**30)
 
 
@@ -242,8 +246,9 @@ class Work:
 def begin(
     adapter: Path, rows: Sequence[JsonObject], method: Method, progress: Report, check: Check, count: int = 0
 ) -> Work:
-    """Return the work with tokenizer and prompts as `prompts_of` chooses them; layer by layer only as many as fit into
-    one batch."""
+    """Return the Work of a verification: the adapter's tokenizer, the prompts as `prompts_of` chooses them, method and
+    callbacks; nothing is computed yet. For a computation layer by layer only as many prompts are taken as fit into one
+    batch."""
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer, count)
     return Work(method, tokenizer, first_batch(probes) if method.by_layer else probes, own, progress, check)

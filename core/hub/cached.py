@@ -49,7 +49,9 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
 
 
 def cached_folder(repo_id: str, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
-    """The snapshot of a model if it is usable in the cache, else None. No network."""
+    """Return the snapshot folder of a model's revision (None: main) if it is usable in the hub's cache without the
+    network: a config, a tokenizer and every weight file exist, of whatever size. None otherwise, and for an invalid
+    name. cache_dir: None for the default cache."""
     if not REPO_ID.fullmatch(repo_id) or not REVISION.fullmatch(revision or constants.DEFAULT_REVISION):
         return None
     return CachedRepo(repo_id, cache_folder(cache_dir)).snapshot(revision or constants.DEFAULT_REVISION)

@@ -111,15 +111,17 @@ def patiently(
     wait: Callable[[Message | None], None] = lambda message: None,
     done: float = 0.0,
 ) -> Result:
-    """Return the result of fetch(report), called again with growing pauses after its connection broke.
+    """Return the result of fetch(report), which is called again after a growing pause while its connection breaks.
 
-    wait: called with the message before a pause, at most LONGEST_WAIT_S, and with None after it. done: of an earlier
-    attempt. Raises what check raises, and the error of fetch for anything else, for a download without a first byte
-    (the user waits for the message), and after all of WAITS_S without a new one.
+    wait: called with the error's message before each pause (at most LONGEST_WAIT_S), and with None after it. done:
+    bytes or rows of an earlier attempt; those that fetch reports replace it. Raises what check raises. Raises the error
+    of fetch if it is no broken connection, if nothing has arrived yet at all, or if as many retries as WAITS_S has
+    brought nothing new.
     """
     tries, most_done = 0, done
 
     def report_and_note(progress: Progress) -> None:
+        """Pass the progress on to report, and keep how much is done."""
         nonlocal done
         done = progress.done
         report(progress)
@@ -146,9 +148,13 @@ def patiently(
 def run_worker(
     order: JsonObject, report: Report, check: Check, accept: Callable[[Path], None], check_disk: CheckDisk
 ) -> JsonObject:
-    """Start a process, send it order, the first line of core.hub.fetch_worker, and return its last one; it is killed at
-    the end. report: called with the progress; check: at least every POLL_S. Raises ModelError, and what check, accept
-    and check_disk (as of `fetch`) raise."""
+    """Start the process that downloads (core.hub.fetch_worker), send it the order, and return its last message, which
+    names the folder. The process is killed at the end, whatever happens.
+
+    report: called with the progress. check: called at least every POLL_S; its exception ends the download. accept and
+    check_disk: as of `fetch`; the process waits for them. Raises ModelError if it refuses or dies, and what check,
+    accept and check_disk raise.
+    """
     messages: queue.Queue[JsonObject] = queue.Queue()
     child = Child(WORKER)
     child.listen(messages.put, lambda code: messages.put({"ended": code}))

@@ -249,6 +249,7 @@ class Downloads:
             change(bytes_per_s=speed.add(self._rows.get(key, row).done))
 
         def note_progress(progress: Progress) -> None:
+            """Write the bytes or rows done and their total into the download's row."""
             change(done=int(progress.done), total=int(progress.total), unit=progress.unit)
 
         def note_retry(message: Message | None) -> None:
@@ -283,7 +284,8 @@ class Downloads:
                 self._set(key, self._rows[key], **values)
 
     def _set(self, key: str, row: Download, **values: object) -> None:
-        """Change a row, and save the list if its state changes, which also clears the speed; a full disk is ignored."""
+        """Change values of a row. If `state` is among them, the row's speed is cleared and the list is saved; a full
+        disk is ignored."""
         if "state" not in values:
             self._rows[key] = row.model_copy(update=values)
             return
@@ -303,8 +305,9 @@ class Downloads:
         return ""
 
     def _check_disk(self, key: str, row: Download, change: Callable[..., None], missing: int, total: int) -> None:
-        """Raise ModelError for a full disk; of two that begin together the second counts what the first still needs.
-        Sets done and total of the row."""
+        """Raise ModelError if the disk has no room for the missing bytes of this download beside those that the other
+        running downloads still need; else set done and total of its row, in bytes. change: the function that changes
+        the row."""
         with self._lock:
             others = [each for other, each in self._rows.items() if other in self._work and other != key]
             needed = sum(each.total - each.done for each in others if each.state in ACTIVE and each.unit == "bytes")

@@ -136,6 +136,8 @@ def main() -> None:
     parent.listen(messages.put, lambda: os._exit(1))
 
     def send_bug_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Send the parent the type of an unexpected error and its lines in the code, without the error's text, and end
+        the process with status 1."""
         parent.send(
             bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
         )

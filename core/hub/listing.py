@@ -103,8 +103,9 @@ class Listing:
         return adapter_files
 
     def weights(self, shards: Iterable[str]) -> list[File]:
-        """Return the weight files that transformers would load: model.safetensors if it exists, else shards, the names
-        in the index. Raises ModelError if a file is missing, or a shard's name is none."""
+        """Return the weight files that transformers would load: model.safetensors if the repository has it, else
+        shards, the file names in its index. Raises ModelError if there are no shards, if one is missing, or if its name
+        is not that of a .safetensors file in the same folder."""
         if SINGLE in self.siblings:
             return [self.file(SINGLE)]
         shards = list(shards)

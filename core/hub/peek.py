@@ -47,9 +47,12 @@ def fetch_config(
 def fetch_start(
     repo_id: str, name: str, revision: str | None = None, endpoint: str | None = None, first: int | None = None
 ) -> bytes:
-    """Return a small file of a repository, or the first bytes of any, within about PEEK_S. It is not stored. At most
-    `first` (SMALL_FILE) bytes are read, even from a server without range requests. Raises ModelError with the sentences
-    of `fetch`; hub.no_config for a file that the repository lacks."""
+    """Return a small file of a repository, or with `first` its first bytes only, within about PEEK_S. Nothing is
+    stored.
+
+    Without `first` the file may have at most SMALL_FILE bytes; a larger answer counts as that of no hub. Raises
+    ModelError with the sentences of `fetch`; hub.no_config for a file that the repository lacks.
+    """
     request = HubRequest.create(repo_id, revision, endpoint)
     url = hf_hub_url(repo_id, name, revision=request.revision, endpoint=request.endpoint)
     try:

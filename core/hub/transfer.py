@@ -178,9 +178,12 @@ class Transfer:
             partial.settle()
 
     def _fill(self, repository: Listing, file: File, partial: PartialFile) -> None:
-        """Download the missing end of a file, from Xet if it has it, else over HTTP, with retries until
-        TRIES_WITHOUT_A_BYTE bring nothing. Raises the hub's error then, at once for refusals, Interrupted, TooLong,
-        TransferStopped, ModelError."""
+        """Download the missing end of a file, from the hub's Xet storage if it is there, else over HTTP. A broken
+        connection is retried until TRIES_WITHOUT_A_BYTE attempts in a row bring no byte.
+
+        Raises then the hub's error, or Interrupted without one. Raises at once the hub's error for a refused request,
+        TooLong for more bytes than listed, TransferStopped after `leave`, and ModelError for a file too large for HTTP.
+        """
         url, headers = repository.address(file, self.endpoint)
         xet_file = self._head(repository, file) if file.sha256 and partial.size != file.size else None
         tries, largest = 0, partial.size

@@ -82,8 +82,8 @@ def _exact(_: ExactJudge, expected: str, answer: str) -> Verdict:
 
 
 def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
-    """Return right if the answer is the expected one or one of the spec's, but for case and blanks, else wrong. Raises
-    JudgeError if there is none."""
+    """Return right if the answer is the expected one or one of the spec's, compared as by the exact judge (case, width,
+    spaces and marks at the ends do not count), else wrong. Raises JudgeError if neither is there."""
     accepted = [text for text in (expected, *spec.answers) if text]
     if not accepted:
         raise JudgeError("judges.no_expected")
@@ -93,8 +93,9 @@ def _one_of(spec: OneOfJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
-    """Return wrong at a phrase that must not occur, or if none of any_of does; else the share of all_of as the score
-    (`_share`). Without phrases in any_of and all_of, the expected answer must occur."""
+    """Return wrong if a phrase of none_of occurs, or if any_of is given and none of it occurs. Otherwise the score is
+    the share of all_of that occurs (0 below a half); right if all_of is empty. If any_of and all_of are both empty, the
+    expected answer must occur (`_contains_expected`)."""
     text = folded(answer)
     for phrase in spec.none_of:
         if has(text, phrase):
@@ -107,8 +108,11 @@ def _contains(spec: ContainsJudge, expected: str, answer: str) -> Verdict:
 
 
 def _contains_expected(common: tuple[str, ...], expected: str, text: str) -> Verdict:
-    """Return right if text, a folded answer, contains the expected one; otherwise score the share of its words that are
-    not common (`_share`); without common words: wrong. Raises JudgeError without an expected answer."""
+    """Return right if text, a folded answer, contains the expected answer as a whole.
+
+    Otherwise, with `common` (words that do not count), the score is the share of the expected answer's other words that
+    occur, 0 below a half; with an empty `common` it is wrong. Raises JudgeError without an expected answer.
+    """
     if not expected:
         raise JudgeError("judges.no_expected")
     if has(text, expected):
@@ -179,9 +183,13 @@ def _compiled(pattern: str, case_sensitive: bool) -> regex.Pattern[str]:
 
 
 def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
-    """Score the share of fields (the spec's, if it names some) that equal the expected JSON's, or, without one, that
-    exist; half of it if other text stands around the JSON; 0 for no JSON, or not by the schema. Raises JudgeError if
-    the expected answer is no JSON, or the schema none."""
+    """Score the share of fields that are equal in the answer's and the expected JSON; a field that only one of them has
+    is not. With `fields` in the spec, only those of the top level count.
+
+    Without an expected answer it is the share of the spec's fields that exist; 1 if it names none. The score is halved
+    if other text stands around the JSON, and 0 for an answer that is no JSON or does not match the spec's schema.
+    Raises JudgeError if the expected answer is no JSON, or the schema is none.
+    """
     needed = dict[str, object]()
     if expected:
         try:

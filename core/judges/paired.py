@@ -91,9 +91,11 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the bootstrap's percentile interval (low, high) of the mean at 95 %. Where all differences are the same,
-    resampling shows no uncertainty; then as many more questions could still differ as an exact binomial interval allows
-    after none of `count` did."""
+    """Return the bootstrap's percentile interval (low, high) of the mean at 95 %.
+
+    If all differences are the same, resampling shows no uncertainty. Then the interval reaches as far to both sides
+    (within -1 and 1) as the exact binomial upper bound of a share that is true of none of `count` cases.
+    """
     count = len(differences)
     if np.ptp(differences) == 0:
         unknown = 1 - (ALPHA / 2) ** (1 / count)

@@ -77,8 +77,9 @@ def _is_json(text: str) -> bool:
 
 
 def _by_fields(values: Sequence[object]) -> JsonJudge:
-    """Return a judge of JSON by all its fields; where the same fields are in all values and some are free text, by a
-    schema of them and the values of the others."""
+    """Return a judge that compares all fields of a JSON answer. If all values are objects with the same fields, some of
+    which hold free text, it compares only the other fields, and checks the answer against a schema of all fields'
+    types. values: the expected answers."""
     rows = [value for value in values if isinstance(value, dict)]
     if len(rows) < len(values) or any(row.keys() != rows[0].keys() for row in rows):
         return JsonJudge()
@@ -139,8 +140,12 @@ def _decimal(texts: Sequence[str]) -> Literal["", ".", ","]:
 
 
 def _facts(texts: Sequence[str]) -> ContainsJudge | None:
-    """Return a judge of sentences by the words that are special to each, the common ones listed; None if they have too
-    many, or if words cannot be told apart by spaces."""
+    """Return a judge that wants the telling words of a sentence, in any order: those that are not common to many of the
+    answers or to the language; the common ones are listed in it.
+
+    None if the sentences are long, have too many such words or mostly none, or are Chinese or Japanese, which have no
+    spaces between words.
+    """
     different = {comparable(text): words(text) for text in texts}
     if is_cjk("".join(different)) or median(map(len, different.values())) > SENTENCE_WORDS:
         return None

@@ -33,7 +33,8 @@ def folded(text: str) -> str:
 
 
 def comparable(text: str) -> str:
-    """Return folded text without quotation marks, brackets and full stops at its ends, if anything is left."""
+    """Return folded text without quotation marks and brackets at its ends and punctuation at its end; the folded text
+    itself if nothing would be left."""
     text = folded(text)
     return text.lstrip(_OPENING).rstrip(_CLOSING) or text
 

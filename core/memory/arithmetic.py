@@ -55,7 +55,7 @@ class Estimate(BaseModel):
 
     @property
     def needed_gib(self) -> float:
-        """Free memory with which a plan counts as fitting."""
+        """GiB of free memory with which the step counts as fitting: on_card_gib and the margin on top."""
         return self.on_card_gib * (1 + self.margin)
 
 
@@ -117,8 +117,9 @@ def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of the base's weights on the GPU, section 1.1. Of offloaded layers: two average ones. Of a base
-    sharded over ranks: this rank's shard, and two whole layers."""
+    """Return the bytes of the base's weights on the GPU, section 1.1. Of offloaded layers only two average ones count,
+    which are there at a time. Of a base sharded over ranks: this rank's shard, what is not sharded, and two whole
+    layers."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     all_bytes = all_weights(shape, setup)
     if setup.shards > 1:
@@ -204,10 +205,8 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
-    """Return how many layers fit without checkpointing, by the estimate with its margin, in free_gib.
-
-    factor: the correction from earlier runs.
-    """
+    """Return the most layers that can do without checkpointing so that setup, by the corrected estimate with its
+    margin, fits into free_gib; 0 also if it does not fit at all. factor: measured over estimated, from earlier runs."""
     counts = range(shape.num_hidden_layers + 1)
 
     def needed(count: int) -> float:
@@ -269,8 +268,9 @@ def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: f
 
 
 def ram_to_offload_gib(shape: ModelShape, setup: Setup) -> float:
-    """Return the RAM for loading the base: all of it, before the GPU's part is copied there, and the staging buffers,
-    one for each layer that is on the GPU at a time."""
+    """Return the GiB of RAM that a run with offloaded layers needs: the whole base, per-layer embeddings included,
+    before the GPU's part is copied there; a staging buffer for each layer that is on the GPU at a time; and the process
+    itself."""
     in_every_layer = shape.per_layer_params * setup.base_bytes
     staging = min(setup.offload_layers, OFFLOADED_THERE) * layer_weights(shape, setup)
     return (all_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
@@ -319,5 +319,6 @@ LEAST = 16
 
 
 def rows_at_once(vocab_size: int, on_card: bool) -> int:
-    """Return the positions whose logits exist at the same time; at least LEAST, whatever the vocabulary."""
+    """Return how many positions have logits at the same time in the chunked loss; at least LEAST, however large the
+    vocabulary. on_card: on a GPU, where more memory is allowed for them."""
     return max(LEAST, CHUNK_BYTES["card" if on_card else "cpu"] // (4 * vocab_size))

@@ -150,4 +150,5 @@ def planned(gb: float, system: str) -> Budget:
 
 
 def _gib(size_bytes: int | None) -> float | None:
+    """Return bytes as GiB; None stays None."""
     return None if size_bytes is None else size_bytes / GIB

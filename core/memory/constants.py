@@ -85,4 +85,5 @@ class MemoryConstants(Strict):
 
 @lru_cache(maxsize=1)
 def memory_constants() -> MemoryConstants:
+    """Return the constants of the memory estimate, read once from presets/memory.yaml."""
     return MemoryConstants.model_validate(load("memory"))

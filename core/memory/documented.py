@@ -57,7 +57,8 @@ class VramTable(Strict):
     rules: tuple[Rule, ...]
 
     def row_of(self, params: int) -> SizeClass | None:
-        """Return the size class of a model with so many parameters; None below and above the table."""
+        """Return the size class of a model with so many parameters, rounded to tenths of a billion; None if they lie
+        below or above the table."""
         billions = round(params / 1e9, 1)
         return next((row for row in self.rows if row.billions[0] <= billions <= row.billions[1]), None)
 
@@ -84,4 +85,5 @@ class VramTable(Strict):
 
 @lru_cache(maxsize=1)
 def vram_table() -> VramTable:
+    """Return the table, read once from presets/vram_table.yaml."""
     return VramTable.model_validate(load("vram_table"))

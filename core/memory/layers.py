@@ -58,12 +58,12 @@ def _kept_share(shape: ModelShape, setup: Setup) -> float:
 
 
 def _kept(setup: Setup) -> Setup:
-    """Return the setup as a layer whose activations are all kept has it: without checkpointing."""
+    """Return the setup without checkpointing, by which a layer that is exempt from it is computed."""
     return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
 
 
 def _not_kept(setup: Setup) -> Setup:
-    """Return the setup as a layer has it whose activations are recomputed."""
+    """Return the setup without layers that are exempt from checkpointing."""
     return setup.model_copy(update={"kept_layers": 0})
 
 
@@ -81,7 +81,7 @@ def dequantized(shape: ModelShape, setup: Setup) -> float:
 
 
 def _targets(shape: ModelShape, setup: Setup) -> list[Matrix]:
-    """Return the matrices of the layers that adapters are put on."""
+    """Return the matrices inside the decoder layers that adapters are put on; the head is left out."""
     return [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
 
 
@@ -146,8 +146,9 @@ def masked_pairs(shape: ModelShape, setup: Setup) -> float:
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Return whether the outputs of norms and gates, and a gate's activation, are recomputed in the backward: on a CPU,
-    where plain LoRA reads them."""
+    """Return whether the outputs of norms and gates, and a gate's activation, are recomputed in the backward instead of
+    kept. That is so on a CPU with plain LoRA (neither DoRA nor dropout, no full training) in families with a gated MLP
+    and without experts."""
     plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
     return plain and shape.mlp == "gated" and not shape.num_experts
 
@@ -201,8 +202,8 @@ def experts_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def experts_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Return the bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of
-    down. Section 1.4."""
+    """Return the bytes of one layer's experts in its backward: what is recomputed with checkpointing, or brought back
+    from RAM, and the full gradient of down; 0 if the experts are not trained. Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
@@ -253,8 +254,9 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
-    """Return how often the input of a layer's attention, its output, its up and its down projection is kept, because
-    something trained reads it."""
+    """Return how many copies of a layer's inputs are kept for the backward because something trained reads them:
+    {"attention": of the input of the query, key and value matrices, "output": of the output projection, "up": of gate
+    and up, "down": of the down projection}."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
     if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
@@ -297,8 +299,8 @@ def _special(setup: Setup) -> str | None:
 
 
 def _by_adapters(shape: ModelShape, setup: Setup) -> float:
-    """Return the values per token that the adapters of one layer keep if they are not plain LoRA, which `kept_values`
-    counts."""
+    """Return the values per token that the adapters of one layer keep besides `kept_values`: with DoRA or dropout; 0
+    for plain LoRA and full training."""
     special = _special(setup)
     if special is None:
         return 0.0

@@ -69,7 +69,8 @@ class Correction(Frozen):
     runs: int
 
     def apply(self, estimate: Estimate) -> Estimate:
-        """Return the same estimate with every number times the factor, so that its terms still add up."""
+        """Return the estimate with its sizes in GiB and its terms times the factor, so that the terms still add up; the
+        margin and the other fields stay."""
         return estimate.model_copy(
             update={
                 "idle_gib": estimate.idle_gib * self.factor,
@@ -111,6 +112,7 @@ class MemoryRecord:
 
     @property
     def file(self) -> Path:
+        """The file of all measurements, memory.jsonl in the workspace's folder."""
         return self.workspace.root / "memory.jsonl"
 
     def add(self, run_id: str, rig: Rig, model: str, method: str, arithmetic_gib: float, measured_gib: float) -> None:
@@ -130,8 +132,10 @@ class MemoryRecord:
         )
 
     def corrections(self, rig: Rig, model: str) -> Corrections:
-        """Return the median factors measured / estimated on this rig: of this model by method, and more careful ones of
-        all its runs and of large models, for other cases."""
+        """Return the corrections for a base model on this rig, as medians of measured over estimated: its own runs by
+        each method; all its runs together with the large ones of other models (`elsewhere`); and the large ones alone
+        (`of_large`). The last two are None unless they make an estimate larger. Measurements on another rig do not
+        count."""
         mine = [line for line in self._lines() if line.get("rig") == rig.model_dump()]
         own = {}
         for method in ("lora", "qlora", "full"):
@@ -147,6 +151,7 @@ class MemoryRecord:
         return Corrections(own, _more_careful(known), _more_careful(large))
 
     def _lines(self) -> list[JsonObject]:
+        """Return the measurements in the file, one JSON object each; damaged lines are skipped."""
         return read_lines(self.file, 0).records
 
 

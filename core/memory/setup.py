@@ -107,7 +107,8 @@ class Setup(Strict):
 
     @property
     def learned(self) -> int:
-        """K: trained tokens of T."""
+        """K: the trained tokens of the largest micro-batch: of each row supervised_tokens, or all if that is None or
+        more than the row has."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
         return self.per_device_train_batch_size * a_row
 

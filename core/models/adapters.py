@@ -66,10 +66,11 @@ def facts_in(folder: Path) -> AdapterFacts:
 
 
 def name_in(names: Collection[str], name: str) -> str:
-    """Return the name that a layer has in a model whose layers are called `names`; name itself if none matches.
+    """Return the name of a text layer among `names`, the layer names of the model in use, for `name`, the layer's name
+    in another class of the same family; `name` itself if it is among them or none matches.
 
-    The classes of one family name the layers of text differently. Qwen3.5, say, is trained elsewhere, and once was
-    here, by its class for text alone, but is published under other names.
+    Such classes differ in the beginning of the names only. Qwen3.5, say, is trained elsewhere, and once was by this
+    app, by its class for text alone, but is published under other names.
     """
     rests = [name.removeprefix(place) for place in _PLACES if name.startswith(place)] if name not in names else []
     return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in names), name)
@@ -107,8 +108,8 @@ NOT_SCALABLE = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_ind
 
 
 def changes_base(config: Mapping[str, object]) -> str:
-    """Return the setting (bias or initialization) with which an adapter belongs to changed weights of its base; ""
-    if there is none."""
+    """Return the setting, as "bias=all" or "init_lora_weights=pissa", by which an adapter was trained on changed
+    weights of its base, so that it does not fit the base as published; "" if there is none."""
     init, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     kept = "" if init in LEAVES_BASE_ALONE else f"init_lora_weights={init}"
     return (kept if bias == "none" else f"bias={bias}")[:80]

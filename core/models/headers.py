@@ -102,7 +102,8 @@ def header_length(start: bytes) -> int:
 
 
 def of_folder(folder: Path) -> list[Tensor]:
-    """Return the tensors of a model's folder; empty without safetensors.
+    """Return the tensors of all weight files of a model's folder, or of model.safetensors alone if it is there; empty
+    without safetensors. Files of adapters, second copies named consolidated..., and empty files are passed over.
 
     Raises ModelError for a file that is broken or truncated, and for a missing file that the index names.
     """

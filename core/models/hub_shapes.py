@@ -23,11 +23,11 @@ MAX_FILES = 8  # up to which all headers are read; for more, the index and the f
 
 
 def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
-    """Return the shape of a model on the hub, with the counts of its files. Not cached. Raises ModelError as
-    `download.fetch`. Of many shards only the first one is read.
+    """Return the shape of a model on the hub, with the counts of its files' headers, of which nothing is stored. Of
+    more than MAX_FILES files only the first is read, and the counts are extrapolated.
 
-    If the files cannot be read (another format, a broken header), the shape is derived from config.json alone, and its
-    source says so.
+    If the headers cannot be read (another format, a broken header), the shape is derived from config.json alone, and
+    its source says so. Raises ModelError as `download.fetch`, and for headers that contradict config.json.
     """
     with ThreadPoolExecutor(MAX_FILES, thread_name_prefix="hub-headers") as pool:
         index = pool.submit(_index, repo_id, revision, endpoint)

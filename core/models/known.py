@@ -112,8 +112,8 @@ def shape_of_size(size: str) -> ModelShape:
 
 
 def model_of(entry: JsonObject, spoken: dict[str, list[str]]) -> KnownModel:
-    """Parse one entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for wrong
-    fields."""
+    """Return an entry of presets/models.yaml as a KnownModel. spoken: the file's lists of language codes by name; an
+    entry's `languages` is such a name or a list of its own. Raises pydantic's ValidationError for wrong fields."""
     languages = entry["languages"]
     return KnownModel.model_validate(
         _with_shape(entry) | {"languages": spoken[languages] if isinstance(languages, str) else languages}

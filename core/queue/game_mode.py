@@ -58,6 +58,7 @@ class HoldDecision:
 
     @property
     def hold(self) -> bool:
+        """Return whether training must be on hold now, so that other programs get the device."""
         return self.state.held
 
 
@@ -93,11 +94,13 @@ def decide(automation: Automation, observation: Observation, before: HoldState, 
 def demand_of_card(
     card: Card | None, ours: Collection[int], at_work: bool, our_bytes: int | None, min_gib: float
 ) -> tuple[Message | None, Message | None]:
-    """Return (the program that needs the GPU, why that is unknown); both are None if none does. By programs' bytes
-    where the driver tells them, else by the GPU's used bytes less ours.
+    """Return two messages, of which one at most is set: which other program needs the GPU (it uses at least min_gib, or
+    the GPU computes while no run of ours does), and why that cannot be determined. Both are None if no program needs
+    it.
 
-    ours: process ids of the app and its workers; at_work: one of them computes on this GPU; our_bytes: what training
-    uses on it.
+    The bytes of each program count where the driver tells them, else the GPU's used bytes less ours. ours: process ids
+    of the app and its workers; at_work: one of them computes on this GPU; our_bytes: what training uses on it. card
+    None: there is no GPU.
     """
     if card is None or card.lost:
         return None, msg("game.no_card")
@@ -134,6 +137,7 @@ def demand_of_programs(named: Iterable[str], running: Iterable[str]) -> Message 
 
 
 def _program_key(name: str) -> str:
+    """Return a program's name in the form in which two are compared: lower case, without .exe."""
     return name.casefold().removesuffix(".exe")
 
 

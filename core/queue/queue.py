@@ -83,6 +83,7 @@ class Order(Frozen):
     app: App | None = None
 
     def with_changes(self, **changes: object) -> Order:
+        """Return a copy of the order with these fields replaced; nothing is written to the file."""
         return self.model_copy(update=changes)
 
     @property
@@ -219,6 +220,8 @@ class Queue:
         nothing happens. Raises RunError for a run that does not wait."""
 
         def with_moved_run(order: Order) -> Order:
+            """Return the order with the run moved by one place; at the front or the end it stays. Raises RunError for a
+            run that does not wait."""
             entries = list(arranged(order, waiting))
             place = next((i for i, entry in enumerate(entries) if entry.run == run_id), None)
             if place is None:
@@ -233,6 +236,8 @@ class Queue:
         Raises RunError for a run that does not wait."""
 
         def with_start_time(order: Order) -> Order:
+            """Return the order with the run's earliest start time set, and without its mark to start at once. Raises
+            RunError for a run that does not wait."""
             if run_id not in waiting:
                 raise RunError("queue.not_in_queue", run=run_id)
             entries = arranged(order, waiting)
@@ -261,8 +266,8 @@ def listing(space: Workspace) -> JsonObject:
 
 
 def describe(space: Workspace) -> list[Message]:
-    """Return the queue as messages for the command line: each run, why the queue waits, and whether the app is
-    closed."""
+    """Return the queue as messages for the command line: each waiting run with its place and a later start time, or
+    that the queue is empty; why it waits for the user or game mode; and that the app is closed, if runs wait for it."""
     state, order, messages = listing(space), Queue(space).read(), []
     for row in state["runs"]:
         at = row["not_before"] or 0.0
@@ -281,9 +286,13 @@ def describe(space: Workspace) -> list[Message]:
 
 
 def act(space: Workspace, action: Action, name: str | None, at: str | None) -> list[Message]:
-    """Carry out an action of the `queue` command (go, hold, list, remove, at, up, down) and return the messages to
-    print. at: a time of day, or "now". Raises RunError for a run that does not wait, RecipeError for an invalid
-    time."""
+    """Carry out an action of the `queue` command and return the messages to print.
+
+    go: end the hold, so that waiting runs start; hold: start no more runs until then; list: describe the queue; remove:
+    take the run out of the queue as stopped; up, down: move it by one place; at: let it start no earlier than the time
+    of day `at`, or, for "now", as soon as its turn comes. Raises RunError for a run that does not wait, or a missing
+    run or time, RecipeError for an invalid time.
+    """
     queue = Queue(space)
     if action == "go":
         queue.put(hold=None)

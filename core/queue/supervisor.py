@@ -228,8 +228,9 @@ class Supervisor:
                     log.exception("the supervisor failed; it continues")
 
     def _look(self) -> None:
-        """Start the next run if none is at work, drop waiting runs that were asked to stop, and keep the turns up to
-        date."""
+        """Check once: settle workers that have ended, drop waiting runs whose stop or pause was requested, apply game
+        mode, and, if no run is at work, start the run or the other work whose turn it is. While the app closes, nothing
+        is started."""
         active, is_of_app = self._at_work()
         self._waiting(active)  # drops runs that were asked to stop
         if not self._closing.is_set():

@@ -103,8 +103,12 @@ class Turns:
         return chosen
 
     def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """Return the id of the run whose turn it is (`queue.first`), or OTHER if that waits longer than this run or no
-        run may start; None if nothing may."""
+        """Return the id of the run whose turn it is (`queue.first`), or OTHER for the other work if it has waited
+        longer than this run, or if no run may start; None if nothing may start.
+
+        A run that is to start at once goes before the other work. Game mode, and a hold that began after the other work
+        requested its turn, keep it waiting.
+        """
         with self.queue.locked():
             # Both are read inside the lock, so that a run which is just being added or resumed has its place.
             order = self.queue.read()
@@ -117,13 +121,17 @@ class Turns:
         return OTHER if is_first and not is_held else run
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
-        """Remove a run of this app that ended or paused from the queue, and hold the queue if a person paused it; one
-        that game mode paused is noted for later, or resumed if game mode is over. waiting: the runs behind it."""
+        """Remove a run of this app that ended or paused from the queue. If anything but game mode paused it and other
+        runs or the other work wait, hold the queue for the user. One that game mode paused is noted, to be resumed
+        later, or resumed at once if game mode is over.
+
+        waiting: the ids of the runs behind it.
+        """
         now = self.clock()
 
         def without_run(order: Order) -> Order:
-            """Return the order without the run; one that was paused by a game is remembered, by a person holds the
-            queue."""
+            """Return the order without the run. If game mode paused the run, it is noted there, to be resumed; if it
+            was paused otherwise and others wait, the order gets a hold."""
             order = order.with_changes(runs=tuple(entry for entry in order.runs if entry.run != run.id))
             if status.state == State.PAUSED and run.requested_by == "game":
                 return order.with_changes(game=order.game.model_copy(update={"run": run.id})) if order.game else order
@@ -138,8 +146,9 @@ class Turns:
 
     # ---- between ---------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, is_of_app: bool = True) -> None:
-        """Check game mode, if it is on or has an effect still, at most every LOOK_S. active: the running run, of this
-        app or of a command, which is left alone."""
+        """Check game mode at most every LOOK_S, if it is on or still has an effect, and apply it: hold or release the
+        queue, request a pause of the running run, resume the run that it paused. active: the running run or None; one
+        that a command started (is_of_app False) is never paused."""
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
@@ -148,8 +157,9 @@ class Turns:
             self._watch_game(order, automation, active, is_of_app)
 
     def _watch_game(self, order: Order, automation: Automation, active: RunFolder | None, is_of_app: bool) -> None:
-        """Write whether game mode holds the queue and why; request a pause of the active run of this app, and resume
-        the paused one afterwards."""
+        """Decide whether game mode holds the queue, and write that with the reason to the queue's file. On hold,
+        request a pause of active if it is a run of this app; otherwise end a hold of game mode and resume the run that
+        it paused."""
         state = replace(self._hold_state, held=order.game is not None, ignored=order.ignore_game)
         verdict = game_mode.decide(automation, self._observe(automation, active), state, self._steady())
         self._hold_state = verdict.state

@@ -26,10 +26,10 @@ def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> in
 
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
-    """Return the name of the best checkpoint, if it should become the run's adapter, or None for the last state.
+    """Return the name of the best checkpoint if it should become the run's adapter, or None for the last state.
 
-    None if the last measurement was the best: the last state is that one, or has trained a little more since. since:
-    measurements after the best one.
+    None if the recipe keeps the last state, if that checkpoint is gone, or if the last measurement was the best: the
+    last state is that one, or has trained a little more since. since: measurements after the best one.
     """
     if not recipe.train.load_best_model_at_end or since == 0:
         return None
@@ -64,4 +64,5 @@ def facts_of(best: BestSoFar) -> RunFacts:
 
 
 def step_of(checkpoint: str) -> int:
+    """Return the step in a checkpoint's name: 120 for checkpoint-000120."""
     return int(checkpoint.rsplit("-", 1)[-1])

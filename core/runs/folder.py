@@ -114,7 +114,8 @@ class RunFolder:
 
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:
-        """Return the contents of state.json. It may name a dead worker as active; `Runs.status` checks."""
+        """Return the contents of state.json, or a failed state with a message if it is missing or unreadable. It may
+        name a dead worker as active; `Runs.status` checks."""
         return files.read_model(Status, self.path / "state.json") or Status(
             state=State.FAILED, stage="waiting", message=Message(key="run.state_unreadable")
         )
@@ -132,6 +133,7 @@ class RunFolder:
         files.replace(self.path / "state.json", status.model_dump_json(indent=1) + "\n", lasting=moved)
 
     def lock(self) -> FileLock:
+        """Return the lock that the run's worker holds while it lives; it is not acquired by this call."""
         return FileLock(self.path / "run.lock")
 
     def is_locked(self) -> bool:
@@ -207,7 +209,8 @@ class RunFolder:
         return records
 
     def events(self, most_bytes: int = 256 << 10) -> list[files.JsonObject]:
-        """Return the newest two thousand events or so: a long run writes a million."""
+        """Return the newest events of the run, oldest first, at most most_bytes of events.jsonl: two thousand or so, as
+        a long run writes a million."""
         return files.read_newest(self.path / "events.jsonl", most_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
@@ -223,6 +226,8 @@ class RunFolder:
     # ---- what came out --------------------------------------------------------------------------------------------
     @property
     def adapter(self) -> Path:
+        """Return the folder for the adapter that is the run's result; it exists only once one was saved
+        (`has_adapter`)."""
         return self.path / "adapter"
 
     def has_adapter(self) -> bool:

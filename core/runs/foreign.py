@@ -142,6 +142,8 @@ def from_hub(
     place = workspace.root / "downloads" / f"adapter-{names.slug(repo)}"
 
     def refuse_unknown_base(folder: Path) -> None:
+        """Raise ModelError if the base of the adapter in folder is unknown or not on this PC; called once its config is
+        downloaded, before the weights."""
         _base(Models(workspace), folder, base, ())
 
     try:
@@ -160,8 +162,8 @@ def notes_of(run: RunFolder) -> list[Message]:
 
 # ---- the folder ----------------------------------------------------------------------------------------
 def _gguf_in(source: Path) -> Path | None:
-    """Return source if it is a GGUF file, or the only one in a folder without PEFT's config; else None. Raises
-    ModelError for several, for a link, and for one that is too large."""
+    """Return source if it is a file, or the only GGUF file in a folder without PEFT's config; else None. Raises
+    ModelError for several, for a link, and for one that is too large. The file's content is not read."""
     ggufs = [source] if source.is_file() else [] if (source / CONFIG).exists() else sorted(source.glob("*.gguf"))
     if len(ggufs) > 1:
         raise ModelError("foreign.gguf_several", folder=source.name, found=[file.name for file in ggufs[:MAX_NAMED]])

@@ -53,8 +53,9 @@ def may_be_parent(state: State) -> bool:
 
 
 def check(parent: RunFolder) -> Recipe:
-    """Return the parent's recipe. Raises RunError with the reason if no run can start from it: it has not ended, has no
-    adapter, or a damaged one."""
+    """Return the parent's recipe. Raises RunError with the reason if no run can start from its adapter: it is not
+    completed or stopped, has no adapter or a damaged one, or was brought in with settings that training by this app
+    does not have."""
     state = parent.status().state
     if not may_be_parent(state):
         raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
@@ -134,8 +135,11 @@ def free_name(recipe: Recipe, taken: Mapping[str, RunFolder]) -> str:
 
 
 def _differing(recipe: Recipe, other: Recipe) -> list[str]:
-    """Return up to MAX_DIFFERING settings that differ, as "r 16", "5e-4", "epochs 2" or "Qwen3-8B"; those that recipe
-    does not set, and lists, are left out."""
+    """Return up to MAX_DIFFERING settings in which recipe differs from other, with recipe's values, as "r 16", "5e-4",
+    "epochs 2" or "Qwen3-8B". If any of the USUAL settings differs, only these are named.
+
+    Settings that are empty in recipe, and lists, are left out.
+    """
     every = ((section, key) for section in SECTIONS for key in type(getattr(recipe, section)).model_fields)
     keys = [key for key in dict.fromkeys([*USUAL, *every]) if _value(recipe, *key) != _value(other, *key)]
     values = ((key[1], _value(recipe, *key)) for key in [key for key in keys if key in USUAL] or keys)
@@ -144,6 +148,8 @@ def _differing(recipe: Recipe, other: Recipe) -> list[str]:
 
 
 def _in_words(key: str, value: str | float) -> str:
+    """Return a setting's value as a run's name shows it: "r 16", "epochs 2", 0.0005 as "5e-4"; of a path or a model's
+    id only the last part; some settings without their name."""
     if key == "learning_rate" and isinstance(value, float):
         return re.sub(r"\.?0*e-0?", "e-", f"{value:.3e}")
     text = re.split(r"[:/\\]", value)[-1] if isinstance(value, str) else as_typed(value)

@@ -37,7 +37,8 @@ class Health:
 
     @property
     def is_worth_saving(self) -> bool:
-        """False while in doubt: saving would delete earlier checkpoints."""
+        """Return whether the last step was without doubt: its loss and gradients were finite, and the loss not far
+        above the start. Otherwise no checkpoint should be written, as that would delete earlier ones."""
         return not self.no_numbers and not self.far
 
     @property
@@ -48,6 +49,7 @@ class Health:
 
     @property
     def share_of_learning_rate(self) -> float:
+        """Return the factor for the learning rate: 1.0, halved for each time that the run went back."""
         return 0.5**self.back
 
     def note_start(self, loss: float) -> None:
@@ -75,4 +77,5 @@ class Health:
 
     @property
     def has_diverged(self) -> bool:
+        """Return whether the loss has been DIVERGED_BY_NATS above the start for the last DIVERGED_STEPS steps."""
         return self.far >= DIVERGED_STEPS

@@ -34,7 +34,8 @@ class Launcher:
         self._alone = False
 
     def look(self) -> None:
-        """Check whether the app or command that started the run lives, and log it when that changes."""
+        """Check whether the process that started the run, or any app on this workspace, still lives, and log an event
+        when that changes."""
         alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
         if alone == self._alone:
             return
@@ -198,9 +199,11 @@ def accept_offer(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
 
 
 def other_device_notice(facts: RunFacts, card: Card | None, on_card: bool) -> Message | None:
-    """Return a notice that a chat or the check of an export runs on another device than the run, or None.
+    """Return a notice that a chat or the check of an export runs on the CPU or on another GPU although the run was
+    planned for a GPU; None if it runs on that GPU, if the run was planned for the CPU, or if the GPU in use or the
+    planned one is unknown.
 
-    card: NVML's record of the GPU in use; on_card: whether a GPU is used.
+    card: NVML's record of the GPU in use, None if unknown; on_card: whether a GPU is used.
     """
     now = (card.name if card else None) or "?"
     if not on_card and is_for_card(facts):

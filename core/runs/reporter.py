@@ -116,6 +116,7 @@ class Reporter(Job[Status]):
 
     @property
     def stop_requested(self) -> bool:
+        """Return whether Stop was requested; this one raises nothing, unlike `check`."""
         return self._stop.is_set()
 
     def has_something_to_save(self) -> None:

@@ -104,8 +104,8 @@ def forgetting(frames: list[Frame], at: int | None = None) -> Forgetting | None:
 
 
 def every(evaluations_every: int, total_steps: int) -> int:
-    """Return the steps between two frames: one at each evaluation, or at every second, third, ... if those are too
-    many."""
+    """Return the number of steps between two rounds of sample answers: one round at each evaluation, or at every
+    second, third, ... of them, so that a run has about MAX_FRAMES at most."""
     evaluations = max(1, -(-total_steps // evaluations_every))
     return evaluations_every * -(-evaluations // MAX_FRAMES)
 

@@ -96,7 +96,8 @@ def read(run: RunFolder) -> Scenes | None:
 def ensure(
     run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer
 ) -> Scenes:
-    """Return the run's scenes: those of its first attempt, else chosen now (`choose`) and written to its file."""
+    """Return the prompts of the run's sample answers: those that its file holds from an earlier attempt, else new ones
+    by `choose`, which are written to the file."""
     scenes = read(run)
     if scenes is None:
         scenes = choose(recipe, examples, has_kept_apart, tokenizer)
@@ -105,9 +106,13 @@ def ensure(
 
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
-    """Choose the scenes (rows, own and neutral prompts that fit the context), held-out questions and their judge; the
-    same ones for the same recipe and data. has_kept_apart: whether there is a validation set; else trained rows are
-    used."""
+    """Return the prompts of a run's sample answers: up to ROWS rows of the data, the person's own prompts and neutral
+    ones, as far as they fit the model's context; and the validation questions for the comparison before and after, with
+    the judge of their answers. The same recipe and data give the same ones.
+
+    has_kept_apart: whether there is a validation set; if not, the rows are trained ones, and only a sample dataset of
+    the app has validation questions.
+    """
     apart = validation_rows(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = shuffle(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
@@ -135,8 +140,9 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
 
 
 def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) -> tuple[Scene, ...]:
-    """Return at most HELD_OUT validation questions (of a sample dataset its own) whose answers a program can judge; ()
-    if there are too few for a useful interval."""
+    """Return at most HELD_OUT validation questions for the comparison before and after; () if fewer than MIN_HELD_OUT
+    are short enough. For a sample dataset of the app they come from its own file; else from apart, the validation rows:
+    different questions whose answer is short."""
     questions = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
     candidates: list[Scene] = []
     if recipe.data.source.startswith("sample:") and questions.is_file():
@@ -204,6 +210,7 @@ def probe_row(example: Example) -> JsonObject | None:
 
 
 def _user_turn(text: str) -> SceneTurn:
+    """Return a text as a turn of the user."""
     return SceneTurn(role="user", content=text)
 
 

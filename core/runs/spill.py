@@ -134,7 +134,8 @@ class SpillWatch:
 
     @property
     def usual(self) -> float | None:
-        """The median of usual measurements; None while there are fewer than IN_A_ROW."""
+        """Return the usual seconds a token: the median of the latest steps that were not slow; None with fewer than
+        IN_A_ROW of them."""
         return statistics.median(self._usual) if len(self._usual) >= IN_A_ROW else None
 
 

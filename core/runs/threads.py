@@ -55,6 +55,7 @@ class Threads:
     _is_warm: bool = False
 
     def __post_init__(self) -> None:
+        """Start with all threads that the person allows."""
         self.now = self.most
 
     def note(self, seconds: float, tokens: float) -> Message | None:

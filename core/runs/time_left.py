@@ -100,7 +100,8 @@ class TimeLeft:
         return rate and self._tokens(self.total_steps) * rate
 
     def _due(self, step: int, every: int) -> int:
-        """Return how many evaluations (or savings) come after `step`, with one at the end."""
+        """Return how often something that happens at each `every`-th step, and once more after the last step, is still
+        due after `step`."""
         return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)
 
     def _seconds_a_token(self) -> float | None:

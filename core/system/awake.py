@@ -96,6 +96,7 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
     )
 
     def end_program() -> None:
+        """End the program, which lets the PC sleep again, and wait for its end."""
         with contextlib.suppress(OSError):
             process.terminate()
         process.communicate()  # closes its pipes, and waits for it
@@ -107,6 +108,7 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
 
 
 def _release_if_held(held: Release | Message | None) -> None:
+    """Let the PC sleep again, if held is the function that does so; nothing for None, or the message of a refusal."""
     if held is not None and not isinstance(held, Message):
         held()
 

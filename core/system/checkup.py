@@ -202,7 +202,8 @@ def _without_kernels(torch: Torch, nvidia: gpu.Nvidia) -> list[gpu.Card]:
 
 
 def has_kernels(arches: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Return whether a build supports a compute capability.
+    """Return whether a torch build with code for these architectures (arches, such as "sm_86" or "compute_90") runs on
+    a GPU of this compute capability.
 
     Machine code runs on its own major version from its minor on ("sm_86" on 8.9); "compute_" is compiled upwards.
     """

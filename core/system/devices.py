@@ -152,8 +152,9 @@ def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
 
 
 def nearest(device: str | None, nvidia: Nvidia) -> str | None:
-    """Return device if it is available, else what selects the best GPU, None without one: for work that may move to
-    another device."""
+    """Return device if it is the CPU or a usable GPU's uuid; otherwise what selects the best usable GPU
+    (`selector_of`), or "cpu" if the PC has GPUs but none is usable. None if CUDA is to choose, or the PC has no GPU.
+    For work that may move to another device."""
     is_there = device == CPU or any(card.uuid == device for card in nvidia.cards if device and card.usable)
     return device if is_there else selector_of(best_card(nvidia), nvidia)
 

@@ -55,6 +55,7 @@ class Card(Frozen):
 
     @property
     def usable(self) -> bool:
+        """True unless the GPU is lost or left out."""
         return not self.lost and self.left_out is None
 
 

@@ -55,6 +55,7 @@ class Child:
         """Start a thread that calls hear for each line, then ended with the exit status."""
 
         def hear_until_end() -> None:
+            """Pass each line on to hear; at the child's end close both pipes and call ended with its exit status."""
             _each_line(self._out, hear)
             code = self.process.wait()
             self._out.close()
@@ -90,6 +91,8 @@ class ToParent:
         os.dup2(2, 1)
 
     def send(self, **values: object) -> None:
+        """Write one object as a line to the parent. Raises OSError if the parent has gone, and ValueError after
+        `close`."""
         self._output.write(json.dumps(values) + "\n")
         self._output.flush()
 
@@ -101,6 +104,7 @@ class ToParent:
         """Start a thread that reads the parent's lines and calls hear with each, then gone after the last."""
 
         def hear_until_gone() -> None:
+            """Pass each of the parent's lines on to hear, and call gone once the parent has closed the pipe."""
             _each_line(self._source, hear)
             gone()
 
@@ -113,6 +117,7 @@ def end_with_parent() -> None:
     source = _take_stdin()
 
     def exit_after_parent() -> None:
+        """Wait until the parent closes the pipe, and end this process at once with status 1."""
         source.read()
         os._exit(1)
 

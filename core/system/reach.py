@@ -72,6 +72,7 @@ class Reach:
 
 
 def _bracketed(host: str) -> str:
+    """Return the host with an IPv6 address in brackets, as in an address of a page; any other host unchanged."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -185,8 +185,9 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _sleep(around: Surroundings) -> Iterator[CheckResult]:
-    """Yield why runs cannot keep the PC awake, or that they do (neither if they could and the person chose not to),
-    never as a problem; then the battery's charge, a problem while the PC runs on it; none of it without a battery."""
+    """Yield two checks, as far as they are known. Sleep, never a problem: why runs cannot keep this PC awake, or that
+    they do; nothing if they could and the person chose not to. Battery, only if there is one: its charge, a problem
+    while the PC runs on it."""
     if around.cannot_keep_awake is not None:
         yield result("sleep", around.cannot_keep_awake)
     elif around.keeps_awake:

@@ -54,13 +54,14 @@ class Position:
     health: Health = field(default_factory=Health)
 
     def go_to(self, other: Position) -> None:
-        """Take over other's values in place, so that all references to a run's position stay valid when it goes
-        back."""
+        """Copy all values of other into this object, so that references to the run's position stay valid when the run
+        returns to a checkpoint."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))
 
 
 def name_of(step: int) -> str:
+    """Return the name of the checkpoint of a step: checkpoint-000120 for 120."""
     return f"checkpoint-{step:06d}"
 
 
@@ -109,8 +110,8 @@ class Checkpoints:
         return None
 
     def forget_after(self, position: Position) -> None:
-        """Delete the checkpoints after position, to which the run went back. If the best one is gone, clear position's
-        best values; write them to run.json."""
+        """Delete the checkpoints of later steps than position's, after the run went back to it. If position's best
+        checkpoint is gone then, clear its best values. Write the best values to run.json in any case."""
         checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
         if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
             position.best_checkpoint = position.best_eval_loss = position.best_reward = None

@@ -381,6 +381,7 @@ class Trainer:
 
     @property
     def ahead(self) -> Ahead:
-        """The coming computations, for the measurement of the longest batch."""
+        """Return what the memory probe needs: the step, the training rows, the function that returns the largest coming
+        micro-batch, trials of an evaluation and of sample answers, and the function that saves more memory."""
         rehearsals = (self.evaluation.rehearse, *((self.sample_answers.rehearse,) if self.sample_answers else ()))
         return Ahead(self.step, self.data.train, self.longest, rehearsals, self.recovery.reduce_memory_beforehand)

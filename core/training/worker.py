@@ -362,6 +362,7 @@ class Adapters:
         return step
 
     def _card(self) -> str:
+        """Return the text of the run's model card."""
         return model_card.of_run(self.run, base_folder=self.model_folder)
 
 

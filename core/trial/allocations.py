@@ -35,6 +35,7 @@ class Peak:
 
     @property
     def total(self) -> int:
+        """Return the bytes in use at the peak, all kinds together."""
         return sum(self.bytes.values())
 
 

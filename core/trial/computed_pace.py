@@ -42,8 +42,12 @@ def products_of(shape: ModelShape) -> float:
 
 
 def compute(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
-    """Return the pace on this PC's processor or on a GPU; None for a GPU smaller than those of CARDS. recomputes:
-    gradient checkpointing."""
+    """Return the training speed (tokens a second) estimated from the model's size, on this PC's processor with so many
+    cores or on the budget's GPU: that of the largest GPU in CARDS that has no more memory than it. None for a GPU with
+    less memory than all of these.
+
+    recomputes: with gradient checkpointing, which computes the forward twice.
+    """
     flop = 2.0 * products_of(shape) * (3 if recomputes else 2)
     if budget.kind == "cpu":
         gflops = cores * (GFLOPS_A_CORE if has_bfloat16() else WITHOUT_BFLOAT16)

@@ -43,6 +43,7 @@ class DryRunState:
 
     @property
     def is_counting(self) -> bool:
+        """Return whether the dry run is still under way: there is neither a result nor a reason why there is none."""
         return self.answer is None and self.why is None
 
 
@@ -63,8 +64,13 @@ class DryRuns:
         self._lines: queue.SimpleQueue[JsonObject] = queue.SimpleQueue()  # of the worker
 
     def look(self, question: Question) -> DryRunState:
-        """Return the result of question, the reason why it has none, or a state without either, and request its dry run
-        if it is not known. While a run uses the processor, the worker is ended instead. Never waits."""
+        """Return at once what is known of a question: its result, the reason why it has none, or a state with neither
+        while its dry run is under way or waits. An unknown one is requested; it replaces another question that still
+        waits.
+
+        While a training run needs the processor, no dry run starts, the process of dry runs is ended, and this is the
+        reason returned.
+        """
         if why := obstacle(question.setup):
             return DryRunState(why=why)
         with self._changed:
@@ -151,7 +157,8 @@ class DryRuns:
 
 
 def takes_processor(run: RunFolder | None) -> bool:
-    """True if a dry run now would slow down a run at work: one on the CPU, or any on a PC with fewer than FEW_CORES."""
+    """Return whether a dry run now would slow down the training run at work: one on the CPU or of a device not known
+    yet, or any on a PC with fewer than FEW_CORES. False if no run is at work (None)."""
     if run is None:
         return False
     return run.facts().device in (None, "cpu") or (os.cpu_count() or 1) < FEW_CORES
@@ -167,6 +174,7 @@ class Question(Frozen):
 
     @property
     def key(self) -> str:
+        """Return the question as JSON text, the key under which its result is kept."""
         return self.model_dump_json()
 
 

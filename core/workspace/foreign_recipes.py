@@ -62,8 +62,12 @@ class ForeignRecipe:
 
 
 def read(path: Path) -> tuple[Any, ForeignRecipe | None]:
-    """Return a recipe file as a parsed mapping, and what became of its keys if another tool wrote it. Raises
-    RecipeError as core.recipe.read_yaml, for keys of several tools, and for rewards that are code."""
+    """Return (values, foreign) of a recipe file, values as a mapping for Recipe.parse.
+
+    For a recipe of this app they are those of the file, and foreign is None. For one of another tool, or a text file
+    with a command of TRL, they are translated, and foreign tells what became of each key. Raises RecipeError as
+    core.recipe.read_yaml, for keys of several tools, and for rewards that are code.
+    """
     value = command_line(path) if path.suffix.lower() in (".sh", ".txt") else None
     value = read_yaml(path) if value is None else value
     tool = recognised(value)
@@ -83,7 +87,9 @@ def table() -> JsonObject:
 
 
 def keys_of(tool: str, objective: str = "") -> JsonObject:
-    """Return the keys of a tool, its own before those that all have, each with its rule."""
+    """Return the keys of a tool's recipes, each with the rule (a mapping) by which it becomes a setting of this app.
+    The tool's own come before those that all tools have; with an objective, such as "grpo", the keys of that objective
+    are added and replace others of the same name."""
     entry = table()[tool]
     keys = entry["keys"] | {key: rule for key, rule in table()["all"].items() if key not in entry["keys"]}
     keys |= entry.get(objective, {})
@@ -177,9 +183,9 @@ class _Taking:
         self._note("changed", key, value, now=now_is, why=why)
 
     def _take_batch(self) -> None:
-        """Set the questions of a batch from the other tool's number of drawn answers, divided by those of a question;
-        if that does not divide, 1 with more accumulation. Adds a note. Nothing happens if a number is missing or not a
-        whole one above 0."""
+        """Set the micro-batch, in questions, from the other tool's number of answers in a batch, divided by the answers
+        to each question. If that does not divide evenly, the micro-batch is 1 and gradient accumulation makes up for
+        it. Adds a note on each key that changes. Nothing happens if a number is missing or not a whole one above 0."""
         key = next((key for key in ("micro_batch_size", "per_device_train_batch_size") if key in self.given), "")
         given = (self.given.get(key), self.given.get("num_generations", self.given.get("trl.num_generations", 8)))
         steps = self.given.get("gradient_accumulation_steps", 1)
@@ -196,7 +202,9 @@ class _Taking:
             self._note("changed", name, self.given.pop(name, steps), now=f"{field} = {questions}", why=why)
 
     def _take_rewards(self) -> None:
-        """Set the judges of training by rewards. Raises RecipeError if all of its reward functions are code."""
+        """Set the judges that stand for the other tool's reward functions, with a note on each function; those that are
+        code are left out. Nothing happens for another objective than grpo. Raises RecipeError if no function has a
+        judge."""
         if self.fields.get("train.objective") != "grpo":
             return
         key = next((key for key in ("reward_funcs", "trl.reward_funcs") if key in self.given), "reward_funcs")

@@ -29,7 +29,8 @@ class Hours(Frozen):
         return self.begin <= minute < self.end if self.begin < self.end else minute >= self.begin or minute < self.end
 
     def minutes_left(self, minute: int) -> int:
-        """Return the minutes until the period ends."""
+        """Return the minutes from a minute of the day until the period next ends, 0 at its end. For a minute within the
+        period."""
         return (self.end - minute) % 1440
 
     def __str__(self) -> str:
@@ -37,6 +38,7 @@ class Hours(Frozen):
 
 
 def clock_of(minute: int) -> str:
+    """Return a minute of the day as a time, "07:30"."""
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 

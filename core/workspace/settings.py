@@ -25,7 +25,7 @@ def read(root: Path) -> JsonObject:
 
 
 def llama_cpp(root: Path) -> str | None:
-    """Return the value of `llama_cpp` in settings.yaml ("never" is known), None if it is not set. Raises RecipeError as
-    `read`."""
+    """Return the value of `llama_cpp` in settings.yaml, None if it is not set. The app knows "never", which forbids the
+    download and use of llama.cpp's tools. Raises RecipeError as `read`."""
     value = read(root).get("llama_cpp")
     return str(value) if value else None

@@ -55,8 +55,9 @@ def kind_of(report: DataReport) -> Kind | None:
 
 
 class Comparing(Panel):
-    """The offer of another objective: a text, the button that chooses it or returns to supervised training, and the
-    button that tries the model."""
+    """The offer of another objective in the data step: a text, the button that chooses the objective or returns to
+    supervised training, and the button of a try, in which the model answers some questions before a training by
+    rewards."""
 
     def build(self) -> None:
         """Build the offer, hidden: its text, the button that switches the objective, and the one that tries the
@@ -108,8 +109,8 @@ class Comparing(Panel):
         return "-"
 
     def _try(self, form: Form, result_of: Callable[[Form], FormResult]) -> None:
-        """Start a try of the form's model, or stop the one that is at work; what prevents it is shown as the try's
-        error."""
+        """Start a try of the form's model, or stop the try that is at work if it belongs to this form. What prevents a
+        start is shown as the try's error, unless another try is at work."""
         trying, key = self.services.trying, self._key(form)
         if trying.progress().at_work and trying.progress().key == key:
             return trying.stop()
@@ -135,8 +136,9 @@ class Comparing(Panel):
             return None
 
     def _rewards(self, form: Form) -> JsonObject | None:
-        """Return the section of a recipe that a sample brings, or one with the rule that suits the dataset's answers
-        and room for answers twice as long; None if only their words can be compared. Raises DataError."""
+        """Return the proposed section of a recipe for training by rewards: that of a sample dataset, else the rule that
+        can check the dataset's answers, with room for answers twice as long (at most 1,024 tokens). None if no rule
+        can, as where only the answers' words could be compared. Raises DataError."""
         if (sample := sample_of(form.data)) and sample.rewards:
             return sample.rewards
         answers = self._answers(form)
@@ -153,7 +155,8 @@ class Comparing(Panel):
         }
 
     def _answers(self, form: Form) -> list[str]:
-        """Return the last answers of the first MAX_JUDGED rows that are no plain text. Raises DataError."""
+        """Return the last answer of each of the first MAX_JUDGED rows; rows of plain text among them are left out.
+        Raises DataError."""
         rows = self.services.datasets.rows(form.data, choices=choices_for(form.data, form.answers.reading))
         examples = (rows[place][1] for place in range(min(MAX_JUDGED, len(rows))))
         return [str(conversation(one)[-1]["content"]) for one in examples if one.text is None]
@@ -165,8 +168,12 @@ class Comparing(Panel):
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
     def _sentences(self, kind: Kind | None, objective: str, form: Form) -> Html:
-        """Return sentences on what is learned from the better and worse answers (or that the objective does not suit
-        them), and from which model the training starts."""
+        """Return the text of the offer as HTML: what is learned from the better and worse answers, or that the chosen
+        objective does not suit the dataset, and from which model the training starts.
+
+        With training by rewards, chosen or offered: a sentence with its judges, their table once it is chosen, and the
+        state of a try of this form.
+        """
         w = self.w
         if _is_by_rewards(kind, objective):
             progress = self.services.trying.progress()

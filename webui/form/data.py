@@ -136,8 +136,8 @@ class DataStep:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
     def summary(self, form: Form, result: FormResult) -> tuple[str, str]:
-        """Return the chosen dataset's title, and its number of rows and problems; the error instead of the title if it
-        cannot be read."""
+        """Return the chosen dataset's title, and its number of rows and problems. The first is the error if the dataset
+        cannot be read, or a sentence that none is chosen; the second is "" then."""
         data = form.data
         if not isinstance(data, str) or not data:
             return self.w.t("wizard.no_data_yet"), ""
@@ -255,7 +255,8 @@ def _without_duplicates(report: DataReport) -> DataReport:
 
 
 def sample_for(goal: object) -> str:
-    """Return the id of a goal's sample dataset, or FIRST. goal: its id, as the form has it."""
+    """Return the id of a goal's sample dataset; FIRST, the app's default sample, for a goal without one or an unknown
+    goal. goal: its id, as the form has it."""
     preset = goal_step.chosen(goal)
     return preset.sample if preset is not None and preset.sample else FIRST
 

@@ -126,8 +126,8 @@ def shown_value(key: Key, value: Any) -> object:
 
 
 def setting_of(key: Key, value: object) -> object:
-    """Return a component's value as Recipe.parse expects it (a tuple of lines, a trimmed text, a number); None if the
-    field is empty."""
+    """Return a component's value as Recipe.parse expects it: a trimmed text, a number, or a tuple of lines. None for an
+    empty field, which leaves the setting to the plan, but () for an empty field of lines."""
     kind = kind_of(key)
     if kind.many:
         return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())

@@ -28,7 +28,8 @@ from webui.state.services import Services
 
 
 def foreign_view(recipe: foreign_recipes.ForeignRecipe, w: Wording) -> Html:
-    """Return what became of each key of another tool's recipe: what is open as a notice, the rest in folds."""
+    """Return what became of each key of another tool's recipe, as HTML: a notice for each one that a person still has
+    to decide, and in folds the changed, left out and taken keys."""
     folds = []
     for kind in ("changed", "left_out", "taken"):
         if notes := recipe.texts(kind):

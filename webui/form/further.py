@@ -82,8 +82,9 @@ class FurtherForm(Panel):
         filled.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
 
     def fill(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, message: gr.HTML, anew: bool = False) -> Filled:
-        """Return the form with the settings of a run, to continue it or (anew) to train from its base under a new name,
-        with Train opened; or the reason why not."""
+        """Return the form with the settings of a run, and Train opened: to continue the run under its next name, or
+        (anew) to train from its base under the same name. If that is not possible, no filling, and the reason in
+        `message`."""
         try:
             run = self.services.runs.get(run_id or "")
             recipe = run.recipe().model_copy(update={"name": run.name}) if anew else further.recipe_of(run)

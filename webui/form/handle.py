@@ -37,7 +37,8 @@ Fill = Callable[[FieldValues], Filled]
 
 
 class FormHandle(Protocol):
-    """The form, as the parts around it use it."""
+    """The form of the Train page, as the parts around it use it. Whenever something changes, the whole form is looked
+    at: planned anew, and all that depends on it drawn again."""
 
     @property
     def inputs(self) -> Components:
@@ -52,10 +53,11 @@ class FormHandle(Protocol):
         the recipe or run. parent: id of the run to continue."""
 
     def redraw_after(self, event: Dependency) -> Dependency:
-        """Look at the form again once an event has ended."""
+        """Plan the form anew and draw all that depends on it once an event has ended; return the event of that."""
 
     def fill_on(
         self, listen: Listen, fill: Fill, inputs: Components, outputs: Components, **options: Any
     ) -> Dependency:
-        """Fill the form on an event with the result of `fill`, then look at it again. inputs: the components that fill
-        reads. outputs: those that it updates."""
+        """Connect an event to `fill`: the values that it returns are put into the form, which is then planned and
+        drawn anew. Returns the event of calling fill. inputs: the components that fill reads. outputs: those that it
+        updates."""

@@ -128,7 +128,8 @@ def _offered(proposed: JsonObject | None, answers: Sequence[str]) -> Iterator[Js
 
 
 def _numbers(given: Mapping[str, object], beta: float, w: Wording) -> Html:
-    """Return the fields of the numbers that a person may want to change; an empty one follows the default."""
+    """Return the number fields of training by rewards: answers for each question, tokens of an answer, and beta. An
+    empty field follows the default, which it shows as its placeholder. beta: the default of its field."""
     fields = []
     for name, least, most, step in NUMBERS:
         usual = beta if name == "beta" else Rewards.model_fields[name].default

@@ -24,8 +24,9 @@ def is_short(result: FormResult) -> bool:
 
 
 def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
-    """Return a list of the programs that use most of the memory which the plan lacks (RAM or its GPUs'), or why they
-    are unknown; "" if it lacks none."""
+    """Return a list of up to MAX_HOLDERS programs that hold memory which the plan lacks (RAM, or that of its GPUs, one
+    GPU after the other), the largest first, while the plan is tight or does not fit; a sentence if there are none, or
+    if the driver does not report them. "" for a plan that fits."""
     if result.plan is None or not is_short(result):
         return ""
     budget = result.plan.advice.budget

@@ -67,8 +67,8 @@ class ModelStep:
 
 
 def about(model_id: object, result: FormResult, services: Services, w: Wording) -> Html:
-    """Return licence, size, download, notes of the family, possible exports and problems of a model; the error for an
-    invalid id, "" without one."""
+    """Return the facts of a model as HTML: licence, size, download, notes on its family, why it cannot become GGUF (if
+    so), and why its size is unknown. The error for an invalid id, "" without one."""
     if not isinstance(model_id, str) or not model_id.strip():
         return Html("")
     model_id = model_id.strip()

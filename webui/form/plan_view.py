@@ -28,8 +28,8 @@ MAX_WARNINGS = 2  # beside the form; the others are in a fold
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """Return the verdict as text, such as "fits: 5.2 of 7.3 GiB", including the margin, but without it for a tight
-    plan; the word alone if a number is unknown."""
+    """Return the verdict with the needed and the free memory, such as "fits: 5.2 of 7.3 GiB". The needed memory
+    includes the margin, except for a tight plan that only fits without it. The word alone if a number is unknown."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word

@@ -87,7 +87,8 @@ class FormResult:
 
     @property
     def limits(self) -> tuple[int, LongExamples, int]:
-        """max_length, the treatment of longer rows, and the overlap of pieces, as in the plan."""
+        """The plan's max_length, treatment of longer rows, and overlap of pieces; the defaults of a recipe without a
+        plan."""
         data = self.plan.recipe.data if self.plan else Data(source=NO_DATA)
         return data.max_length, data.long_examples, data.overlap
 
@@ -294,8 +295,12 @@ class Planner:
             return ""
 
     def _pace(self, planned: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """Return the pace of a run of the same kind on this PC, else one computed from the size of the model; None for
-        several ranks without such a run. For training by rewards, which mostly draws answers: the pace of a try."""
+        """Return the pace of the planned training: that of an earlier run of the same kind on this PC, else one
+        computed from the size of the model; for another PC's hardware always the computed one.
+
+        None for several processes without such a run, and where it cannot be computed. Training by rewards mostly
+        writes answers: its pace is that of the last try, None without one and for another PC's hardware.
+        """
         recipe = planned.recipe
         budgeted = planned.advice.budget
         if recipe.rewards:
@@ -344,7 +349,8 @@ class Planner:
 
 
 def _what_is_drawn(recipe: Recipe) -> tuple[object, ...]:
-    """Return what the time of drawn answers depends on."""
+    """Return the parts of a recipe that decide how long its model takes to write answers: model, method, dataset and
+    rewards. A try of a recipe tells the pace of another one with the same parts."""
     return recipe.model.id, recipe.adapter.method, recipe.data.source, recipe.rewards
 
 

@@ -21,7 +21,7 @@ HIDDEN_AT_FIRST = {EXPERTS, *(("train", name) for name in OF_PREFERENCES)}
 
 
 def at_hand(w: Wording) -> gr.HTML:
-    """Return the settings that people change most."""
+    """Return the component with the fields of the objective and of the settings that people change most."""
     return _component(join([_field(OBJECTIVE, w), _grid(AT_HAND, w)]), "plan-at-hand")
 
 

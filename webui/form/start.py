@@ -106,12 +106,12 @@ class StartStep:
         return fill
 
     def _refusal(self, why: Message | None) -> Html:
-        """Return why the form cannot start, marked for `refusal_now`."""
+        """Return why the form cannot start, as a notice that `refusal_now` recognizes; "" without a reason."""
         return tag("div", notice(self.w.render(why)), class_=REFUSAL) if why else Html("")
 
     def refusal_now(self, drawn: object, result: FormResult) -> Update:
-        """Return the update of the notice at a look: a refusal that is shown follows the form, and other notices stay.
-        drawn: its HTML now."""
+        """Return the update of Start's notice when the form is planned anew: a refusal that it shows is replaced by the
+        present one, hidden if there is none; any other notice stays. drawn: the notice's HTML now."""
         refusal = self._refusal(result.missing or result.problem)
         return gr.skip() if drawn == refusal or REFUSAL not in str(drawn) else shown(refusal)
 

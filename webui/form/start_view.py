@@ -147,8 +147,9 @@ class StartView(Panel):
         )
 
     def _seconds(self, data: str, result: FormResult) -> float | None:
-        """Return the training time of the chosen model on another sample, by the advice alone and at the pace of the
-        shown plan; None if no pace is known, as that of drawn answers is none of a sample, or no plan can be made."""
+        """Return the estimated time, in seconds, to train the chosen model on another sample: with the advised settings
+        instead of the person's, at the pace of the shown plan. None without a plan or a pace, for training by rewards,
+        or if no plan can be made for the sample."""
         if result.plan is None or result.pace is None or result.plan.recipe.rewards:
             return None
         model, budget = result.plan.recipe.model, result.plan.advice.budget

@@ -16,4 +16,6 @@ def corrected_line(correction: Correction | None, w: Wording) -> Html | None:
 
 
 def factor_sentence(factor: float, runs: int, w: Wording) -> str:
+    """Return a sentence such as "Corrected by 3 runs on this PC: ×1.04." on an estimate. factor: by which it was
+    corrected. runs: earlier ones that the factor was measured in."""
     return w.t("free_memory.corrected_one" if runs == 1 else "free_memory.corrected", runs=runs, factor=factor)

@@ -91,7 +91,8 @@ class LeftRuns(Panel):
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))
 
     def dismiss(self, run_id: object) -> Update:
-        """Ask no more about an interrupted run, and return the notice: only an error has one."""
+        """Dismiss an interrupted run for good, so that the banner no longer offers it; return the update of the notice,
+        hidden unless it failed. run_id: the chosen one of several."""
         return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: object) -> str:

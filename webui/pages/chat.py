@@ -73,6 +73,7 @@ THINKING = {"trained": None, "on": True, "off": False}
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Chat page into its tab and connect it."""
     page, step = ChatPage(around.services, around.w), around.wizard.data_step
     page.build()
     page.wire(around.page, tab, around.talk_to)
@@ -81,7 +82,9 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 
 class ChatPage:
-    """base, tuned: the histories of both columns. target: id of the model. opened: id of the open conversation."""
+    """The Chat page: the base model and the fine-tuned one side by side, which answer the same message. In its
+    handlers: base, tuned: the histories of both columns. target: id of the model. opened: id of the open
+    conversation."""
 
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
@@ -412,9 +415,12 @@ class ChatPage:
         sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> Updates:
-        """Return the updates that show a conversation. both: the tuned column is shown; None leaves the columns
-        unchanged. sent: the text to remove from the message box; None leaves the box. done: ended answers by column.
-        The next question may be sent as soon as the tuned answer is complete."""
+        """Return the updates that show a conversation, with a notice (sentence, tone). writing: an answer is being
+        written, so that Stop is shown in place of Send, until the tuned one of two answers is complete.
+
+        both: the tuned column is shown; None leaves the columns unchanged. sent: the text to remove from the message
+        box; None leaves the box. done: ended answers by column; None leaves the notes below them.
+        """
         talked = bool(base or tuned)
         view: Updates = {
             self.empty: gr.update(visible=not talked),
@@ -476,9 +482,13 @@ class ChatPage:
         return {self.notice: shown(""), self.status: status_line(self.services.chat.state(), self.w)}
 
     def arrive(self, target: object, base: list[Message] | None, opened: object) -> Updates:
-        """Offer the run to select when the tab is opened ("" for none): the loaded one, or if none is loaded, one that
-        ended since the page was made. The person's own choice stays, also one made since this request. A model that no
-        longer exists is replaced. base: its history. opened: what this browser has opened or chosen."""
+        """Return the updates that offer a run for selection when the tab is opened, in a hidden field which the browser
+        reads: the loaded run, or if nothing is loaded, one that ended since the page was made; "" for none.
+
+        Nothing is offered where a run is selected, a conversation is shown, or the person has chosen, also since this
+        request; a selected model that no longer exists is replaced while no conversation is open. base: the base
+        column's history. opened: what this browser has opened, or "chosen".
+        """
         rows = self.services.snapshots.now(fresh=True).rows  # a run may have been deleted a moment ago
         choices, state = target_choices(self.services, self.w, rows), self.services.chat.state()
         first = first_choice(choices, rows)
@@ -499,7 +509,7 @@ class ChatPage:
         return {self.checkpoint: checkpoint, **talk}
 
     def suggest(self, target: object) -> Html:
-        """Return questions to begin with."""
+        """Return the HTML of an empty conversation with a model: a text, and buttons with questions to begin with."""
         return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as objects of core -------------------------------------------------------------------

@@ -45,7 +45,8 @@ def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> st
 
 
 def is_there(services: Services, w: Wording, target: object) -> bool:
-    """Return whether Chat offers the target, or will again: a run at work or in the queue returns when it ends."""
+    """Return whether Chat offers the target, or it is any run that exists: one at work or in the queue is offered again
+    when it ends. False for a deleted run, a model that is not on this PC, and anything else."""
     rows = services.snapshots.now().rows
     return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [
         row.id for row in rows

@@ -29,8 +29,9 @@ def content_of(message: Message) -> str:
 
 
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front, folded thoughts as
-    `reasoning` and folded calls in the text; a question without an answer is left out."""
+    """Return a chatbot's history as turns of core.data.conversation, with a system prompt in front, folded thoughts
+    as `reasoning` and folded calls in the text. A question without an answer is left out, unless it is the last
+    message."""
     turns = [{"role": "system", "content": system.strip()[:MAX_SYSTEM]}] if system.strip() else []
     pairs: list[dict[str, str]] = []
     for message in history or []:

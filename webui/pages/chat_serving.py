@@ -27,7 +27,8 @@ class ServingPanel(Panel):
         ]
 
     def wire(self, target: Component) -> None:
-        """target: the model that is chosen in Chat."""
+        """Connect the button that starts and stops the server. target: the field with the model that is chosen in
+        Chat."""
         self.button.click(self._press, target, [self.state, self.button], **CONTROL)
 
     def _press(self, target: object) -> Updates:

@@ -30,7 +30,8 @@ KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 
 class ConversationShelf:
-    """opened: a conversation's id. target: id of the model chosen in Chat. base, tuned: both histories."""
+    """The saved conversations below Chat's settings: listed, searched, opened, saved, renamed and deleted. In its
+    methods: opened: a conversation's id. target: id of the model chosen in Chat. base, tuned: both histories."""
 
     def __init__(
         self,
@@ -81,9 +82,12 @@ class ConversationShelf:
         view: list[Component],
         ends: Options,
     ) -> tuple[Dependency, list[object]]:
-        """Connect the list, its search and tools. view: of the chat; its own target.change starts a new
-        conversation for another model than the opened one's. ends: options of events that end a running answer. Returns
-        the event that opens the conversation of before, and those that open another conversation."""
+        """Connect the list, its search and tools. Returns the event that opens, with the page, the conversation of
+        before, and the events that open another one.
+
+        view: the components of the chat that show a conversation. ends: options of events that end a running answer.
+        The chat itself begins a new conversation when another model is selected.
+        """
         self._target, self._base, self._tuned, self._notice = target, base, tuned, notice_html
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
@@ -217,7 +221,8 @@ class ConversationShelf:
         return updates
 
     def of_target(self, target: object, opened: object) -> Updates:
-        """Return the updates that show the opened conversation; {} if it belongs to another model."""
+        """Return the updates that show the opened conversation; {} if it belongs to another model than target, or no
+        longer exists."""
         try:
             conversation = self.store.get(opened)
         except ChatError:

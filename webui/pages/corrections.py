@@ -32,7 +32,9 @@ CLOSES = (
 
 
 class CorrectionsPanel(Panel):
-    """base, tuned: both histories. target: id of the model that answers. system: the system prompt."""
+    """Feedback on an answer in Chat: a person corrects it, or picks the better of two, which becomes a row of a
+    dataset. In its methods: base, tuned: both histories. target: id of the model that answers. system: the system
+    prompt."""
 
     def build_button(self) -> None:
         self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
@@ -101,8 +103,9 @@ class CorrectionsPanel(Panel):
         return {**self.closed(), self.panel: gr.update(visible=True), self.text: answer}
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
-        """Return the question and answer that are about to be repeated, and the number of tries. earlier: the same of
-        the last time."""
+        """Return the question and answer that are about to be repeated, with the number of this try ("asked", "answer",
+        "tries"), which counts on from `earlier` if that was of the same question. earlier: what this returned the last
+        time, or None."""
         turns, answer = last_answer(history)
         question = turns[-1]["content"] if turns else ""
         same = isinstance(earlier, dict) and earlier.get("asked") == question
@@ -110,7 +113,7 @@ class CorrectionsPanel(Panel):
 
     def offered(self, earlier: JsonObject, history: list[Message] | None) -> Updates:
         """Return the updates that let a person choose between the earlier and the new answer to a question (the last in
-        history); a notice if they are equal."""
+        history). A notice if both are equal; nothing is offered if either is empty."""
         w, answer = self.w, last_answer(history)[1]
         if not answer or not earlier["answer"]:
             return self.closed()

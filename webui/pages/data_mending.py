@@ -37,6 +37,9 @@ FOUND = "(found) => { window.loraGarageFound = found; dispatchEvent(new Event('l
 
 
 class Mending(Panel):
+    """The problems in the rows of the chosen dataset: a line for each kind, with buttons that repair all rows that have
+    it; and the filters of the table."""
+
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="data-mending") as self.column:
             self.problems = gr.HTML("", elem_id="data-found", js_on_load=PRESS, apply_default_css=False)
@@ -54,7 +57,8 @@ class Mending(Panel):
         redraw(mended)
 
     def follow(self, event: Dependency, sets: gr.Radio) -> None:
-        """Show the findings of a set once the set is shown."""
+        """Let an event be followed by showing the problems of the chosen dataset, and the table's filters. event: has
+        drawn the dataset. sets: the list of datasets."""
         findings = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
         findings.then(None, [self.filters], None, js=FOUND, **QUIET)
 

@@ -19,6 +19,8 @@ PERCENT, ROWS = "percent", "rows"
 
 
 class Parting(Panel):
+    """The card on the Data page that joins datasets into a new one, or splits one into two; the originals stay."""
+
     def build(self) -> None:
         """Build the card with the fields for joining and splitting, hidden at first."""
         w = self.w

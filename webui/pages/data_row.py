@@ -56,8 +56,8 @@ def fields_of(row: JsonObject, kind: Kind) -> tuple[str, str]:
 
 
 def row_from_fields(row: JsonObject, kind: Kind, first: str, second: str) -> object:
-    """Return what the fields `first` and `second` make of a row: their texts in place of its own. A preference row's
-    rejected answer stays. Raises DataError for invalid JSON."""
+    """Return a row with the texts of the editor's two fields in place of its own. A row of kind "json" is replaced by
+    the JSON in the second field, which may be any value. Raises DataError for invalid JSON."""
     if kind == "chat":
         question, answer = row["messages"][-2:]
         return row | {"messages": [*row["messages"][:-2], question | {"content": first}, answer | {"content": second}]}
@@ -72,12 +72,14 @@ def row_from_fields(row: JsonObject, kind: Kind, first: str, second: str) -> obj
 
 
 def blank_row(rows: Rows) -> JsonObject:
-    """Return a new row in the dataset's format."""
+    """Return a row with empty texts, of the kind of the dataset's first row; a question and an answer if that kind is
+    "json"."""
     return NEW.get(kind_of(rows[0][1].as_dict()), NEW["chat"])
 
 
 def editable_row(row: ShownRow, rows: Rows) -> JsonObject | None:
-    """Return the row for editing, with "" for a missing text; None if something else is wrong with it."""
+    """Return the row for editing, with "" for a missing text; a blank row if it could not be read at all; None if
+    something else is wrong with it."""
     if row.example is not None:
         return row.example.as_dict()
     return blank_row(rows) if row.values is None else draft_of(row.values)
@@ -118,6 +120,9 @@ def opened(row: ShownRow, rows: Rows) -> tuple[JsonObject, Kind]:
 
 
 class RowEditor(Panel):
+    """The editor of one row on the Data page: its texts in two fields, or as JSON, with its tokens below; it saves,
+    adds and deletes."""
+
     def build(self) -> None:
         """Build the editor: title, both fields, buttons and the row's tokens; hidden at first."""
         w = self.w

@@ -65,8 +65,8 @@ TEMPLATE = f"""
 
 
 class RowsTable(Panel):
-    """The table. Its value is {set, stamp, may_edit}. "select" opens a row (OPENED), "submit" reports a change of the
-    dataset."""
+    """The rows of a dataset as a table on the Data page. Its value is {set, stamp, may_edit}; its script calls the
+    methods with a `request`. "select" opens a row (OPENED), "submit" reports a change of the dataset."""
 
     def __init__(self, services: Services, wording: Wording):
         super().__init__(services, wording)
@@ -226,8 +226,8 @@ def _cells(row: JsonObject) -> tuple[str, str | None] | None:
 
 
 def with_cell(row: JsonObject, at: int, text: str) -> JsonObject:
-    """Return the row with another text in a cell: at 0 its question or text, at 1 its answer. Raises DataError if it
-    has no such cell."""
+    """Return the row with another text in a cell: at 0 its question or text, at 1 its answer. A preference row gets the
+    new question on both sides; its rejected answer stays. Raises DataError if it has no such cell."""
     if (cells := _cells(row)) is None or at not in (0, 1) or cells[at] is None:
         raise DataError("data_page.no_cell")
     if "text" in row:

@@ -52,7 +52,7 @@ class View:
 
     @property
     def row_count(self) -> int:
-        """Number of rows to search."""
+        """The number of rows of this selection, whether they have the words or not."""
         return len(self._codes)
 
     def look(self) -> None:

@@ -34,11 +34,15 @@ PLACE = "place"  # in assets/drawn_part.js: what other pages lead to
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Evaluate page into its tab."""
     place = EvaluatePlace(around.services, around.w)
     drawn_part(around.services, around.w, PLACE, "evaluate", place.drawn, place.press)
 
 
 class EvaluatePlace:
+    """The Evaluate page, drawn by the server as HTML: the choice of model, questions, contestants and judge, the result
+    with every row, and the test sets. press answers all buttons; the private methods are its acts."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
 
@@ -174,7 +178,8 @@ class EvaluatePlace:
         return {"said": ""}
 
     def _judge(self, request: JsonObject) -> JsonObject:
-        """Judge the answers that are there by the judge that was chosen now, and keep the result."""
+        """Judge the answers that are there by the judge that is chosen now, and keep the result. Nothing happens while
+        that judge lacks its pattern or server, or without an evaluation."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         if choice.judge in ("regex", "model") and not choice.option:
             return {"said": ""}  # its field comes now

@@ -23,6 +23,7 @@ LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Help page into its tab and connect it."""
     page = HelpPage(around.services, around.w)
     page.build()
     page.wire()

@@ -42,7 +42,8 @@ KEYS: dict[Decision, str] = {"accept": "a", "reject": "r", "more": "l", "never":
 
 
 class DocumentQuestions:
-    """Draws the section of one dataset, and answers its buttons."""
+    """The section below a dataset of plain text in which a model writes questions and answers from it: settings,
+    progress, and the rows for review. A making: the rows written for one order of settings, kept on disk."""
 
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
@@ -231,8 +232,8 @@ class DocumentQuestions:
         return [self.w.t("making_view.page", pages=pages)] if pages else []
 
     def _row(self, row: MadeRow, is_edited: bool) -> Iterator[Html]:
-        """Yield a row's questions and answers with its buttons, or as fields if it is edited. The keys of the first row
-        count."""
+        """Yield a row's questions and answers with its buttons, or as fields with Save and Cancel if it is edited. The
+        buttons name their keys on the keyboard, which act on the first row to review."""
         w = self.w
         if is_edited:
             for place, step in enumerate(row.draft.steps):
@@ -272,9 +273,13 @@ class DocumentQuestions:
         return act(request) if act else {"said": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
-        """Start to write rows with the chosen settings, wrong ones replaced; for a server elsewhere return a warning
-        with a button that sends first. Raises ChatError without a model, for a server that another device names, or
-        half an example."""
+        """Begin to write rows with the chosen settings, invalid ones replaced by defaults; by the act "try" of the
+        first passage alone. A server that is not on this PC gets nothing before a person confirms: a warning with that
+        button is returned.
+
+        Raises ChatError without a model, for a server that a browser on another PC names, for half an example, and
+        while another making is at work.
+        """
         fields = fields_sent(request)
         info = self.services.datasets.get(str(request.get("run")))
         writer = str(fields.get("writer") or "")

@@ -44,6 +44,7 @@ MAX_FOUND = 20  # earlier searches on the Hub whose results are kept
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Models page into its tab and connect it."""
     page = ModelsPage(around.services, around.w)
     w = around.w
     drawn_part(around.services, w, None, "models", page.drawn, page.press, muted(w.t("models_page.looking")))
@@ -51,7 +52,8 @@ def draw(around: PageAround, tab: gr.Tab) -> None:
 
 
 def wire_train(form: Wizard) -> None:
-    """Connect the buttons that open Train with a model (assets/rail.js presses this one for them)."""
+    """Build the hidden button that assets/rail.js presses for each button "Train" of a model, and connect it: the form
+    gets that model, and Train is shown."""
     button, model = gr.Button("", visible="hidden", elem_id="models-train"), gr.Textbox("", visible=False)
 
     def fill(values: FieldValues) -> Filled:
@@ -62,6 +64,9 @@ def wire_train(form: Wizard) -> None:
 
 
 class ModelsPage:
+    """The Models page, drawn by the server as HTML: models on this PC, folders, adapters from elsewhere, downloads, and
+    a search of the catalogue and the Hub. press answers all buttons."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self._stored: tuple[object, list[StoredModel]] = None, []  # what the list depends on, and the list

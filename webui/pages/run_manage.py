@@ -22,6 +22,9 @@ from webui.state.snapshot import RunView
 
 
 class ManageRun:
+    """The fields and buttons that manage the run which the Runs page has open: its name, tags and note, archiving it,
+    and deleting its checkpoints or all of it, after a question."""
+
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
 

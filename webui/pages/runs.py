@@ -70,6 +70,9 @@ FileOf = Callable[[RunFolder, Wording], JsonObject]
 
 
 class RunsPage:
+    """The Runs page: a table of all runs, and beside it the opened one with its curves, settings, timeline, actions and
+    export."""
+
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         """Create the page's parts. opened: the id of the run that this page has open, sent with every press, so that a
         delayed press acts on the run on the screen."""

@@ -23,6 +23,7 @@ VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
 
 
 def draw(around: PageAround, tab: gr.Tab) -> None:
+    """Build the Settings page into its tab and connect it."""
     page = SettingsPage(around.services, around.w)
     page.build()
     page.wire(tab)

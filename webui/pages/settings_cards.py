@@ -20,6 +20,9 @@ MAX_GIB = 100.0
 
 
 class AutomationCard(Panel):
+    """The card on the Settings page for keeping the PC awake, and for game mode, which pauses training at times, for
+    programs, or while others use the GPU."""
+
     def build(self) -> None:
         """Build the card: keeping awake, and game mode."""
         w, now = self.w, preferences.read(self.services.workspace).automation
@@ -104,6 +107,9 @@ def _joined(values: tuple[object, ...]) -> str:
 
 
 class HubTokenCard(Panel):
+    """The card on the Settings page for the hub's access token: its source, and a field to give another one for the
+    life of this app."""
+
     def build(self) -> None:
         """Build the card: where the token comes from, the field for another, and its buttons."""
         w = self.w

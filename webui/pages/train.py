@@ -28,6 +28,9 @@ from webui.state.services import Services
 
 
 class TrainPage:
+    """The Train page: the queue, the run at work or the newest one, downloads, and below them the form with its
+    plan."""
+
     def __init__(self, services: Services, wording: Wording, planning: gr.State):
         """Create the parts of the page (form, run, queue, downloads), without any widget yet.
 

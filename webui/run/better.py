@@ -94,6 +94,8 @@ def _bar(kind: str, label: str, part: int, count: int, low: int, high: int) -> H
 
 @lru_cache(maxsize=16)
 def _cached_votes(workspace: Workspace, run: str, stamps: tuple[tuple[object, ...], ...]) -> comparison.Score | None:
+    """Return the score of a finished run against its base, in their newest blind test with a decided vote; None without
+    one. Cached until the stamps of the vote files change."""
     return comparison.votes_on_run(workspace, run)
 
 

@@ -118,12 +118,14 @@ class RunColumn:
         return gr.update(value=show(context.snapshot.shown, self.w) if context.snapshot.shown else "")
 
     def _ended_link(self, context: ViewContext) -> Update:
-        """Show the link to the result of the run whose place the one at work has taken."""
+        """Return the update of the link to the result of the run that ended last while the one at work waited; hidden
+        without such a run."""
         row = context.snapshot.ended
         return shown(self.w.t("train_page.ended", name=row.name) if row else "")
 
     def _again_button(self, context: ViewContext) -> Update:
-        """Show the button that sets up a stopped or failed run again, for instance with another learning rate."""
+        """Return the update of the button that sets up the shown run again, for instance with another learning rate;
+        hidden unless that run was stopped or failed and nothing is at work."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
         is_over = row is not None and row.status.state in (State.STOPPED, State.FAILED)
         return gr.update(visible=context.snapshot.busy is None and is_over)

@@ -99,7 +99,8 @@ def at_work(progress: EvaluationProgress, w: Wording) -> list[Html]:
 
 
 def summary(table: Table, lost: Message | None, w: Wording) -> Iterator[Html]:
-    """Yield the sentence, what was lost, the shares (if any question counts) and the notes of a finished evaluation."""
+    """Yield a finished evaluation as HTML: its conclusion in one sentence, a warning on questions lost since an earlier
+    run, the share of right answers of each contestant (a warning if no question counts), and notes."""
     if conclusion := _conclusion(table):
         yield tag("p", w.render(conclusion), class_="ev-conclusion", role="status")
     if lost:

@@ -48,8 +48,8 @@ def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _trained(view: RunView, w: Wording) -> tuple[str, str, str]:
-    """Return (number, remark, tone); the remark is the change since the start: of a loss in per cent, of a reward the
-    difference."""
+    """Return (number, remark, tone) of the newest training loss, or reward, "–" for an unknown one. The remark is the
+    change since the start: of a loss in per cent, of a reward the difference."""
     row = view.row
     if row.last_measure is None:
         return "–", "", "quiet"
@@ -64,7 +64,8 @@ def _trained(view: RunView, w: Wording) -> tuple[str, str, str]:
 
 
 def _evaluated(view: RunView, w: Wording) -> tuple[str, str, str]:
-    """Return (number, remark, tone); the remark names the step if the adapter is the best one."""
+    """Return (number, remark, tone) of the best or newest validation loss, or held-out reward, "–" for an unknown one.
+    The remark names the step if the adapter is the best one measured."""
     row, facts = view.row, view.facts
     if row.evaluated is None:
         return "–", "", "quiet"

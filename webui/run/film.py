@@ -77,10 +77,11 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
 
 
 def reel(run: RunFolder, w: Wording) -> JsonObject:
-    """Return a run's sample answers for a page, as JSON.
+    """Return a run's sample answers for a page, as JSON; no scenes and frames before its questions are chosen.
 
-    run; scenes (source in words, asked, expected); frames (step, answers as [text, how it ends], meter, tone). An
-    answer ends with "more" if it was limited to its beginning, with "none" if there was no time for it.
+    run; scenes, the questions (source in words, asked, expected); frames, the evaluations with an answer to each of
+    them (step, answers as [text, how it ends], meter, tone). An answer ends with "more" if it was cut off, with "none"
+    if there was no time for it.
     """
     chosen, frames = scenes.read(run), sample_answers.read(run)
     if chosen is None:

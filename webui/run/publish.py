@@ -129,7 +129,7 @@ class PublishPanel:
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
     def forget(self) -> Updates:
-        """Return the updates that hide the list of files."""
+        """Return the updates that hide the list of files, the button that sends them, and the notice."""
         return {self.files: shown(""), self.send: gr.update(visible=False), self.notice: shown("")}
 
     def list(self, opened: str | None, which: object, repo: object, film: object, who: object) -> Updates:

@@ -237,7 +237,8 @@ def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
 
 
 def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
-    """Return which run begins when; "" if `queue_notices` says why none does."""
+    """Return which waiting run begins next, and when or after what; "" if no run waits, or if game mode or a hold keeps
+    the queue waiting, which `queue_notices` shows."""
     queue = snapshot.queue
     if not queue.waiting or queue.order.hold or queue.order.game:
         return Html("")

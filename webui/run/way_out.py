@@ -169,7 +169,8 @@ class WayOut:
     def _similar(
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
-        """Return the newest export like this one, and this one's time as a multiple of its; None without one."""
+        """Return the newest finished export of the same kind and the same base, else of about the same size, and this
+        one's expected time as a multiple of its time; None without one, or if the base is not on this PC."""
         shape = self.services.models.local_shape(base)
         return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 

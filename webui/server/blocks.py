@@ -12,6 +12,9 @@ from gradio.utils import deep_hash
 
 
 class GarageBlocks(gr.Blocks):
+    """The app's gradio Blocks: exceptions of handlers go to the log, outputs that a handler leaves unchanged cost less,
+    and the queue polls less often."""
+
     async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Return a handler's result as gradio does; log its exception (none that is meant for the page), raise it as
         gr.Error, and keep gradio from printing it to a terminal that may be closed (6.31)."""

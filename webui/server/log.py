@@ -67,6 +67,9 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, where: Tra
 
 
 class _WithoutSecrets(logging.Formatter):
+    """Formats a record for the log file: secrets become "***", and an exception has its type and places, but a message
+    only if it is one of MESSAGES_KEPT."""
+
     def __init__(self, secrets: Secrets):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._secrets = secrets

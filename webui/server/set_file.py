@@ -43,7 +43,8 @@ def address(id: str, language: str, path: str = PATH) -> str:
 
 
 class SetFile:
-    """ASGI middleware inside Guard and Door: answers FILES only."""
+    """ASGI middleware inside Guard and Door that answers the paths of FILES with downloads of JSON lines: a dataset,
+    made rows, conversations or a test set."""
 
     def __init__(self, app: ASGIApp, sets: Sets, workspace: Workspace):
         self.app, self.sets, self.workspace = app, sets, workspace

@@ -17,6 +17,8 @@ from webui.kit.panel import Panel
 
 
 class DownloadButton(Panel):
+    """The download beside the chosen model: the free space, the button that starts it, and a notice."""
+
     def build(self) -> None:
         self.room = gr.HTML("", visible=False, elem_id="download-room")
         self.button = gr.Button(self.w.t("downloads_view.start"), size="sm", visible=False, elem_id="download-model")

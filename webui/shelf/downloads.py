@@ -56,6 +56,8 @@ ACTS: dict[str, tuple[str, ...]] = {
 
 
 class DownloadsCard(Panel):
+    """The card with the list of downloads, their progress and buttons; hidden while there are none."""
+
     def build(self) -> None:
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="downloads") as self.card:
             gr.HTML(tag("h2", self.w.t("downloads_view.title")))

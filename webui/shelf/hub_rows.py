@@ -70,7 +70,8 @@ def facts(each: HubRow, seconds: float | None, w: Wording) -> list[str]:
 
 
 def needs(each: HubRow, w: Wording) -> str:
-    """Return the needed memory, "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; the reason if it cannot be estimated."""
+    """Return the needed memory, "LoRA about 9.1 GiB, QLoRA about 4.3 GiB". If it cannot be estimated: that the files
+    are quantized already or that the size is unknown, else ""."""
     if each.fits is None:
         if each.is_packed:
             return w.t("hub_rows_view.packed")

@@ -23,6 +23,8 @@ GONE = "() => ({ __type__: 'update', value: '', visible: false })"
 
 
 class HubSearch:
+    """The button that searches the Hub for models with the words of the search field, and the rows of its results."""
+
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
         """budget_of: returns the memory for values of the fields memory and cards."""
         self.services, self.budget_of, self.w = services, budget_of, wording

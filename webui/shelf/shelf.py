@@ -33,6 +33,9 @@ def languages(w: Wording) -> list[tuple[str, str]]:
 
 
 class ModelShelf:
+    """The model search in the form: a text field, filters, the catalogue's matching models as rows, and the Hub's; a
+    press on a row chooses its model."""
+
     def __init__(self, services: Services, budget_of: BudgetOf, wording: Wording):
         """budget_of: the memory for a choice of "plan for" (None: this PC); it never raises."""
         self.services, self.budget_of, self.w = services, budget_of, wording
@@ -88,8 +91,12 @@ class ModelShelf:
         model: object,
         cards: object = (),
     ) -> Html:
-        """Return the models that fit these wishes, as rows. All values come from a browser. memory, cards: the hardware
-        that is planned for. model: the chosen one."""
+        """Return the catalogue's models that fit these wishes, as rows of HTML; wishes are dropped one by one, which a
+        remark says, while no model matches. All values come from a browser.
+
+        memory, cards: the hardware that is planned for. words: of the search field. fitting: true for models that fit
+        it alone, sell: for those of commercial use, language: its code. model: the chosen one.
+        """
         wish = Wish(
             fits=fitting is True,
             sell=sell is True,

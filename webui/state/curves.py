@@ -169,9 +169,11 @@ class Curve:
         return seconds
 
     def _forget(self, step: int, trained: int | None = None) -> None:
-        """Remove the points that an earlier attempt wrote from `step` on: the run was resumed before it.
+        """Remove the points from `step` on, which a resumed or returned run writes again, and raise the version, so
+        that pages request the whole curve anew.
 
-        trained: the first step that is trained again, if it differs: the run may resume within an evaluation.
+        trained: the first step whose training points are removed, if it is not `step`: the run may resume within an
+        evaluation.
         """
         for columns in (self.train, self.pairs):
             columns.keep_before(step if trained is None else trained)
@@ -289,7 +291,8 @@ class Curves:
         return {name: [None if math.isnan(value) else float(value) for value in column] for name, column in pairs}
 
     def _curve(self, run_id: str) -> Curve:
-        """Return the kept curve of a run; the one unused for longest makes room."""
+        """Return the curve of a run that is kept in memory, or a new empty one; its file is not read. Beyond
+        KEPT_CURVES the curve that was unused for longest is dropped."""
         with self._guard:
             curve = self._curves.setdefault(run_id, Curve())
             self._curves.move_to_end(run_id)

@@ -73,13 +73,15 @@ class Choice:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The contestants that can be chosen: those of a run, or of a base, which gets examples only from a test
-        set."""
+        """The contestants that can be chosen: those of a run, or of a base model. A base model has "base+examples"
+        only if its questions are those of a dataset, not with a test set, which has no training rows to take
+        examples from."""
         examples = [] if self.run_id or self.questions.startswith(DATA) else ["base+examples"]
         return tuple(word for word in (OF_RUN if self.run_id else OF_BASE) if word not in examples)
 
     def is_same_place(self, other: Choice) -> bool:
-        """Compare model and questions."""
+        """Return whether the other choice has the same model and the same questions; contestants, prompt and judge may
+        differ."""
         return (self.model, self.questions) == (other.model, other.questions)
 
     def is_of(self, evaluation: SetEvaluation) -> bool:
@@ -112,6 +114,9 @@ class EvaluationProgress:
 
 
 class Evaluating:
+    """Evaluations of a run or a base model: its answers, and those of other contestants, to questions with a known
+    answer are judged. One evaluation at a time, in a thread of the app; each answer is kept on disk as it arrives."""
+
     def __init__(self, workspace: Workspace, datasets: DatasetStore, chat: ChatClient):
         self._workspace, self._datasets, self._chat = workspace, datasets, chat
         self._guard, self._stopped = threading.Lock(), threading.Event()
@@ -119,11 +124,14 @@ class Evaluating:
         self._ground: tuple[object, Ground] | None = None
 
     def progress(self) -> EvaluationProgress:
+        """Return the progress of the newest evaluation of this app, also once it has ended, then with the error if
+        there was one."""
         return self._progress
 
     def start(self, choice: Choice, to_judge: SetEvaluation | None = None) -> None:
-        """Answer a choice's unanswered questions, in a thread. to_judge: an evaluation of it whose answers are sent to
-        its judge, a model, instead. Raises ChatError while another one is at work."""
+        """Begin, in a thread, to write those answers that the evaluation of a choice still lacks. to_judge: an
+        evaluation of that choice; its answers are sent to its judge, a model, instead. Raises ChatError while another
+        evaluation is at work."""
         with self._guard:
             if self._progress.at_work:
                 raise ChatError("evaluation_view.other_at_work")
@@ -139,8 +147,9 @@ class Evaluating:
             self._chat.stop()
 
     def ground(self, choice: Choice) -> Ground:
-        """Return what a choice comes to (questions, rows, judge, prompt); the newest is kept until a file of it
-        changes. Raises GarageError if there is nothing to evaluate."""
+        """Return the basis of an evaluation: its questions, the training rows if they are known, the proposed judge and
+        system prompt. The newest one is kept in memory until a file of it changes. Raises GarageError if there is
+        nothing to evaluate."""
         source = self._source(choice)
         key = (choice.model, choice.questions, *(files.stamp(path) for path in self._files(choice, source)))
         kept = self._ground
@@ -156,7 +165,8 @@ class Evaluating:
         return choice.questions.removeprefix(DATA) if choice.questions.startswith(DATA) else ""
 
     def _files(self, choice: Choice, source: str) -> Iterator[Path]:
-        """Yield the files whose change makes the ground of a choice stale: of the test set and the dataset."""
+        """Yield the files that the basis of an evaluation is read from: of the chosen test set, and of the dataset
+        `source` if it is known. A change of one makes the kept basis stale."""
         if choice.questions.startswith(SET):
             yield self._workspace.root / sets.FOLDER / f"{choice.questions.removeprefix(SET)}.jsonl"
         if self._datasets.knows(source):
@@ -164,9 +174,9 @@ class Evaluating:
             yield from (path, path.with_name("dataset.json"))
 
     def _read(self, choice: Choice, source: str) -> Ground:
-        """Return what the choice comes to: the questions of its test set, else the first held-out ones of source, its
-        dataset ("": none), with training rows, judge and proposed system prompt. Raises GarageError, without questions
-        ChatError."""
+        """Read the basis of an evaluation: the questions of the chosen test set, else the first ones kept out of
+        training in `source`, the dataset ("": none); with the training rows if they are known, and the proposed judge
+        and system prompt. Raises GarageError, without questions ChatError."""
         learned, test_set = self._learned(choice, source), None
         if choice.questions.startswith(SET):
             test_set = sets.open_set(self._workspace, choice.questions.removeprefix(SET))
@@ -182,11 +192,11 @@ class Evaluating:
         return Ground(test_set, learned, judge, system_prompt.proposed(pairs, judge))
 
     def _learned(self, choice: Choice, source: str) -> LearnedRows | None:
-        """Return the rows that the chosen run learned, or the rows of `source` that a base model would be trained on,
-        with those kept out of training.
+        """Return the rows that the chosen run learned, or those of `source` that a base model would be trained on, with
+        the rows kept out of training.
 
-        None without a run and a source; None too if they are unknown and the questions are a test set, while other
-        questions need them: then DataError is raised.
+        None without a run and a source. If the rows are unknown: None where the questions are a test set, else
+        DataError is raised.
         """
         try:
             if choice.run_id:
@@ -255,7 +265,9 @@ class Evaluating:
             self._progress = replace(self._progress, at_work=False, error=error)
 
     def _answer(self, choice: Choice, to_judge: SetEvaluation | None) -> None:
-        """Answer what is missing, noting the progress, until all is answered (then keep the result) or stopped."""
+        """Write the answers that the evaluation lacks, or send those of to_judge to its judge, and note the progress
+        after each; at the end write a short form of the result into the run's folder (`keep_result`). Returns without
+        that once the evaluation is stopped."""
         evaluation = to_judge or self.prepare(choice)
         answering = answer_missing(self._chat, self._workspace, evaluation)
         for done, total in self._verdicts(evaluation) if to_judge else answering:
@@ -265,8 +277,8 @@ class Evaluating:
         self.keep_result(choice, evaluation)
 
     def _verdicts(self, evaluation: SetEvaluation) -> Iterator[tuple[int, int]]:
-        """Send the answers that a judge, if it is a model, has not seen; yield (verdicts done, requests in all). Raises
-        ChatError."""
+        """Send those answers of an evaluation to the model that judges it which have no verdict of it yet; yield
+        (verdicts done, requests in all) after each. Nothing is sent if the judge is no model. Raises ChatError."""
         table = table_of(evaluation)
         if table and isinstance(spec := table.judge, ModelJudge):
             endpoint, stopped = model_judge.endpoint_of(spec), self._stopped.is_set
@@ -283,8 +295,9 @@ class Evaluating:
 def newest_of(
     workspace: Workspace, choice: Choice, titles: frozenset[str], stamp: object, is_other: bool = False
 ) -> SetEvaluation | None:
-    """Return the newest evaluation of a model on questions with one of these titles, or with none of them if is_other;
-    None without one. stamp: of the folder of evaluations."""
+    """Return the newest evaluation of a choice's model on questions with one of these titles, or with none of them if
+    is_other; None without one. The questions of the choice do not matter. stamp: changes with the folder of
+    evaluations, so that a cached result is dropped."""
     for one in SetEvaluation.all_of(workspace):
         if choice.is_of(one) and ((one.lineup.test_set or ("",))[0] in titles) != is_other:
             return one

@@ -54,8 +54,9 @@ class MakingProgress:
 
 
 class Makings(OtherWork):
-    """Writes rows from documents, in a thread; MakingProgress tells how far. chat: the process of the model that
-    writes; make_room: called before it is loaded."""
+    """Writes rows of training data from documents by a model, one job at a time, in a thread. A making is such a job
+    with its rows, in a folder of its own; MakingProgress tells how far the newest one is. chat: the process of a model
+    of this PC that writes; make_room: called before it is loaded."""
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class Makings(OtherWork):
         self._divided: tuple[tuple[str, int], list[Passage]] = ("", 0), []
 
     def progress(self) -> MakingProgress:
+        """Return the progress of the newest making of this app, also once it has ended, then with the error if there
+        was one."""
         return self._progress
 
     def queued(self) -> MakingProgress | None:

@@ -39,6 +39,9 @@ from webui.state.trying import Trying
 
 @dataclass(frozen=True)
 class Services:
+    """The parts of the app that pages use, such as runs, datasets, queue and chat: created once at the start and passed
+    to each page."""
+
     workspace: Workspace
     runs: Runs
     supervisor: Supervisor

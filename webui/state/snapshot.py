@@ -134,7 +134,8 @@ class Snapshot:
 
     @property
     def ended(self) -> RunRow | None:
-        """The run that ended last while the one at work waited for it; None if there is none."""
+        """The run that ended last after the one at work was created, for a link to its result. None if nothing is at
+        work, or no run has ended since. Runs that were removed from the queue before they began do not count."""
         rows = (row for row in self.rows if row.status.state in TERMINAL and not row.was_dropped)
         after = (row for row in rows if self.busy and row.status.since >= self.busy.created)
         return max(after, key=lambda row: row.status.since, default=None)
@@ -158,6 +159,9 @@ class Snapshot:
 
 
 class Snapshots:
+    """Takes the snapshots of the workspace that all pages are drawn from, and reads what is shown of one run; files are
+    read again only when they have changed."""
+
     def __init__(
         self,
         runs: Runs,

@@ -33,12 +33,17 @@ class TryingProgress:
 
 
 class Trying:
+    """Tries of a model before a training by rewards: it answers some questions of the dataset, and the scores show
+    whether it can learn from them. One at a time, in a thread of the app; the newest result is kept until the app
+    ends."""
+
     def __init__(self, runs: Runs, datasets: DatasetStore, chat: ChatClient):
         self._runs, self._datasets, self._chat = runs, datasets, chat
         self._guard, self._stopped = threading.Lock(), threading.Event()
         self._progress = TryingProgress()
 
     def progress(self) -> TryingProgress:
+        """Return the progress of the newest try of this app, also once it has ended, then with its result or error."""
         return self._progress
 
     def start(self, key: str, recipe: Recipe, parent: str | None) -> None:

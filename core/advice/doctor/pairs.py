@@ -61,8 +61,12 @@ def of_pairs(recipe: Recipe, series: PairSeries, is_active: bool, measured_rows:
 
 
 def displaced(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis | None:
-    """Return the finding of better answers that become less likely while the margin grows, or None: only the margin
-    grows (arXiv 2410.08847)."""
+    """Return the finding that the better answers have become clearly less likely than before the training while the
+    margin over the worse ones grew (arXiv 2410.08847); else None.
+
+    The evaluations are judged or, with fewer than three, blocks of training steps. The remedy adds an sft_weight of 1
+    where the loss allows it, else lowers the learning rate to a fifth.
+    """
     columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
     if columns.shape[1] < 3:
         return None
@@ -86,8 +90,9 @@ def displaced(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis 
 
 
 def longer(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis | None:
-    """Return the finding of sample answers that have grown LONGER times, or None: a sum of log-probabilities gains more
-    from a long answer (arXiv 2403.19159)."""
+    """Return the finding that the sample answers have grown, or None: the last two measurements are at least LONGER
+    times the first, and MIN_ADDED_CHARACTERS longer. A sum of log-probabilities gains more from a long answer (arXiv
+    2403.19159)."""
     steps, lengths = series.answers
     if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + MIN_ADDED_CHARACTERS)).any():
         return None
@@ -105,8 +110,9 @@ def longer(recipe: Recipe, series: PairSeries, is_active: bool) -> Diagnosis | N
 
 
 def told_apart_at_once(recipe: Recipe, series: PairSeries, is_active: bool, measured_rows: int) -> Diagnosis | None:
-    """Return the finding of pairs whose accuracy is at least ALL from the first quarter on, or None: something trivial
-    distinguishes the answers."""
+    """Return the finding that the model tells better from worse answers almost without error in every measurement, of
+    which the first lies in the first quarter of the steps: something trivial distinguishes them. None otherwise, and
+    with too few pairs or steps to judge."""
     measured = series.measured[:, series.measured[0] > 0]
     if measured.shape[1]:
         steps, shares = (measured[0], measured[1]) if measured_rows >= MIN_MEASURED else (measured[0], measured[1][:0])
@@ -125,7 +131,8 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, is_active: bool, meas
 
 
 def _averaged(columns: np.ndarray) -> np.ndarray:
-    """Return (5, at most 5) means over consecutive blocks of equally many steps, each with its last step."""
+    """Return the columns averaged over consecutive blocks of equally many steps, at most 5 of at least WINDOW steps
+    each: row 0 has the last step of each block, the other rows the means. Steps left over at the end are dropped."""
     width = max(WINDOW, columns.shape[1] // 5)
     count = columns.shape[1] // width
     blocks = columns[:, : count * width].reshape(len(columns), count, width)

@@ -41,8 +41,10 @@ def main() -> int:
 
 
 def measure(workspace: Workspace, request: JsonObject) -> JsonObject:
-    """Run lm-eval's tasks on the base and on the base with the adapter, holding the device; return {"results": {base,
-    tuned}}. Raises GarageError, also without lm-eval."""
+    """Run lm-eval's tasks on the base and on the base with the adapter, holding the device, and return {"results":
+    {"base": ..., "tuned": ...}}, each with the numbers of each task. request: model_id, revision, four_bit, eight_bit,
+    adapter (a folder), tasks, limit (of their questions) and include (a folder with more tasks). Raises GarageError,
+    also without lm-eval."""
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:

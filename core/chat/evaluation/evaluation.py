@@ -35,7 +35,8 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_config.json", "chat_template.ji
 
 
 class SetEvaluation(PromptComparison):
-    """An evaluation on disk."""
+    """An evaluation on disk: the questions of a test set, the contestants (models with their settings) that answer
+    them, and their answers."""
 
     FOLDER = "evaluation/results"
 
@@ -107,10 +108,11 @@ class SetEvaluation(PromptComparison):
 
 
 def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget) -> str:
-    """Return 16 digits that change with the weights of a contestant: its base and precision, and its adapter's
-    files.
+    """Return 16 digits that change with the weights of a contestant: its base and precision, and for a tuned one its
+    adapter's files.
 
-    Of a run's base also with the run's thinking, as which it is asked (core/chat/duel).
+    For the base of a run they also change with whether the run was trained to think, because its base is prompted in
+    the same way.
     """
     digest = hashlib.sha256(
         json.dumps([target.model_id, target.revision, target.four_bit, target.eight_bit, contestant.column]).encode()
@@ -127,8 +129,9 @@ def fingerprint(workspace: Workspace, contestant: Contestant, target: ChatTarget
 
 
 def with_examples(prompts: Sequence[Prompt], learned: LearnedRows, count: int) -> list[Prompt]:
-    """Return the prompts, each with the `count` training rows that are nearest to its question, as far as they are
-    short."""
+    """Return the prompts with examples: for each, up to `count` training rows (question, answer) nearest to its
+    question, the nearest first, that together fit into MAX_EXAMPLE_BYTES; the same question is not among them. With
+    count 0 the prompts are unchanged."""
     if not count:
         return list(prompts)
     rows = nearest([prompt.question for prompt in prompts], [question for question, _ in learned.pairs], 4 * count)

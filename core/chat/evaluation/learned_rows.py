@@ -54,8 +54,9 @@ class LearnedRows:
 
     @classmethod
     def of_run(cls, run: RunFolder, store: DatasetStore, runs: Runs) -> LearnedRows:
-        """Return the rows of a run, and of the runs that it was combined of; keys are also those of the runs that it
-        continues. Raises DataError, also if one of those it was combined of is gone, since its rows are unknown."""
+        """Return the rows that a run was trained on, and for one that was combined of others the rows of those instead;
+        the keys also contain the questions of the runs that it continues. Raises DataError if a dataset is gone, or one
+        of the runs that it was combined of, since its rows are unknown."""
         combined = run.facts().combined
         parents = [parent for parent, _ in runs.combined_in(run)]
         if combined and len(parents) == len(combined.adapters):

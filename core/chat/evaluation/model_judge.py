@@ -56,7 +56,8 @@ Verdicts = Mapping[tuple[str, str], Mapping[int, str]]  # by (judge, key): what 
 
 
 def read(root: Path) -> Verdicts:
-    """Return the verdicts of models, {(judge, key): {order: verdict}}; damaged lines are skipped. root: the workspace's
+    """Return the verdicts of judging models that the workspace has, {(judge, key of prompt and answer): {way:
+    verdict}}; way 0 had the expected answer first, way 1 last. Damaged lines are skipped. root: the workspace's
     folder."""
     verdicts = dict[tuple[str, str], dict[int, str]]()
     for record in files.read_lines(root / FILE, 0).records:

@@ -125,8 +125,9 @@ def earlier_table(workspace: Workspace, table: Table) -> Table | None:
 
 
 def lost_since(workspace: Workspace, table: Table) -> Message | None:
-    """Return a sentence that names what an earlier run had right and this one has not, or why the two cannot be
-    compared; None if nothing was lost."""
+    """Return a sentence with the number of questions that the newest earlier evaluation of this test set with another
+    fine-tuned model had right and this one has not, and the first three of them; or one that says why the two cannot be
+    compared. None if nothing was lost, or there is no earlier one."""
     earlier = earlier_table(workspace, table)
     lost, why_not = table.lost(earlier) if earlier else ([], None)
     questions = [quoted(table.evaluation.lineup.prompts[number].question) for number in lost[:3]]

@@ -52,7 +52,8 @@ class TestSet(Frozen):
 
     @property
     def name(self) -> str:
-        """The name of its file, without suffix: two titles that differ in more than ASCII letters have two names."""
+        """The name of its file, without suffix: the title if that is a safe file name, else a readable form of it with
+        six digits of its hash, so that different titles have different files."""
         plain = names.slug(self.title, "set")
         return plain if self.title == plain else f"{plain}-{hashlib.sha256(self.title.encode()).hexdigest()[:6]}"
 
@@ -133,10 +134,14 @@ def add_failure(
     judge: JudgeSpec | None = None,
     tags: Sequence[str] = (),
 ) -> TestSet:
-    """Keep a question that a model answered badly as a test of its base, and return the set of that base's failures.
-    turns: up to the question. answer: the bad one, kept as a person's vote too. expected: a correct one, if the person
-    wrote it; without it and without a judge, a person judges the answers to come. Raises ChatError without a question,
-    or if the set is full."""
+    """Keep a question that a model answered badly as a test of its base, and return the set of that base's failures,
+    which is created if there is none.
+
+    turns: up to the question. answer: the bad one, for which also a person's vote "wrong" is written. expected: a
+    correct one, if the person wrote it. Without it and without a judge, a person judges the answers to come; but a
+    question that the set has already then keeps its judge and expected answer, and gets the new tags. Raises ChatError
+    without a question, or if the set is full.
+    """
     value: JsonObject = {"messages": list(turns), "tags": list(tags)} | ({"expected": expected} if expected else {})
     prompt = prompt_from_value(value, "-", 1)
     if answer.strip():
@@ -210,8 +215,9 @@ def _changing(workspace: Workspace) -> Iterator[None]:
 
 
 def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
-    """Write a set whose file nobody else changes meanwhile, and return it; its version grows by one if the questions
-    differ from the file's. Raises ChatError for a damaged file, which stays."""
+    """Write a set to its file and return it; the caller holds the lock. Its version becomes one more than that of the
+    file if a question, an expected answer or a judge differs, and stays if it is larger already. Raises ChatError for a
+    damaged file, which stays."""
     path = _file(workspace, test_set)
     if path.exists():  # one that cannot be read, damaged or edited by hand, stays as it is
         before = import_file(path)

@@ -95,8 +95,8 @@ class Table:
         return prompt.judge or self.judge
 
     def agreements(self) -> dict[str, Agreement]:
-        """Return for each kind of judge how far its verdicts agree with the person's votes; not for the votes
-        themselves."""
+        """Return for each kind of judge how far its verdicts agree with the person's votes on the same answers; {}
+        without such votes. The kind "person", whose verdicts are the votes themselves, is left out."""
         both = dict[str, list[tuple[Outcome, Outcome]]]()
         for (number, place), vote in self.votes.items():
             kind, verdict = (
@@ -143,8 +143,8 @@ class Table:
 
     @property
     def tuned(self) -> int | None:
-        """Return the number of the fine-tuned contestant that is compared: the first one as it is used, without a
-        prompt or examples; else any; None without one."""
+        """The number of the fine-tuned contestant that is compared with the others: the first without a system prompt
+        and examples, else the first fine-tuned one; None without any."""
         places = [place for place, one in enumerate(self.contestants) if one.column == "tuned"]
         plain = [
             place for place in places if not self.contestants[place].system and not self.contestants[place].examples
@@ -209,7 +209,8 @@ class Table:
 
     def lost(self, earlier: Table) -> tuple[list[int], Message | None]:
         """Return the numbers of the questions that an earlier evaluation's fine-tuned model answered right and this
-        one's does not; and why the two cannot be compared, if they cannot. ([], None) without fine-tuned models."""
+        one's does not, and None; or [] and why the two cannot be compared. Only questions that count in this table and
+        that both have with the same expected answer and judge are compared. ([], None) without fine-tuned models."""
         place, earlier_place = self.tuned, earlier.tuned
         if place is None or earlier_place is None:
             return [], None
@@ -251,8 +252,9 @@ class Opinions:
 
 
 def verdict_on(prompt: Prompt, spec: JudgeSpec, answer: str, opinions: Opinions) -> Verdict | None:
-    """Return the verdict on an answer to a prompt: a person's vote, a model's verdict, or the judge's own; None without
-    the expected answer that the judge needs. Raises JudgeError."""
+    """Return the verdict on an answer to a prompt, by the kind of the judge: a judge by a person gives the person's
+    vote, one by a model the verdict that it has sent, any other decides now. None without the expected answer that the
+    judge needs. Raises JudgeError, also before the person or the model has decided."""
     if not prompt.expected and needs_expected(spec):
         return None
     if isinstance(spec, PersonJudge) and (vote := opinions.vote(prompt, answer)):

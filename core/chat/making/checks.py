@@ -39,7 +39,8 @@ def quote_span(passage: str, quote: str) -> tuple[int, int] | None:
 
 
 def _is_inside_a_word(text: str, start: int, end: int) -> bool:
-    """Return whether a part of a text begins or ends within a word or number. Chinese has no spaces between words."""
+    """Return whether the part of text from start to end begins or ends within a word or number. Always False for
+    Chinese, which has no spaces between words."""
     if is_cjk(text[start:end]):
         return False
     before, after = text[max(0, start - 1) : start], text[end : end + 1]
@@ -56,9 +57,10 @@ def judge_of(answers: Sequence[str]) -> JudgeSpec:
 
 
 def says_the_same(spec: JudgeSpec, expected: str, answer: str, exactly: bool = False) -> bool:
-    """Return whether an answer says what is expected: by the judge, or in part and with the same words; and with the
-    same numbers. exactly: right by the judge, as it is demanded of an answer without the passage. If the judge cannot
-    judge: the same text."""
+    """Return whether an answer says what is expected. It must not be wrong by the judge, and has to have all numbers of
+    the expected one. If the judge finds it partly right, or compares by similarity only, the two must also share most
+    words. exactly: partly right is not enough. If the judge cannot judge, the texts must be the same apart from their
+    form."""
     try:
         verdict = judge(spec, expected, answer)
     except JudgeError:

@@ -147,8 +147,9 @@ class Making:
             yield result
 
     def _guidance(self) -> tuple[list[tuple[str, str]], list[str]]:
-        """Return rows to follow and questions to avoid: the order's examples, and the newest that a person marked, in
-        this making or an earlier one of the same documents."""
+        """Return rows (question, answer) to follow and questions to avoid in what is written next, the newest SHOWN of
+        each: the order's examples and the rows that a person marked "more", and those marked "never", in this making or
+        an earlier one of the same documents."""
         to_follow, to_avoid = list(self.order.examples), list[str]()
         for making in [*self._earlier(), self]:
             rows = {row.id: row for row in making._all_rows()}

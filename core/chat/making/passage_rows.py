@@ -123,8 +123,9 @@ def _checked(
 
 
 def _spans(draft: Draft, kind: Kind, passage: Passage) -> tuple[Span, ...] | Dropped:
-    """Return where the quotes of a draft stand in the passage. The draft as dropped if one does not, or if an answer
-    has a number that the passage does not have."""
+    """Return where the quotes of a draft stand in the passage, one span for each step; () for a question that the
+    passage does not answer, which has no quotes. The draft as Dropped if a quote does not stand there, or an answer has
+    a number that the passage does not have."""
     if kind == "absent":
         return ()
     spans, given = list[Span](), quantities(passage.text)

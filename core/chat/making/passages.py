@@ -81,7 +81,8 @@ def blocks_of(store: DatasetStore, dataset: str) -> Iterator[Block]:
 
 
 def _file_of_row(store: DatasetStore, dataset: str) -> dict[int, str]:
-    """Return the file of each row of a dataset that was a folder or an archive, by the row's number."""
+    """Return the file that each row of a dataset came from, by the row's number, if the dataset was a folder or an
+    archive; {} for a single file."""
     source = probe(store.path(dataset), choices=store.choices(dataset))
     if not source.parts:
         return {}
@@ -133,7 +134,8 @@ class _Open:
 
 
 def passages_of(blocks: Iterable[Block], seed: int = 0) -> list[Passage]:
-    """Divide documents into passages; a tenth of their chapters are set apart for validation, drawn by the seed.
+    """Divide documents into passages, and set about a tenth of them apart for validation, drawn by the seed: whole
+    files or chapters where they are small enough; none of a few passages.
 
     A passage begins at a heading where the one before is long enough, and never ends with a heading alone. A paragraph
     longer than MAX_BYTES is divided at its sentences, a table longer than TABLE_BYTES at its lines.

@@ -67,6 +67,8 @@ class Result(Frozen):
 
 
 def dropped(draft: Draft, passage: int, why: Reason, other: str = "", place: int = 0) -> Dropped:
-    """Return a draft as dropped; place: of the step that is wrong."""
+    """Return the record of a draft that is not kept, with the question and answer of its step number `place`, which is
+    the wrong one. other: the text that speaks against it, such as a quote, a number or another answer, of which 500
+    characters are kept."""
     step = draft.steps[place]
     return Dropped(passage=passage, why=why, question=step.question, answer=step.answer, other=other[:500])

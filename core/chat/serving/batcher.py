@@ -48,7 +48,8 @@ class ServedModels:
     """The names of served models: RUN, RUN@0.5 (strength), RUN@checkpoint-40, and base, which is the first run's."""
 
     def __init__(self, runs: Sequence[RunFolder]):
-        """Raises GarageError for a run without an adapter."""
+        """Store the runs by name; the base is that of the first. runs: at least one. Raises GarageError for a run
+        without an adapter."""
         self._runs = {run.name: run for run in runs}
         self._first = target_of(runs[0])
         for run in runs[1:]:
@@ -148,12 +149,13 @@ class Batcher:
                     request.put(error)
 
     def _take(self, running: Sequence[Request], rows: int = 0) -> list[Request]:
-        """Remove from the queue the first requests that can share a batch, and return them; abandoned requests are
-        dropped.
+        """Remove from the queue the requests that can join the running batch, or else form a new one with the first of
+        the queue, and return them in their order; abandoned requests are dropped. A batch has one base, at most one
+        tuned model and MAX_ROWS questions.
 
-        A batch has one base, at most one tuned model and MAX_ROWS questions. running: the batch that they join; rows:
-        how many of its questions still go on. Then the first request that does not fit ends the search, and a tuned
-        model joins only its own.
+        running: the batch that is being answered, which they would join, [] for a new one. rows: how many of its
+        questions still go on. If a batch runs, the search ends at the first request that does not fit, and only its own
+        tuned model, or the base, can join; else those that do not fit are passed over.
         """
         taken, tuned = list[Request](), next((one.model for one in running if one.model.column == "tuned"), None)
         with self._changed:
@@ -171,8 +173,9 @@ class Batcher:
         return taken
 
     def _answer(self, batch: list[Request]) -> None:
-        """Pass each request its answers, or the error. If one of several cannot be answered, such as one that is too
-        long, each is answered alone. Those that joined in vain wait again."""
+        """Answer a batch and pass each request its items; requests that fit join it meanwhile. If it fails before its
+        first item, each request of several is answered alone, so that one that is too long fails alone; after that all
+        get the error. Those that joined but were not answered wait again."""
         owners = [(request, index) for request in batch for index in range(len(request.questions))]
         at_first, answered, ended, stopped = len(batch), set[Request](), 0, set[int]()
         try:

@@ -51,6 +51,7 @@ class Reply:
 
     @property
     def is_over(self) -> bool:
+        """True once every choice has its finish reason."""
         return all(choice.finish_reason for choice in self._choices)
 
     def add(self, item: Piece | Done) -> None:
@@ -86,8 +87,9 @@ class Reply:
                 yield self._chunk(index, {"role": "assistant", "content": ""})
 
     def chunks(self, item: Piece | Done) -> Iterator[JsonObject]:
-        """Yield the chunks of an item; a Done also adds its tokens to the usage. A tool call is one chunk, when it is
-        complete."""
+        """Yield the chunks that an item adds to the stream. A piece gives its text; with tools, text that could belong
+        to a tool call is held back. A Done adds its tokens to the usage and gives the rest of the text, all tool calls
+        of the choice in one chunk, and last the finish reason."""
         choice, index = self._choices[item.question], item.question
         if isinstance(item, Piece):
             text = choice.before_call.add(item.text) if self._has_tools else item.text

@@ -108,14 +108,17 @@ class ApiServer:
         return JSONResponse(_model(name))
 
     async def _chat(self, request: HttpRequest) -> Response:
+        """Answer a request to /v1/chat/completions."""
         return await self._complete(request, ChatBody)
 
     async def _text(self, request: HttpRequest) -> Response:
+        """Answer a request to /v1/completions, which continues a text without a chat template."""
         return await self._complete(request, TextBody)
 
     async def _complete(self, http: HttpRequest, kind: type[Body]) -> Response:
-        """Answer a request for completions. The status is sent with the first piece, so that what cannot be answered
-        gets an error's."""
+        """Answer a request for completions: with the whole response as JSON, or, if its body requests a stream, with
+        server-sent events. A stream begins only after its first piece, so that an error before it, such as a
+        conversation that is too long, still gets its own HTTP status. kind: ChatBody or TextBody."""
         self._admit(http)
         body = parse(kind, await _content(http))
         items = self._items(http, body)
@@ -180,6 +183,7 @@ async def _events(reply: Reply, first: Piece | Done, items: AsyncGenerator[Piece
 
 
 def _event(value: JsonObject) -> str:
+    """Return a value as one server-sent event."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
@@ -198,6 +202,7 @@ async def _content(request: HttpRequest) -> bytes:
 
 
 def _model(name: str) -> JsonObject:
+    """Return the object of OpenAI's list of models for a served model's name."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "lora-garage"}
 
 

@@ -28,7 +28,8 @@ _WRITTEN = re.compile(
 
 
 def hour_of(hour: int, half: str | None) -> int:
-    """Return the hour of 24. half: the text's word for the half of the day, None if there is none."""
+    """Return the hour from 0 to 23. half: the word beside it in the text for the half of the day (pm, a.m., 下午); with
+    None or an unknown word the hour stays as it is."""
     word = "".join(c for c in (half or "").lower() if c.isalpha())
     if word in _AFTER_NOON:
         return hour % 12 + 12
@@ -70,8 +71,8 @@ def seconds(numbers: Numbers, order: Order) -> float | None:
 
 
 def stamp_to_seconds(stamp: object, per_second: int = 1) -> float | None:
-    """Convert a number of seconds, or of their parts, to seconds; None for any other value, and for one beyond all
-    clocks."""
+    """Return a time stamp in seconds: stamp divided by per_second, which is 1000 for milliseconds. None for what is no
+    number, and for one of 1e18 or more."""
     return stamp / per_second if isinstance(stamp, int | float) and abs(stamp) < 1e18 else None
 
 

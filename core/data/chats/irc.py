@@ -197,8 +197,9 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _form_of_time(line: str) -> str:
-    """Return the time that a line begins with, each number as 0; "" without one. A line in the form of the messages
-    continues none."""
+    """Return the time at the beginning of a line with each run of digits replaced by 0, so that times in the same
+    notation give the same text; "" if the line begins with no time. By it a line in the notation of the messages is not
+    taken for the continuation of one."""
     time = _TIMED.match(line)
     return re.sub(r"\d+", "0", time[0]) if time else ""
 

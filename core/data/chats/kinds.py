@@ -97,6 +97,7 @@ def _app_of_keys(keys: set[str]) -> str:
     """Return the app whose export has these paths of keys, the first that matches; "" for no chat."""
 
     def has_keys(*names: str) -> bool:
+        """Return True if the export has all of these paths of keys."""
         return keys.issuperset(names)
 
     def has_any_of(names: Iterable[str]) -> bool:

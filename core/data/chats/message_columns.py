@@ -281,8 +281,9 @@ def date_order(cells: Iterable[object]) -> dates.Order:
 
 
 def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | None:
-    """Return the column of the messages' texts: of those with a fitting name, an exact one before others, the one with
-    the longest, else the only one with several words; None otherwise."""
+    """Return the column of the messages' texts: among columns of texts with a fitting name (message, content, ...) the
+    one with the longest texts, where those whose whole name fits come first. Without such a name, the only column with
+    texts of several words; None if there are several or none."""
     kinds = (str, list, type(None)) if are_roles else (str, type(None))
     # A column that is empty in most rows holds notes, not what was said.
     texts = [
@@ -316,7 +317,8 @@ def _are_kinds(values: Sequence[object]) -> bool:
 
 
 def _is_conversation(table: _FirstRows, name: str, are_roles: bool) -> bool:
-    """Return whether a column numbers conversations: by its name, and by values that repeat (few rows need not)."""
+    """Return True if a column identifies the conversation of each message: its name says so (conversation_id, ticket),
+    and its values repeat. In fewer than _MIN_SHUFFLED rows they need not repeat."""
     words = [word for word in _words(name) if word not in _set_of_words(_ID)]
     is_named = bool(words) and (
         all(word in _set_of_words(_CONVERSATION) for word in words) or _has_cjk_word(name, _CONVERSATION)

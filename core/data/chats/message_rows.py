@@ -105,8 +105,9 @@ def _is_text(turn: Mapping[str, object]) -> bool:
 
 # --- a chat ----------------------------------------------------------------------------------------------------------
 def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage | Problem]:
-    """Yield the messages of a table whose speakers are people, or whose conversations have no known end, with problems.
-    What is left out is a message with its omission."""
+    """Yield the messages of a table as those of a chat, with the reader's problems: for tables whose speakers are
+    people, or whose conversations have no known end. What cannot be trained is yielded as a message with an omission
+    that says why: an empty text, an unknown role, a value in a column that is not read."""
     columns = _columns(source)
     for item in _grouped(source, limits):
         if isinstance(item, Problem):

@@ -100,8 +100,8 @@ DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reac
 
 
 def discord_csv(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield the messages of a CSV export, attachments as omissions; line counts the records, the header as 1. Dates are
-    ISO 8601, or in older exports the PC's format, whose order is inferred from all rows."""
+    """Yield the messages of a CSV export, attachments as omissions; line is the line of the file in which a record
+    begins. Dates are ISO 8601, or in older exports the PC's format, whose order is inferred from all rows."""
     order = dates.order_of(
         numbers[:3] for _, record in _records(source) if (numbers := dates.numbers_in(record["date"]))
     )

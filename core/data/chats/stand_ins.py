@@ -112,8 +112,9 @@ class StandIns:
                     self._words.setdefault(written, new)
 
     def _is_ordinary(self, word: str, name: str) -> bool:
-        """Return True for a word of a name that the chat mostly writes in small letters; a name that is one word in
-        small letters is none."""
+        """Return True if a word of a person's name is also an ordinary word of the chat, which is not replaced: the
+        chat has it more often in small letters than with a capital. False for a name that is itself only this word in
+        small letters."""
         small = word.lower()
         others = sum(self._counts.get(written, 0) for written in {word, word.upper(), word.capitalize()} - {small})
         return name != small and self._counts.get(small, 0) > others
@@ -170,7 +171,9 @@ def _parts(name: str) -> list[str]:
 
 
 def _as_written(word: str) -> set[str]:
-    """Return the spellings of a name that are replaced: in any case, but as it is written if it is also a word."""
+    """Return the spellings of a part of a name that are replaced: as it is, in small letters, in capitals, and with one
+    capital. Only as it is, if it is in a script without blanks or in the list of names that are also words (will, mark,
+    rose)."""
     if _UNSPACED.search(word) or word.casefold() in _ALSO_WORDS:
         return {word}
     return {word, word.lower(), word.upper(), word.capitalize()}

@@ -102,8 +102,9 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
 
 
 def _notices(source: Source) -> set[str]:
-    """Return the texts that the app writes under people's names, whatever the language: people vary case and signs of
-    what they repeat, the app does not, and it asks nothing."""
+    """Return texts that WhatsApp itself writes under people's names, in any language: short lines of three words or
+    more that stand in the export at least _TIMES times, under at least _PEOPLE names, always in exactly the same
+    spelling, and that are no question. People vary what they repeat."""
     counts = Counter(
         (" ".join(words_of(text)).casefold(), text.strip(), line[: ends.start()])
         for _, line, numbers in _lines(source)

@@ -137,8 +137,9 @@ class Refusals:
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if a sentence near the beginning (_HEAD) of its first answer begins as a refusal, or with the
-        model as an AI; a plain text, or an answer that only gives its name, is not marked."""
+        """Mark the row if its first answer refuses: a sentence or clause within its first _HEAD characters begins as a
+        refusal, or as what a model says of itself ("as an AI"). Plain texts are not marked, nor sentences that only
+        give the model's name or maker."""
         if words.is_text:
             return
         head = words.first_answer[:_HEAD]
@@ -159,8 +160,9 @@ class ProgramErrors(Refusals):
     kind = "program_errors"
 
     def add(self, words: RowWords) -> None:
-        """Mark the row if one of its answers begins as an error does, unless only errors of kinds that its questions
-        may be about. Plain texts are ignored."""
+        """Mark the row if one of its answers begins as a program's error does. An error that could be what the question
+        asks for (a traceback for a question about errors) does not count; messages of a model's service count always.
+        Plain texts are ignored."""
         for answer in () if words.is_text else words.answers:
             head = answer[:_HEAD]
             error = any(map(head.lower().__contains__, _ERROR_SIGNS)) and _PROGRAM_ERROR.match(head)
@@ -203,10 +205,11 @@ class Answers:
             self._echoes.add(words.row, words.quote(answer))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the findings of the marked answers, each with a repair that removes the rows; [] without any.
+        """Return up to three findings of the marked answers (says_nothing, short_answers, echoes), each with a repair
+        that removes the rows; [] without any.
 
-        Empty ones (says_nothing) count if the median answer has more than 2 * SHORT characters, short ones if nine in
-        ten have LONG_ENOUGH.
+        says_nothing is returned only if the median answer has more than 2 * SHORT characters, short_answers only if
+        nine in ten answers have LONG_ENOUGH or more.
         """
         usual = int(median(self._lengths)) if self._lengths else 0
         all_but_few = sorted(self._lengths)[len(self._lengths) // 10] if self._lengths else 0
@@ -238,6 +241,7 @@ class SamePairs:
             self._marked.add(words.row, words.quote(words.last_answer))
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the finding of the marked rows with a repair that removes them; [] if none is marked."""
         return self._marked.finding("same_pairs", rows, [self._marked.repair("remove", "same_pairs", self._max_rows)])
 
 
@@ -263,8 +267,10 @@ class Sameness:
                 self._quotes[key] = words.row, side[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return one_question if at least half of the rows have one question, and one_answer if nine in ten have one
-        answer: at least MIN_ALIKE rows, whose other sides differ in half of them; else []."""
+        """Return the finding one_question if at least half of the rows have the same question, and one_answer if nine
+        in ten have the same answer; [] without either. Both need at least MIN_ALIKE such rows, and half as many
+        different texts on the other side of these rows; otherwise they are repeats. rows: checked rows, for the
+        sentence. They have no repair."""
         result: list[Finding] = []
         for kind, own, other in zip(_ONE_SIDE, self._hashes, reversed(self._hashes), strict=True):
             key, count = Counter(own).most_common(1)[0] if own else (0, 0)
@@ -294,12 +300,14 @@ class Openings:
         self._examples: dict[str, list[tuple[int, str]]] = {}
 
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
-        """Return the answer's openings, each with the answer."""
+        """Return {opening: first answer} for the polite phrase and the first words that the row's first answer begins
+        with; {} if it has neither. A subclass returns other marks, each with the text that it stands in."""
         return dict.fromkeys(_openings(words.first_answer), words.first_answer)
 
     def add(self, words: RowWords) -> None:
-        """Count the openings of the row's first answer, with the first SHOWN rows of each; past _MAX_OPENINGS, forget
-        those counted once."""
+        """Count the openings of the row (`_texts_by_opening`), and keep the first SHOWN rows of each to be quoted.
+        Plain texts are ignored. Once more than _MAX_OPENINGS different ones are known, those counted once are
+        forgotten."""
         if words.is_text:
             return
         self._answers += 1
@@ -334,7 +342,8 @@ class Labels(Openings):
     kind = "labels"
 
     def _texts_by_opening(self, words: RowWords) -> dict[str, str]:
-        """Return the labels at the ends of question and answer, each with its text."""
+        """Return {label: text} of a row: names of the sides that its question or answer begins with, each with that
+        text, and the name or sign before the end of the question; {} without any."""
         end = words.question.rstrip()[-LONGEST_MARK:]
         last = None if end[-1:].isalnum() or end[-1:] in _SENTENCE_MARKS else ENDS_PROMPT.search(end)
         heads = ((text, text[:_HEAD]) for text in (words.question, words.answer))
@@ -349,8 +358,9 @@ class Labels(Openings):
 
 
 def _openings(answer: str) -> list[str]:
-    """Return the openings of an answer: a polite word that it begins with, and its first words if it is more than twice
-    as long."""
+    """Return up to two openings of an answer, as written: a polite word or phrase that it begins with, and its first
+    OPENING_WORDS words (in Chinese, Japanese or Korean OPENING_CHARACTERS characters) if the answer is more than twice
+    as long. [] without either."""
     head = answer.lstrip()[:80]
     low = head.casefold()
     begins = [word for word in POLITE if low.startswith(word)] if low.startswith(POLITE) else []

@@ -43,8 +43,8 @@ class Checks:
         self._rows = self._checked = 0
 
     def is_next(self) -> bool:
-        """Count a row and return True if it is one to check: every one of the first EVERY_ROW, then one in ONE_IN; all
-        with every_row. Call it once for each row."""
+        """Count one row of the dataset, and return True if it is to be passed to `add`: all of the first EVERY_ROW rows
+        are, after that one in ONE_IN; with every_row all. Call it exactly once for each row."""
         self._rows += 1
         return self._every_row or self._rows <= EVERY_ROW or self._rows % ONE_IN == 1
 

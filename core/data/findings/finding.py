@@ -33,7 +33,8 @@ class ExampleRow(Frozen):
 
     @property
     def sentence(self) -> Message:
-        """Sentence that shows the row: its number, its quotation and, for a repeat, the row that it repeats."""
+        """Message that shows the row to a person: its number, its quotation and, for a repeat, the number of the
+        earlier row."""
         if self.other is not None:
             return msg("finding.example_other", row=self.row, other=self.other, quote=self.quote)
         return msg("finding.example", row=self.row, quote=self.quote)
@@ -70,7 +71,8 @@ class Repair(Frozen):
 
     @property
     def _argument(self) -> str | Message:
-        """The argument as the label shows it: a kind of secret by its name."""
+        """The argument as the sentences of the repair show it: for secrets the readable name of their kind, otherwise
+        unchanged ("" if the repair has none)."""
         if self.kind == "secrets" and self.argument:
             return msg(f"finding.secret_{self.argument}", count=self.count)
         return self.argument
@@ -90,7 +92,8 @@ class Finding(Frozen):
 
     @property
     def rows(self) -> set[int]:
-        """Numbers of the rows that have it, as far as repairs name them."""
+        """Numbers of the rows that its repairs name: at most MAX_ROWS of each repair unless all were requested, and
+        none if it has no repair."""
         return {row for repair in self.repairs for row in repair.rows}
 
     @computed_field  # type: ignore[prop-decorator]
@@ -131,8 +134,9 @@ class Marked:
     def finding(
         self, kind: Kind, rows: int, repairs: Sequence[Repair] = (), count: int | None = None, **params: object
     ) -> list[Finding]:
-        """Return [the finding with its share of rows in percent, quotes and repairs], or [] if no row was marked. rows:
-        checked rows. count: if more rows have it than were marked. params: of its sentence."""
+        """Return a list with one Finding of the marked rows, with quotations of the first and these repairs; [] if no
+        row is marked. rows: number of checked rows, of which the percentage is given. count: number of rows with the
+        problem, if only some of them were marked. params: further values of its sentence."""
         if not self.rows:
             return []
         count = count or len(self)

@@ -21,7 +21,8 @@ class Languages:
         self._by_language: dict[str, Marked] = {}
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by the language of its answers, unless they hold code or it is unknown."""
+        """Record the language of the row's answers; `findings` reports the rarer languages. Rows with a code block in
+        an answer, and answers whose language is not recognized, are skipped."""
         if "```" in words.answer:
             return
         language = language_of(words.answer)

@@ -23,7 +23,8 @@ class Leaks:
             self._any.add(words.row, words.quote(text, start, end) if self._any.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the secrets with a repair for each kind, and one that removes the rows."""
+        """Return [one finding of all rows with a secret], with a repair for each kind of secret that replaces it and
+        one that removes the rows; [] without any."""
         kinds = {kind: marked for kind, marked in self._by_kind.items() if marked}
         named = [msg(f"finding.secret_{kind}", count=len(marked)) for kind, marked in kinds.items()]
         repairs = [marked.repair("replace", "secrets", self._max_rows, kind) for kind, marked in kinds.items()]

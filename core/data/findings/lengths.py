@@ -29,8 +29,8 @@ class Lengths:
             self._long.append((words.row, length, words.quote(words.question or words.answer)))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the rows that are more than FAR times as long as the median, with a repair that removes them; [] if
-        there are none."""
+        """Return the finding of the rows that have more than LONG characters and more than FAR times the median length,
+        with a repair that removes them; [] if there are none."""
         if not self._long:
             return []
         usual, marked, longest = int(median(self._lengths)), Marked(), 0

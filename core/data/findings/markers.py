@@ -16,8 +16,8 @@ _ASKS, _ANSWERS = (re.compile(rf"^(?:{names}) ?:", re.MULTILINE) for names in ("
 
 
 def _first_of_talk(text: str) -> re.Match[str] | None:
-    """Return the first name of the side that asks before a colon, if one of the side that answers follows on a later
-    line; else None."""
+    """Return the match of the first line that begins with "Human:" or "User:", if a later line begins with "Assistant:"
+    or "AI:"; else None."""
     asks = _ASKS.search(text)
     return asks if asks and _ANSWERS.search(text, asks.end()) else None
 
@@ -40,6 +40,7 @@ class Markers:
             self._marked.add(words.row, words.quote(text, mark.start(), mark.end()) if self._marked.wants_quote else "")
 
     def findings(self, rows: int) -> list[Finding]:
+        """Return the finding of the marked rows with a repair that removes them; [] if none is marked."""
         return self._marked.finding(
             "turn_markers", rows, [self._marked.repair("remove", "turn_markers", self._max_rows)]
         )

@@ -85,8 +85,10 @@ class Near:
 
     @cached_property
     def first(self) -> np.ndarray:
-        """Position (R,) for each row of the earliest row that is near it (both sides alike in the share NEAR, with the
-        same figures) or equal, its own if there is none. Frees the signatures."""
+        """Position (R,) for each compared row of the earliest row that it repeats, its own if there is none. A row
+        repeats another if they differ in case and blanks alone, or if they are near: questions and answers are alike in
+        the share NEAR each, and all digits are the same. The rows are compared at the first access; rows added later
+        are left out."""
         self._hash_waiting()
         first = np.arange(len(self._rows))
         if len(first) < 2:
@@ -119,8 +121,9 @@ class Near:
         return index[inverse][later], later
 
     def pairs(self) -> Iterator[tuple[int, int, bool]]:
-        """Yield (row, the earlier row that it repeats, whether they differ in case and blanks alone), by numbers in the
-        file."""
+        """Yield (row, earlier row, is_equal) for each row that repeats an earlier one, rows by their numbers in the
+        file. is_equal: the row also differs from some earlier row in case and blanks alone; False: it is only nearly
+        the same."""
         equal = set(self._equal[1].tolist())
         for later in np.flatnonzero(self.first != np.arange(len(self.first))).tolist():
             yield self._rows[later], self._rows[int(self.first[later])], later in equal
@@ -134,13 +137,15 @@ class Repeated:
         self._quotes: dict[int, str] = {}
 
     def add(self, words: RowWords) -> None:
-        """Keep the row for the comparison, and the beginning of its text if it may be quoted."""
+        """Keep the row's hashes for the comparison, which is made at the end, and of the first QUOTED rows the
+        beginning of the text for a quotation."""
         self._near.add(words)
         if len(self._quotes) < QUOTED:  # repeats are known only at the end
             self._quotes[words.row] = " ".join((words.question or words.answer)[: 2 * QUOTE].split())[:QUOTE]
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return the equal and the near rows as two findings, each with a repair that removes them."""
+        """Return up to two findings, each with a repair that removes the later rows: rows that equal an earlier one but
+        for case and blanks, and rows that are nearly the same as an earlier one. [] without any."""
         equal, near = Marked(), Marked()
         for row, first, is_equal in self._near.pairs():
             (equal if is_equal else near).add(row, masked(self._quotes.get(row, "")), first)

@@ -48,8 +48,10 @@ _MATHS = re.compile(
 
 
 def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
-    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text, also <image> and the like.
-    Nothing for code; braces in a text with formulas, XML tags and the stand-ins of removed secrets do not count."""
+    """Yield (placeholder as written, start, end) for each unfilled placeholder in a text: {{name}}, {name}, [YOUR
+    NAME], <company>, and what a removed picture leaves, such as <image>. Not counted are XML tags with an end tag,
+    braces in a text with formulas, and the words that this app writes in place of secrets. is_code: the text is code;
+    then nothing is yielded."""
     if "{{" in text and not is_code:
         # Double braces are common in LaTeX too.
         yield from ((m[0], m.start(), m.end()) for m in _DOUBLE.finditer(text) if not _MATHS.search(text))

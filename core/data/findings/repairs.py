@@ -35,6 +35,7 @@ def _rewritten(example: Example, changed: Callable[[str], str]) -> Example:
 
     # A text of markup alone would become an empty turn.
     def changed_or_kept_if_blank(text: str) -> str:
+        """Return the text as `changed` makes it, or the text as it was if that would leave nothing but blanks."""
         return new if (new := changed(text)).strip() else text
 
     if example.messages:

@@ -168,7 +168,8 @@ def masked(text: str) -> str:
 
 
 def without_secrets(text: str, kind: str) -> str:
-    """Return text with a word in brackets in place of each secret of a kind."""
+    """Return text with each secret of this kind replaced by the kind's word in brackets, such as "[e-mail]"; secrets of
+    other kinds stay."""
     return _replace(text, (secret for secret in secrets(text) if secret.kind == kind), lambda secret: STAND_IN[kind])
 
 

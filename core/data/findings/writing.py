@@ -59,7 +59,8 @@ def without_markup(text: str) -> str:
 
 
 def fix_encoding(text: str) -> str:
-    """Return text with characters of a wrong encoding corrected; unchanged if that fails."""
+    """Return text with letters corrected that were read in a wrong encoding ("Ã¼" to "ü"), by ftfy; unchanged if ftfy
+    recognizes none."""
     return ftfy.fix_encoding(text)
 
 
@@ -81,8 +82,9 @@ class Writing:
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 
     def add(self, words: RowWords) -> None:
-        """Mark the row by markup outside code (tags not in texts about markup, check boxes not in answers), and either
-        by lost characters (U+FFFD, 锟斤拷) or by a wrong encoding that can be corrected."""
+        """Mark the row for markup outside code: tags, except in texts about markup, and marks of templates, wikis and,
+        in plain texts alone, check boxes. Mark it also for lost characters (U+FFFD, 锟斤拷), or else for letters in a
+        wrong encoding that can be corrected."""
         text = words.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
             if (
@@ -103,8 +105,8 @@ class Writing:
             self._mojibake.add(words.row, words.quote(text, match.start(), match.end()))
 
     def findings(self, rows: int) -> list[Finding]:
-        """Return mojibake and markup with a repair that rewrites, lost characters with one that removes; each only if
-        marked."""
+        """Return up to three findings, each only if rows were marked for it: mojibake (wrong encoding) and markup with
+        a repair that rewrites the texts, lost_characters with one that removes the rows."""
         markup, mojibake, lost = self._markup, self._mojibake, self._lost
         return [
             *mojibake.finding("mojibake", rows, [mojibake.repair("replace", "mojibake", self._max_rows)]),

@@ -70,8 +70,9 @@ def find_added(store: DatasetStore, name: SetName) -> DatasetInfo | None:
 
 
 def _as_lines(part: PartName, paths: tuple[Path, ...], check: Callable[[], None]) -> Path:
-    """Write the rows of all files (part.rows, if not 0) to one JSONL file beside the first and return it. Raises
-    DataError for an unreadable file or a table with other columns; what check, called per row, raises."""
+    """Write the rows of all files, or the first part.rows of them if that is not 0, to rows.jsonl beside the first
+    file, and return its path. Warnings of the reader are dropped. Raises DataError for an unreadable row or file, and
+    for a CSV or TSV row with other columns than the first row; also what check raises, which is called for each row."""
     target, written = paths[0].with_name("rows.jsonl"), 0
     aside, columns = target.with_name(f".{target.name}"), None
     with open(aside, "w", encoding="utf-8", newline="\n") as file:

@@ -22,8 +22,9 @@ _UNKNOWN = (
 
 
 def is_recognized(head: SetHead) -> bool:
-    """Return True if the rows have a known format, without a choice of what the columns are for; also for no rows, and
-    for other errors than an unknown format."""
+    """Return True if the format of the first rows is recognized, so that a person need not choose what the columns are
+    for. True also if there are no rows to judge by, or if they cannot be read for another reason than an unknown
+    format."""
     if not head.rows:
         return True
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in head.rows)

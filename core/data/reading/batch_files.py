@@ -64,8 +64,11 @@ def _batch_field(source: Source, limits: Limits) -> str:
 
 
 def with_request(row: object, source: Source) -> object:
-    """Return a result with the question of the request that has its custom_id as one more key, unless it has that key
-    itself; any other row as it is."""
+    """Return a row of a batch API's results with the question of its request added: the "body" or "params" of the entry
+    of source.requests that has the same custom_id.
+
+    A key that the row itself has is kept. Any other row, and one without a request, is returned as it is.
+    """
     if not isinstance(row, dict) or not (request := source.requests.get(str(row.get("custom_id")))):
         return row
     return {name: request[name] for name in BATCHES.values() if name in request} | row

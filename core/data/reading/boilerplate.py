@@ -106,8 +106,11 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
 
 
 def _visible_around(text: str, is_code: bool) -> tuple[str, bool]:
-    """Return (a paragraph with fences without comments and tags of templates outside of them, whether code goes on
-    after it). is_code: it begins in a fence."""
+    """Remove comments and template tags from a Markdown paragraph, but only outside its code fences. Return the text,
+    and True if a fence is still open at its end.
+
+    is_code: True if the paragraph begins inside a fence that an earlier one opened.
+    """
     parts = _FENCE.split(text)
     for place in range(0, len(parts), 2):
         parts[place] = parts[place] if is_code else _UNSEEN.sub("", parts[place])
@@ -134,7 +137,11 @@ def _visible(text: str) -> tuple[str, str]:
 
 
 def _unless_long(back: re.Match[str]) -> str:
-    """Return "" for the title of a card's back, such as "Show the answer", else the match: a question of many words."""
+    """Return the text that replaces a match of _BACK: "" for a short title of a fold-out, such as "Show the answer",
+    and for an element that holds nothing but a link to a place of the same page.
+
+    A <summary> of more than _MAX_TITLE words is likely a question and is returned unchanged.
+    """
     return back[0] if back[1] is None and len(back[0].split()) > _MAX_TITLE else ""
 
 

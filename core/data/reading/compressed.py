@@ -151,6 +151,7 @@ class _Stream(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
+        """Close the stream and the packed file that it reads. A second call does nothing."""
         if not self.closed:
             self._file.close()
         super().close()

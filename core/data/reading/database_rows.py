@@ -114,5 +114,10 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
 
 
 def listen(path: Readable, table: str, most_bytes: int) -> Generator[Any]:
-    """Yield the lines of a process that reads a table (core.data.reading.database_worker)."""
+    """Start a process that reads a table of an SQLite database, and yield the JSON values that it writes
+    (core.data.reading.database_worker): first an object with the tables, then a list for each row.
+
+    table: "" lets the process choose one. most_bytes: a larger row is given by its size only. Closing the iterator ends
+    the process.
+    """
     return reader_process.listen("core.data.reading.database_worker", path, table, str(most_bytes))

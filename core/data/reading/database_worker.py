@@ -34,9 +34,14 @@ _REFUSED = {"load_extension", "zeroblob", "randomblob", "readfile", "writefile",
 
 
 def read_database(path: str, member: str, table: str, most_bytes: int) -> Iterator[Any]:
-    """Yield the tables and the chosen one, then its rows. Without a name: the table (not a view) with the most rows;
-    for an unknown one null, and no rows. member: of a zip. {"error": "open"} if a program has the file open with
-    unsaved rows, {"error": "broken", "reason"} for an error."""
+    """Yield {"tables": [(name, is a view, rows)], "table": the one that is read}, then a list for each of its rows, as
+    `_rows`.
+
+    table: a name, or "" for the table with the most rows (a view only if no table has any). "table" is None, and no
+    rows follow, for an unknown name and if nothing has rows. member: the file's name in the zip at path; "" if path is
+    the database. Errors are yielded: {"error": "open"} if a program has rows that are not yet in the file, {"error":
+    "broken", "reason"} for any other.
+    """
     try:
         # Rows in this log are not in the file yet, and an immutable database is opened without it.
         if not member and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
@@ -135,6 +140,7 @@ def _rows(database: sqlite3.Connection, table: str, most_bytes: int) -> Iterator
 
 
 def _quoted(name: str) -> str:
+    """Return a table's name in double quotes, as SQL needs it, with quotes inside it doubled."""
     return '"' + name.replace('"', '""') + '"'
 
 

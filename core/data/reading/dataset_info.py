@@ -42,8 +42,11 @@ class Layout(Frozen):
     roles: dict[str, str] = {}
 
     def apply(self, values: Mapping[str, object]) -> JsonObject:
-        """Return a row with our names of columns and, in its turns, of keys and roles. Columns that dataset_info.json
-        does not list keep their names, unless one is renamed to it."""
+        """Return a row with its listed columns renamed to the app's names and, in the turns of a conversation, keys and
+        roles too.
+
+        Columns that are not listed keep their names. One is dropped if its name is the new name of a listed column.
+        """
         row = {
             self.columns.get(name, name): value
             for name, value in values.items()

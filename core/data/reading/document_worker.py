@@ -80,9 +80,9 @@ class _Locked(Exception):
 
 
 def _bytes_of(path: str, member: str) -> IO[bytes]:
-    """Open a document as a stream of bytes: the file at path or, if member is not "", that member of the zip at path.
+    """Open a document as a stream of bytes: the file at path or, if member is not "", that file in the zip at path.
 
-    A member is read into memory and cut off after MAX_BYTES, without an error.
+    Only the file in a zip is read into memory; it is truncated after MAX_BYTES, without an error.
     """
     import io
 
@@ -276,13 +276,15 @@ def _epub(file: IO[bytes]) -> Iterator[object]:
 
 
 def _is_contents(item: lxml.etree._Element) -> bool:
-    """Return True for a table of contents or a cover."""
+    """Return True if an item of an EPUB's manifest is a table of contents or a cover, by its properties or its file
+    name."""
     name = posixpath.splitext(posixpath.basename(unquote(item.get("href") or "")))[0].lower()
     return "nav" in (item.get("properties") or "").split() or name in ("nav", "toc", "cover", "coverpage", "contents")
 
 
 def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
-    """Return whether chapters are encrypted; encrypted fonts alone do not count."""
+    """Return True if a book's encryption.xml lists any of these files, its chapters. Encrypted fonts alone, and a book
+    without that file, give False."""
     try:
         about = book.read("META-INF/encryption.xml").decode("utf-8", "replace")
     except KeyError:

@@ -48,9 +48,13 @@ class Decoding:
 
 
 def find(path: Readable, head: bytes, chosen: str | None, check: Callable[[], None]) -> Decoding:
-    """Read the file and return its encoding, hash and first bad byte, with a note on a guessed one. chosen: by a
-    person; it is not questioned. check: called often, and may raise. Raises DataError for a file that is no text, or
-    blank, and for an unknown encoding."""
+    """Read a text file and return its encoding, sha256, the offset of the first byte that this encoding cannot decode
+    (None: all decode), and a note if the encoding was guessed.
+
+    Invalid bytes are no error: UTF-8 with some of them stays UTF-8, and so does a file that no likely encoding fits.
+    chosen: an encoding that a person named; it is used as it is. check: called often, and may raise. Raises DataError
+    for a binary or blank file, and for an unknown chosen encoding.
+    """
     encoding = _normalized_name(chosen, head) if chosen else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
@@ -181,8 +185,12 @@ def _sample(path: Readable) -> bytes:
 
 
 def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
-    """Return the LIKELY encodings in which the sample decodes, most plausible first, each with at most _MAX_NAMED
-    equally plausible ones that give another text."""
+    """Return the encodings of LIKELY in which all of the sample decodes, the most plausible first, each as (name,
+    others).
+
+    others: at most _MAX_NAMED other encodings that are as plausible as the best of all and give another text. [] if
+    none decodes.
+    """
     import charset_normalizer
 
     # Letters with accents stand alone among ASCII; characters of several bytes do not.
@@ -213,7 +221,8 @@ def _likely(sample: bytes) -> list[tuple[str, list[str]]]:
 
 
 def _letters_at_numbers(text: str) -> float:
-    """Return the share of characters beyond ASCII that are letters before a number: in Ł100, the pound was meant."""
+    """Return the share, of all characters beyond ASCII, of letters that stand directly before a digit: Ł100 suggests
+    that the encoding is wrong and a pound sign was meant. 0.0 for plain ASCII."""
     return len(_LETTER_AT_NUMBER.findall(text)) / max(1, sum(character > "\x7f" for character in text))
 
 

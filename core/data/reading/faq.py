@@ -61,11 +61,12 @@ class _TitledText:
 
 
 def with_questions(items: Items) -> Items:
-    """Turn a page of questions into rows {"question", "answer"}, its other sections into omissions. Other texts pass
-    unchanged.
+    """Turn a text that is mostly questions with answers into rows {"question", "answer"}, numbered anew; its other
+    sections that have text become omissions. Any other text passes unchanged.
 
-    A page of questions has at least _MIN_QUESTIONS titles that are questions, the share _MIN_SHARE of its sections with
-    text, and fewer than _HELD paragraphs.
+    A text counts as such a page if at least _MIN_QUESTIONS of its headings are questions with an answer below, these
+    are at least the share _MIN_SHARE of its sections with text, and it has fewer than _HELD paragraphs. A question that
+    occurs several times gets the heading directly before it as its first line, if that heading has no text of its own.
     """
     held = list(islice(items, _HELD))
     rows = [item for item in held if isinstance(item, RawRow)]

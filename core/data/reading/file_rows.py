@@ -152,7 +152,8 @@ class Source:
 
 
 def omission_warning(omission: Omission, count: int) -> Problem:
-    """Return a warning for values that were left out, if there is no row to attach them to."""
+    """Return a warning about the whole file (row 0) that says how many values of this kind were left out and why. It is
+    for omissions that belong to no row. count: number of those values."""
     left_out = omission.describe(count)
     return Problem(
         row=0, severity="warning", text=msg("left_out.line", what=left_out.what, count=left_out.count, why=left_out.why)
@@ -176,7 +177,8 @@ Items = Iterator[RawRow | Problem | Omission]  # what a reader of a kind of file
 
 
 def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
-    """Return the row, or a Problem if it is no object, too deep, or holds what JSON does not allow."""
+    """Return the reader's row as a Row, or a Problem with the same row number and line if it is no object, is nested
+    deeper than limits.depth, or holds text or numbers that JSON and UTF-8 do not allow."""
     if not isinstance(raw.value, dict):
         return Problem(row=raw.row, line=raw.line, text=msg("data.not_an_object", found=type_name(raw.value)))
     flaw = None if is_plain(raw.value) else _flaw(raw.value, limits.depth)
@@ -186,7 +188,8 @@ def check_row(raw: RawRow, limits: Limits) -> Row | Problem:
 
 
 def is_plain(value: Mapping[str, object]) -> bool:
-    """Return True if all keys and values are texts without a flaw, as in most rows."""
+    """Return True if all keys and values of a row are texts (no lists, numbers or null) without NUL and with nothing
+    that UTF-8 cannot encode. Such a row needs no further check."""
     for key, item in value.items():
         if type(item) is not str or type(key) is not str or "\0" in item:
             return False
@@ -279,8 +282,12 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
 
 
 def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
-    """Return the two columns of each name that a table has twice, as column_names numbered them: {column: (name in the
-    file, place of the first, place of the second)}, for both columns, places from 1. {} without any."""
+    """Return the columns of names that a table has twice, by the number that column_names gave the second one: "answer
+    (3)" beside "answer".
+
+    {column: (name in the file, place of the first, place of the second)}, with an entry for each of the two columns;
+    places count from 1. {} without any.
+    """
     places = {name.lower(): place for place, name in reversed([*enumerate(names, 1)])}
     columns: dict[str, tuple[str, int, int]] = {}
     for name in names:
@@ -294,8 +301,10 @@ def doubled(names: Sequence[str]) -> dict[str, tuple[str, int, int]]:
 
 
 def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | None, int]]:
-    """Yield (line number, line with its end, its length); line is None, the length in bytes, if it was longer than
-    limit bytes and skipped."""
+    """Yield (number, text with its line end, length in characters) of each line of a file, numbers from 1.
+
+    A line of more than limit bytes is skipped and comes as (number, None, length in bytes).
+    """
     number = 0
     while line := file.readline(limit + 1):
         number += 1

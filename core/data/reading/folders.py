@@ -116,10 +116,14 @@ def by_name(name: str) -> list[tuple[int, str]]:
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
-    """Return the files of a folder or zip as one source, a single one as itself: only data files in the order of their
-    names, each with its layout, people, classes and split, and notes on the rest. A file that cannot be read is a note,
-    unless all are. Raises DataError for too many or too large ones, and for labels in other files. sha256: "" to
-    compute it of the parts."""
+    """Return the files of a folder or zip as one source whose `parts` are the data files in the order of their names;
+    if only one is data, that file itself.
+
+    Each part gets its column layout, the names of people and classes, and a mark if it is for validation. Other files
+    are listed in notes, and so are files that cannot be read; if none can, the first one's error is raised. parts: all
+    files. sha256: of the archive; "" computes one of the data files. Raises DataError for too many or too large files,
+    for none with data, and where labels stand in other files or in file names.
+    """
     if len(parts) > MAX_FILES:
         raise DataError("data.too_many_files", file=path.name, limit=MAX_FILES)
     parts = sorted(parts, key=lambda part: by_name(part.name))
@@ -241,8 +245,11 @@ def _data_parts(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_in
 
 
 def _only_chat(read: list[Source]) -> list[Source]:
-    """Return only the chat's files of an app's archive, as its other files describe the account: those of the first
-    chat of ChatGPT, WhatsApp, Slack or another known app. All files if there is none."""
+    """Return only the files of one chat app, if a known app (ChatGPT, WhatsApp, Slack, ...) exported any of the files:
+    those of the same app as the first such file. Otherwise return all files.
+
+    The other files of an app's archive describe the account.
+    """
     archive = [
         source
         for source in read
@@ -252,8 +259,8 @@ def _only_chat(read: list[Source]) -> list[Source]:
 
 
 def _with_people(read: list[Source], parts: Sequence[Part]) -> list[Source]:
-    """Return Slack's channels with the names of people in its users.json; anything else, and with an unreadable one, as
-    it is."""
+    """Return Slack's files with the names of people, by their ids, from users.json; all files unchanged if they are not
+    Slack's, or if users.json is missing, too large or unreadable."""
     users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
     if users is None or not read or read[0].chat != "slack" or users.size > zips.MAX_HELD:
         return read

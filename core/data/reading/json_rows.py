@@ -92,7 +92,8 @@ def _padding(line: int) -> Problem:
 
 
 def decode_line(line: str) -> Any:
-    """Decode a line like `json.loads`, in half the time, because it does not search for blanks around the value."""
+    """Return the value of a line of JSON, as `json.loads` does but twice as fast if no white space stands around the
+    value. Raises ValueError if the line is not exactly one value."""
     try:
         value, end = _DECODER.raw_decode(line)
     except json.JSONDecodeError:
@@ -163,12 +164,12 @@ def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[R
 
 
 def _key_of_rows(source: Source, limits: Limits) -> str:
-    """Return the key of the list that holds an object's rows, if it is not simply the first list: the first list of
-    pairs (a question and its answer, a text and its class, or a conversation).
+    """Return the key of the list that holds a JSON object's rows where the first list of objects is not it; "" if the
+    first one is right, and if the file is broken or larger than limits.row_bytes.
 
-    Without pairs, and if the first list has no text, the first list with sentences. "": the first list is right, or the
-    file is broken or larger than limits.row_bytes. A first list of conversations is named too. _ALIKE: no single list,
-    but all lists are rows of one kind, columns or entries of a lexicon.
+    It is the first list of pairs (question and answer, text and class, or conversations; these are named also if they
+    come first). Without pairs, and if the first list has no text, the first list with sentences. _ALIKE, which is no
+    key, if all lists together are the rows: columns, lists of one kind, or a lexicon.
     """
     # It is decided on the whole value, so only of a small file.
     if source.bytes > limits.row_bytes:
@@ -189,7 +190,8 @@ def _key_of_rows(source: Source, limits: Limits) -> str:
 
 
 def _has_text(items: list[Any], words: int) -> bool:
-    """Return True if one of the first items of a list holds a text of so many words, however deep."""
+    """Return True if one of the first _LOOKED_AT items of a list holds, at any depth, a text of at least `words`
+    words."""
     return any(len(words_of(text)) >= words for item in items[:_LOOKED_AT] for _, text in texts_in({"": item}))
 
 
@@ -228,9 +230,13 @@ def _holds_talk(item: dict[str, Any]) -> bool:
 
 
 def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows under the first key with a list of objects ("data", ...), under all of "train", "test" and the
-    like, or the object as a row. pairs: the key to use in place of the first. Yields an Omission for each other field
-    that is filled, and a warning about other lists."""
+    """Yield the rows of a JSON object: those of its first list of objects ("data", ...), or of all lists under "train",
+    "test" and the like.
+
+    Without such a list, the rows of another shape (`rows_of_columns`, conversations), or the object itself as one row.
+    pairs: the key to use instead of the first list; "" for none. Each other filled field becomes an Omission; other
+    lists are named in one warning at the end.
+    """
     fields: dict[str, Any] = {}
     used: str | None = None
     lists: list[str] = []
@@ -279,8 +285,8 @@ def _has_value(text: _RowsText) -> bool:
 
 
 def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
-    """Return the error for a mistake in a JSON file (too large, too deep, more after the end, broken), with row and
-    line."""
+    """Return the DataError for an exception while a JSON file was read: a value that is too large or too deep, more
+    text after the end, or broken JSON. It names the row (except after the end) and line."""
     about = {"file": source.path.name, "row": text.row, "line": text.line}
     if isinstance(error, LargeValue):
         return DataError("data.json_row_too_large", **about, limit_mib=round(limits.row_bytes / MIB, 2))
@@ -298,8 +304,11 @@ def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -
 
 
 def _conversations_in(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each conversation under one key: a list of turns each, not of pairs; [] if there is no such
-    key."""
+    """Return a row {key: turns} for each conversation of an object whose "messages", "conversations" or "conversation"
+    is a list of lists of turns; [] without such a key.
+
+    Also [] if every list is two texts: that may be a single conversation, given as pairs.
+    """
     for name, talks in value.items():
         if name.lower() in _CONVERSATIONS and isinstance(talks, list) and talks and all(map(_is_talk, talks)):
             if any(len(talk) != 2 or not isinstance(talk[0], str) for talk in talks):
@@ -313,11 +322,12 @@ def _is_talk(value: object) -> bool:
 
 
 def rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the rows of an object whose values are not rows, or None.
+    """Return the rows of an object that holds them in another shape than as one list of rows; None if it has none of
+    these shapes.
 
-    It holds lists of rows alike; texts by their names; columns, each a list of equal length (of turns that end with a
-    question and of replies, conversations), or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs; or
-    answers by their questions.
+    The shapes: several lists of objects with the same keys; texts, or lists of texts, by their names (rows of key and
+    value); columns, each a list of equal length, or as pandas writes it {"0": ..., "1": ...}; rows by a key of theirs;
+    answers by their questions. A column of turns that end with a question and one of replies become conversations.
     """
     columns = list(value.values())
     if _are_alike(value):

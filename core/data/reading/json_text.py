@@ -48,8 +48,11 @@ class JsonText:
         return bool(match)
 
     def items(self) -> Iterator[str]:
-        """Yield the key of each value of the list or object here, "" in a list; the caller reads the value. Moves after
-        its end; raises JSONDecodeError."""
+        """Enter the list or object at the position and yield once for each value in it: its key, "" in a list. The
+        caller must read the value (with `value` or `items`) before the next one.
+
+        The position is after the closing bracket at the end. Raises JSONDecodeError.
+        """
         closing = "}" if self.peek() == "{" else "]"
         self._take("{" if closing == "}" else "[", "Expecting value")
         if self.peek() != closing:
@@ -63,8 +66,8 @@ class JsonText:
         self._go(self._at + 1)
 
     def value(self) -> Any:
-        """Return the value that begins here, reading on until it is complete, and move after it. Raises LargeValue
-        above the limit, JSONDecodeError."""
+        """Decode and return the one JSON value that begins at the position, reading more of the file as needed, and
+        move after it. Raises LargeValue above the limit, JSONDecodeError for broken JSON."""
         self.peek()
         while True:
             try:

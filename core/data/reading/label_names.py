@@ -80,7 +80,8 @@ def beside(path: Path) -> LabelNames:
 
 
 def first_of(files: Iterable[tuple[str, Any]]) -> LabelNames:
-    """Return the names in the first of the files that has any."""
+    """Return the class names in the first of the files that has any; NO_NAMES without one. files: (name, file), of
+    which the name decides how a file is read."""
     return next((names for name, file in files if (names := _read(name, file)) != NO_NAMES), NO_NAMES)
 
 
@@ -116,8 +117,8 @@ def _features_in(name: str, text: str) -> Iterator[Any]:
 
 
 def _merged(parts: Iterable[Any]) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield (column, {number: name}) of the class labels of all configurations; not of a column that others name
-    otherwise."""
+    """Yield (column, {number: name}) of the class labels in the features of all configurations. A column to which two
+    configurations give different names is left out."""
     of_parts = [_of_features(part) for part in parts]
     for column in dict.fromkeys(column for part in of_parts for column in part):
         first, *others = [part[column] for part in of_parts if column in part]
@@ -139,7 +140,8 @@ def _of_features(features: Any) -> dict[str, dict[int, str]]:
 
 
 def _class_names(feature: Any) -> dict[int, str]:
-    """Return {number: name} of a ClassLabel, also as the only kind of thing in a list; {} for anything else."""
+    """Return {number: name} of a feature of `datasets` that is a ClassLabel or a list of ClassLabels; {} for anything
+    else."""
     # [...] or {"feature": ...} around {"class_label": ...} or {"_type": "ClassLabel", ...}
     if isinstance(feature, list) and len(feature) == 1:
         feature = feature[0]

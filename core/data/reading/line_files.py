@@ -85,7 +85,8 @@ def refuse_classes(name: str, parts: Sequence[SizedFile]) -> None:
 
 
 def has_entries(file: Readable, encoding: str) -> bool:
-    """Return True for a text of at least _MIN_ENTRIES short lines with hardly an empty one between them."""
+    """Return True if the first lines of a text are at least _MIN_ENTRIES entries of one line each: nearly no empty
+    lines, none longer than _MAX_ENTRY_CHARS."""
     lines = line_rows.first_lines(file, encoding)
     filled = [line for line in lines if line.strip()]
     return _MIN_ENTRIES <= len(filled) >= NEARLY_ALL * len(lines) and max(map(len, filled)) <= _MAX_ENTRY_CHARS

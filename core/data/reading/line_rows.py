@@ -139,7 +139,8 @@ def separator_of(lines: Sequence[str]) -> str:
 
 
 def line_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the rows of a text by the shape of its lines (Source.lines), with problems and omissions."""
+    """Yield the rows of a text whose lines have a shape (Source.lines): flash cards, texts with labels, quiz questions,
+    highlights of a Kindle, or speech below times. A part that does not fit is a Problem or an omission."""
     readers = {"clippings": _highlights, "quiz": _quiz_rows, "times": _spoken}
     yield from readers.get(source.lines, _pairs)(source, limits)
 
@@ -237,8 +238,11 @@ def _spoken(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omiss
 
 
 def _highlights(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omission]:
-    """Yield the text of each highlight, its place an omission; above it are the book's title and the place, one line
-    each. One above the limit is a Problem."""
+    """Yield a row for each highlight in a Kindle's file of clippings: its text alone. The two lines above it, with the
+    book's title and the place, are left out as one omission.
+
+    An entry without text gives no row, one larger than limits.row_bytes a Problem.
+    """
     row, begins, size = 0, 1, 0
     texts: list[str] = []
     with source.path.open(encoding=source.encoding) as file:

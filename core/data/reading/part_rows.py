@@ -32,9 +32,13 @@ Started = tuple[Source, Format, Decision, Iterator[Row | Problem]]
 
 
 def start_each(source: Source, start: Callable[[Source], Started], limits: Limits) -> Started:
-    """Start reading each file by its own format: return the source with all parts and notes, the most frequent format,
-    the decisions merged, and the rows. A file that cannot be read is a warning, unless all are: then raises the first
-    one's DataError. Files that repeat others are dropped."""
+    """Start reading each file of a source in its own format, and return the source with its parts and notes, the most
+    frequent format, one decision for all, and an iterator of all rows.
+
+    If text files may also be chats, or may each be a class, the decision is left to a person. Files that only repeat
+    rows of others are dropped. A file that cannot be read is a warning after the last row; if none can, the first one's
+    DataError is raised.
+    """
     started, refused, parts = [], [], []
     for part in source.parts:
         try:
@@ -69,8 +73,8 @@ def start_each(source: Source, start: Callable[[Source], Started], limits: Limit
 
 
 def _two_ways(started: Iterable[Started]) -> list[Message]:
-    """Return a note if some texts of a set are read as chats and others as plain text, which no person has chosen; else
-    []."""
+    """Return one note in a list if some of a dataset's text files are read as chats and others as plain text, which
+    then may be chats too; [] otherwise. Text files whose reading a person chose do not count."""
     chats = [source.path.name for source, *_ in started if source.kind == "txt" and source.chat]
     texts = [s.path.name for s, _, each, _ in started if s.kind == "txt" and s.is_prose and each.evidence != "chosen"]
     named = {"chats": chats[:_MAX_FILES_NAMED], "texts": texts[:_MAX_FILES_NAMED]}
@@ -78,8 +82,8 @@ def _two_ways(started: Iterable[Started]) -> list[Message]:
 
 
 def _as_classes(started: Sequence[Started]) -> list[Message]:
-    """Return a note if the few texts of a set have one entry in each line and one word as a name, as classes have,
-    which no person has chosen; else []."""
+    """Return one note in a list if the files of a dataset may each be one class: two to _MAX_CLASSES text files, all
+    with one entry a line and with a single word as name; [] otherwise, and if a person chose how one is read."""
     files = [source.path for source, *_ in started]
     if not 1 < len(files) <= _MAX_CLASSES or not all(
         source.kind == "txt"
@@ -116,10 +120,11 @@ def _shared_ids(started: Sequence[Started], limits: Limits) -> list[Message]:
 
 
 def _each_once(started: list[Started], limits: Limits) -> tuple[list[Started], dict[str, str]]:
-    """Return the files without those whose rows others have in a form that says more, such as a conversation; and which
-    files are left out, each with the first of the others.
+    """Return (the files without those that only repeat rows of others, {name of a file left out: name of the first file
+    of those others}).
 
-    A file has the same rows if of each of its first rows two longer texts, or all, stand in the texts of the others.
+    Only files of the format that says most, such as conversations, count as the others; plain texts are never left out.
+    A file repeats them if of each of its first rows two longer texts, or the only one, stand in their texts.
     """
     # FORMATS begins with conversations, which hold most.
     formats = sorted({chosen for _, chosen, _, _ in started} - {"text"}, key=FORMATS.index)
@@ -154,7 +159,8 @@ def _longer_texts(source: Source, limits: Limits) -> list[set[str]]:
 
 
 def _first_rows(source: Source, limits: Limits, most: int) -> Iterator[Row]:
-    """Yield the first rows of a file, of one that breaks those before."""
+    """Yield the readable rows among the first `most` rows and problems of a file. If the file cannot be read on, just
+    the rows before that; no error is raised."""
     with suppress(DataError):
         yield from (item for item in islice(read_rows(source, limits), most) if isinstance(item, Row))
 
@@ -191,8 +197,11 @@ def _one_after_another(source: Source, started: Iterable[Started], limits: Limit
 
 
 def origin_notes(source: Source, rows: Counter[str], apart: Counter[str], only_apart: bool) -> list[Message]:
-    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows. rows,
-    apart: good rows of each file, of test or validation rows in apart. only_apart: there are no others."""
+    """Return notes on the files of a dataset, on how chats among them are read, and on its validation rows.
+
+    rows: number of rows that were read of each file; apart: number of trainable rows of each file that are test or
+    validation rows. only_apart: True if there are no other trainable rows, so that these are trained.
+    """
     if not source.parts and (source.validation or only_apart and apart):
         return [msg("data.note_only_validation", files=[source.path.name])]
     if not source.parts:

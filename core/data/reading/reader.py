@@ -69,8 +69,11 @@ def _reader_of(source: Source) -> Callable[[Source, Limits], Items]:
 
 
 def _with_omissions(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
-    """Yield each row, converted and checked, with what was left out before it; the last row also with what was left out
-    after it, without a row warnings of it. Raises DataError for more than limits.rows."""
+    """Turn a reader's items into checked rows and problems: each row gets the omissions that came before it, the last
+    row also those after it. If no row is left to take the last ones, they become warnings.
+
+    Raises DataError for more than limits.rows rows.
+    """
     # Each row is held back by one: what is left out after the last belongs to it.
     waiting: Row | None = None
     omissions: tuple[Omission, ...] = ()

@@ -225,7 +225,7 @@ def _with_lines(source: Source) -> Source:
 
 
 def _is_anki(source: Source) -> bool:
-    """Return True for an export of Anki, whose first lines begin with # and describe the columns."""
+    """Return True if a file is an export of Anki: its first line begins with "#separator:", in any case."""
     with source.path.open(encoding=source.encoding, errors="replace") as file:
         return bool(file.readline(100).lower().startswith(ANKI))
 
@@ -246,7 +246,11 @@ def _notes(source: Source) -> tuple[Message, ...]:
 
 
 def _header_choice(choices: Choices, holds_names: bool | None) -> bool | None:
-    """Return Source.header: the choice, else by `header.holds_names` None for True, True in doubt (None), or False."""
+    """Return the value of Source.header: a person's choice if there is one; else None if the first row surely holds
+    names, True if that is in doubt, False if it is a row of data.
+
+    holds_names: True, None and False for these three, as `header.holds_names` decides.
+    """
     return choices.header if choices.header is not None else None if holds_names else holds_names is None
 
 
@@ -314,8 +318,8 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
 
 
 def _refuse_quiz(path: Readable, head: bytes) -> None:
-    """Raise DataError for a text of quiz questions in the marks of a program; those in blocks that are read may
-    pass."""
+    """Raise DataError for a text with at least two quiz questions in the notation of a quiz program (GIFT, Aiken,
+    OpenTriviaQA). A .txt whose questions stand in blocks that this app reads passes."""
     for marks, pattern in _QUIZ.items():
         if len(pattern.findall(head, 0, _QUIZ_HEAD)) > 1:
             lines = head.decode("utf-8", "replace").splitlines()[: line_rows.LOOKED_AT]
@@ -412,7 +416,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
 
 
 def _refuse_tags(path: Readable, encoding: str) -> None:
-    """Raise DataError for a word and its tags in each line."""
+    """Raise DataError if nearly every line of a text is a word with its tags, as in CoNLL's files."""
     if line_rows.shape_of(line_rows.first_lines(path, encoding)) == "conll":
         raise DataError("data.is_conll", file=path.name)
 
@@ -442,8 +446,9 @@ def _delimiter(path: Readable, encoding: str) -> str:
 
 
 def _fit_of_delimiter(sample: str, delimiter: str) -> float:
-    """Return how well a delimiter splits records into columns: the share of those as wide as the first, among equals
-    more for more columns; 0 for one column."""
+    """Return how well a delimiter splits a sample into columns: the share of records that are as wide as the first,
+    from 0 to 1, plus a thousandth for each of its columns. 0 if the first has one column, or csv cannot read the
+    sample."""
     try:
         records = [*csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)]
     except csv.Error:

@@ -81,8 +81,11 @@ def reason_against(file: Readable) -> str:
 
 
 def note(names: Sequence[str], left_out: Counter[str], beside: Sequence[str] = ()) -> list[Message]:
-    """Return notes on the languages of the files that are read, on the files of data beside them, and on the number
-    left out for each reason."""
+    """Return notes about a folder of source code: the languages of the files that are read, with counts; the data files
+    beside them; and how many code files were left out for each reason.
+
+    names: files that are read; left_out: {reason: number of files}; beside: names of data files.
+    """
     languages = Counter(CODE[PurePosixPath(name).suffix.lower()] for name in names)
     counted = [msg("data.counted", name=name, count=count) for name, count in languages.most_common()]
     notes = [msg("data.note_code", languages=counted)]

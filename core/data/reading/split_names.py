@@ -59,7 +59,8 @@ def is_for_validation(name: str, names: Collection[str]) -> bool:
 
 
 def split_of(name: object) -> Literal["train", "validation", ""]:
-    """Return which rows a word in a column, or the name of a list, stands for; "" for any other name."""
+    """Return "train" or "validation" for a word that names a part of a dataset, such as a cell of a column, a sheet or
+    a list; "" for any other. Names of test rows count as "validation"."""
     if not isinstance(name, str):
         return ""
     last = _telling(_WORDS.split(name.strip().lower()))[-1]
@@ -81,7 +82,8 @@ def split_column(rows: Sequence[Row]) -> str:
 
 
 def set_apart(row: Row, column: str) -> Row:
-    """Return a row without the column of its split, marked if it is for validation."""
+    """Return a row without the given column, marked as a validation row if that column's value names validation or test
+    rows; otherwise not marked."""
     values = {name: value for name, value in row.values.items() if name != column}
     return replace(row, values=values, validation=split_of(row.values.get(column)) == "validation")
 
@@ -92,7 +94,8 @@ def is_for_training(name: str) -> bool:
 
 
 def is_of_all_rows(name: str) -> bool:
-    """Return True if a file is named as one of all rows, such as all.jsonl beside train.jsonl and test.jsonl."""
+    """Return True if a file's name says that it holds all rows, such as all.jsonl or full_data.csv. Other files are not
+    looked at."""
     return _ALL.fullmatch(PurePosixPath(name).name.partition(".")[0]) is not None
 
 

@@ -40,13 +40,15 @@ class Sheets:
 
     @property
     def read(self) -> list[str]:
-        """Names of the sheets that are read, one after the other."""
+        """Names of the sheets that are read, one after the other: one, or several with the same columns. [""] if no
+        sheet is chosen."""
         name = self.sheet or ""
         return [name] if name in self.sheets else name.split(TOGETHER)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The choices of a workbook: the sheets that are read together, and each sheet."""
+        """Names that a person may choose to read: each sheet, and before them, if several are read together by default,
+        those joined as one name."""
         return (*((self.together,) if self.together else ()), *self.sheets)
 
     def notes(self) -> tuple[Message, ...]:
@@ -65,8 +67,11 @@ class Sheets:
 
 
 def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
-    """Return the sheets, the first rows of the one that would be read, and which would be read together without a
-    choice. Raises DataError."""
+    """Return a workbook's sheets, with the first rows of the one that `sheet` names (None: the one that is read by
+    default), and in `together` the sheets with the same columns that are read by default; "" if that is only one.
+
+    Raises DataError for no such sheet, no rows, or a file that cannot be read.
+    """
     with _open_sheet(path, sheet, limits) as (sheets, lines):
         ahead = takewhile(lambda line: isinstance(line, list), lines)
         sheets = replace(sheets, first=tuple(line[1] or [] for line in islice(ahead, header.LOOKED_AT)))
@@ -79,8 +84,8 @@ def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
 
 
 def holds_names(rows: Sequence[list[str]]) -> bool | None:
-    """Return the result of `header.holds_names` for a sheet's rows from the one that would name the columns; True
-    without rows."""
+    """Return True if the first wide row of a sheet holds the names of its columns, False if it is a row of data, None
+    if undecided (`header.holds_names` compares it with the rows below). True without rows."""
     at = _names_at(rows, is_row=True)
     return header.holds_names(rows[at], rows[at + 1 :]) if rows else True
 
@@ -179,5 +184,10 @@ def _refusal(path: Readable, head: dict[str, str]) -> DataError:
 
 
 def listen(path: Readable, sheet: str, most_bytes: int) -> Generator[Any]:
-    """Yield the lines of a process that reads a workbook (core.data.reading.workbook)."""
+    """Start a process that reads a workbook, and yield the JSON values that it writes (core.data.reading.workbook):
+    first an object with the sheets, then a list for each row and an object before each further sheet.
+
+    sheet: "" lets the process choose. most_bytes: a larger row is given by its size only. Closing the iterator ends the
+    process.
+    """
     return reader_process.listen("core.data.reading.workbook", path, sheet, str(most_bytes))

@@ -102,7 +102,8 @@ class _CsvHead:
         self.cells: list[str] = []  # of the row with the names, if there is one
 
     def is_title(self, record: list[str]) -> bool:
-        """True if a record is a title above the table, padded with empty cells to the table's width, or a comment."""
+        """True if a record above the column names is a title (one filled cell, padded with empty cells to the table's
+        width) or a comment. False for every record once the names have been read, and in an export of Anki."""
         is_padded = len(record) > 2 and not record[-1].strip() and sum(bool(cell.strip()) for cell in record) == 1
         is_comment = record and (record[0].startswith("# ") and len(record) == 1 or _COMMENT.match(record[0]))
         return self.names is None and not self._cards and bool(is_padded or is_comment)
@@ -188,13 +189,14 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omis
 
 
 def _with_commas(cells: Sequence[str]) -> list[str]:
-    """Return the cells of a record, those that begin with a blank joined to the ones before: in a text without quotes a
-    blank follows the comma."""
+    """Return the cells of a record that was split at commas inside its texts: a cell that begins with a space is joined
+    to the cell before it, with the comma between them."""
     return [part.replace("\0", ",") for part in re.split(r"\0(?! )", "\0".join(cells))]
 
 
 def _without_fronts(cells: list[str]) -> list[str]:
-    """Return the fields of a card of Anki; a back that repeats the front above the ruler of the answer without that."""
+    """Return the fields of an Anki card. Where the part of a field above the "answer" ruler (<hr id=answer>) only
+    repeats another field, just the part below the ruler is kept."""
     if not any(map(_RULER.search, cells)):
         return cells
     texts = [_TAG_OR_BLANK.sub("", cell) for cell in cells]
@@ -327,8 +329,12 @@ class Paragraph:
         self._joint: str | None = None
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str, str | None]]:
-        """Add a line; yield (first line, text, joint) of parts that are complete with it, in order. joint: what stands
-        between it and the part before; None for the first."""
+        """Add a line, and yield (first line, text, joint) of each part that is complete with it: text beyond
+        MAX_CHARACTERS is divided. Mostly nothing is complete before `end`.
+
+        The line is added only when the result is iterated. joint: the text between this part and the one before; None
+        for the first.
+        """
         self._begins = self._begins or number
         for begin in range(0, len(line), MAX_CHARACTERS):  # the rest is copied for each part
             self._text += line[begin : begin + MAX_CHARACTERS]
@@ -343,7 +349,8 @@ class Paragraph:
                 self._joint = "\n" if part.endswith("\n") else ""
 
     def end(self) -> Iterator[tuple[int, str, str | None]]:
-        """Yield the rest of the paragraph as `add` does, unless it is blank, and begin another."""
+        """Yield the rest of the paragraph as (first line, text, joint), unless it is blank, and begin another
+        paragraph, which is joined to this one by an empty line. It happens only when the result is iterated."""
         begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""
         if text.strip():
             yield begins, text, self._joint

@@ -32,8 +32,14 @@ _UNCALCULATED = (b"</f></c>", b"</f><v></v></c>", b"</f><v/></c>", b"</f><v /></
 
 
 def read_workbook(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
-    """Yield the sheets, those that are chosen and the number of formulas without a value, then their rows; {"error":
-    "password"} or {"error": "broken", "reason"}. {"next": name} stands before each further sheet."""
+    """Yield {"sheets": [(name, is hidden)], "sheet": the one that is read, "uncalculated": formulas without a value},
+    then a list for each of its rows, as `_rows`.
+
+    sheet: a name, or "" for a choice by contents. Of several sheets that are read, "sheet" has the names joined by
+    TOGETHER, and {"next": name} stands before the rows of each further one. "sheet" is None, and no rows follow, for an
+    unknown name and if no sheet has rows. member: the file's name in the zip at path; "" if path is the workbook.
+    Errors are yielded: {"error": "password"} or {"error": "broken", "reason"}.
+    """
     from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:

@@ -107,15 +107,17 @@ def _in_turn(texts: Sequence[str]) -> Iterator[dict[str, object]]:
 
 
 def _both_readings(texts: Sequence[str]) -> Iterator[dict[str, object]]:
-    """Yield the rows of `_first_with_each`; every other one also has the texts that are a pair if they take turns."""
+    """Yield a row for each later text of a list, as an answer to the first text. The first, third, ... of these rows
+    also hold a text and the one after it as question and answer in turn, so that a person can choose between both
+    readings."""
     for place, row in enumerate(_first_with_each(texts), 1):
         pair = texts[place - 1 : place + 1] if place % 2 else ()
         yield row | dict(zip(LISTED[1], pair, strict=False))
 
 
 def is_dataset(file: Readable, limits: Limits) -> bool:
-    """Return True if a YAML or TOML file holds a list of objects or lists, also below a key, and is no recipe; False
-    for an unreadable one."""
+    """Return True if a YAML or TOML file holds rows: a list that begins with an object or a list, at the top or under a
+    key. False for a training recipe (it has a key such as "model" or "data") and for an unreadable file."""
     value = _readable(file, limits)
     if isinstance(value, dict):
         return not {"data", "model", "base_model", "model_name_or_path"} & value.keys() and _rows_key(value) is not None
@@ -161,7 +163,7 @@ def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
 
 
 def _named(responses: object) -> Iterator[tuple[str, list[str]]]:
-    """Yield the names of Rasa's responses, each with its texts; none without texts."""
+    """Yield (name, its texts) of each of Rasa's responses that has a text. Nothing if `responses` is not an object."""
     for name, variants in responses.items() if isinstance(responses, dict) else ():
         texts = [one["text"] for one in variants or () if isinstance(one, dict) and isinstance(one.get("text"), str)]
         if texts:
@@ -174,8 +176,8 @@ def _intent(item: object) -> str:
 
 
 def _rows_key(value: Mapping[str, object]) -> str | None:
-    """Return the key of the first list of objects, or of lists, which are conversations; of promptfoo, its tests. None
-    without one."""
+    """Return the key of an object's first filled list that begins with an object or with a list, which is a
+    conversation. Test cases of promptfoo ("tests") go before all. None if there is no such list."""
     tests = value.get("tests")
     if isinstance(tests, list) and any(isinstance(test, dict) and "vars" in test for test in tests):
         return "tests"
@@ -201,8 +203,8 @@ def _plain(item: object) -> Any:
 
 
 def _with_flags(value: object) -> Any:
-    """Return the value, however deep, with words such as "yes" as true or false where a flag is expected; YAML 1.1
-    values come as text."""
+    """Return a copy of the value in which words such as "yes" or "off" are booleans ("0.0" and "1.0" numbers), but only
+    under keys that take a flag: train, loss, weight, kto_tag, and label beside an answer. At any depth."""
     if not isinstance(value, dict):
         return [_with_flags(one) for one in value] if isinstance(value, list) else value
     flag_names = (

@@ -19,9 +19,12 @@ _WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")
 
 
 def draft_of(values: Mapping[str, object]) -> JsonObject | None:
-    """Return a row that lacks a text as `Example.as_dict` gives it, with "" for each missing text; None if something
-    else is wrong with it. values: the columns of the row. An answer that is marked as bad is taken as one to be
-    improved."""
+    """Return a row that lacks only some text as a draft for a person to complete: the example as `Example.as_dict`
+    gives it, with "" for each missing text. None if something else is wrong with it.
+
+    values: the columns of the row. An answer that is marked as bad counts as one to be improved, so the draft has no
+    such mark.
+    """
     # null only if empty texts are not enough: most columns with it are none that the row needs.
     for missing in (("",), ("", None)):
         row = Row(1, {name: _filled(value, missing) for name, value in values.items()})

@@ -70,8 +70,12 @@ class EditedRows(Rows):
         is_flawed: np.ndarray,
         written: WrittenRows,
     ):
-        """Keep the columns of a version's rows. places (N,): position in the file's rows, 0 for edited ones. is_flawed
-        (F,): which of base's flawed rows still are."""
+        """Keep the columns of a version's rows, as the class describes them; base gives the rows of the file.
+
+        places (N,): position among the file's trainable rows; 0, without meaning, for rows that were added or that
+        could not be trained at first. is_flawed (F,): which of base's untrainable rows still cannot be trained and were
+        not removed.
+        """
         assert base.path is not None
         super().__init__(base.path)
         self.has_splits, self.joins = base.has_splits, base.joins
@@ -82,6 +86,8 @@ class EditedRows(Rows):
         return len(self._numbers)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]
+        """Return (row number, example) of the trainable row at this position of the version, a rewritten or added one
+        with its new content. Raises IndexError beyond the rows and below 0."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if (source := int(self._written_numbers[index])) >= 0:
@@ -115,9 +121,13 @@ class EditedRows(Rows):
 
     @property
     def flawed(self) -> np.ndarray:
+        """Positions, among all rows of the file, of the rows that could not be trained and in this version were neither
+        rewritten nor removed."""
         return super().flawed[self._is_flawed]
 
     def flawed_numbers(self) -> np.ndarray:
+        """Return the numbers in the file of the rows at `flawed`: those that could not be trained and in this version
+        were neither rewritten nor removed."""
         return super().flawed_numbers()[self._is_flawed]
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
@@ -138,6 +148,7 @@ class WrittenRows(Sequence[Example]):
         return len(self.begins) - 1
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        """Read from disk and return the example of one written row, by its place in the file, from 0."""
         begin, end = self.begins[index], self.begins[index + 1]
         with open(self._path, "rb") as file:
             file.seek(begin)
@@ -184,9 +195,10 @@ def _locate(numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _require_rows(rows: np.ndarray, numbers: np.ndarray, flawed: np.ndarray) -> None:
-    """Raise DataError for the first of rows that is not in a dataset.
+    """Raise DataError with the first of these row numbers that the dataset does not have; rows that cannot be trained
+    count as present.
 
-    numbers: of its rows, rising; flawed: of those that cannot be trained, rising.
+    rows: numbers to check. numbers: of its trainable rows, rising; flawed: of those that cannot be trained, rising.
     """
     for row in rows[~(_locate(numbers, rows)[1] | _locate(flawed, rows)[1])][:1].tolist():
         raise DataError("sets.no_such_row", row=row, rows=len(numbers))
@@ -275,9 +287,14 @@ class Edits:
         change: Iterable[tuple[int, Example]] = (),
         add: Iterable[Example] = (),
     ) -> Change:
-        """Append a new version to the log, its rows to the pool, make it the current one and return it. change:
-        consumed one at a time. Raises DataError for a row that the newest version does not have, and if nothing would
-        change or remain; OSError."""
+        """Store a new version of the dataset, make it the current one and return its change. Its new and rewritten rows
+        are appended to the file of written rows, then one line to the log.
+
+        what: the sentence that describes it. base: the rows as the file was read. remove: row numbers; change: (row
+        number, its new example), consumed one at a time; add: new examples. Raises DataError for a row that the current
+        version does not have, and if nothing would change or no row would be left; OSError. Then there is no new
+        version.
+        """
         # Rows are checked against the newest version: a number of an older one may have been removed since.
         newest = self.rows(base)
         numbers, flawed = newest.numbers(), newest.flawed_numbers()
@@ -327,8 +344,11 @@ class Edits:
         return version
 
     def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
-        """Append rows to the pool, flushed to disk, and return the number of the first. If `rows` raises, nothing is
-        appended; without rows no file is made."""
+        """Append (row number, example) pairs to the file of written rows, flushed to disk, and return the number, from
+        0, of the first of them in that file.
+
+        If `rows` raises, nothing is appended. Without rows no file is made.
+        """
         first, one = len(WrittenRows(self._pool)), next(rows, None)
         if one is None:  # no file is made for a change that writes no row
             return first
@@ -378,7 +398,8 @@ class Edits:
 
 
 def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
-    """Return the files of one reading in a dataset's folder: the log, and the rows that people wrote."""
+    """Return the paths of a dataset's log of changes and of the file with the rows that people wrote, in its folder.
+    reading: the key of how its file is read; other ways to read it have other changes."""
     key = hashlib.sha256(reading.encode()).hexdigest()[:16]
     return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 

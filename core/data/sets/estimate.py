@@ -33,8 +33,8 @@ def counted(example: Example, learning: Learning) -> list[Counted]:
 
 
 def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) -> Counted:
-    """Return the estimated tokens of a conversation, tools included, and the runs of its answers, without a
-    tokenizer."""
+    """Return the estimated number of tokens of a conversation, tools included, with the estimated places of what is
+    learned: all of it for "everything", else each answer; of pairs only answers whose weight is not 0."""
     position, runs = _tokens(tools or ""), []
     for turn in turns:
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""

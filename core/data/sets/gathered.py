@@ -24,8 +24,11 @@ _STALE_S = 3600  # packing 2 GiB takes minutes
 def add(
     store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NO_CHOICES, check: Check = go_on
 ) -> DatasetInfo:
-    """Add all paths as one dataset: a single file as it is, several (and of a folder the files that are read of it) in
-    an archive. name: "" for theirs. Raises DataError."""
+    """Import files and folders as one dataset and return its info. A single file is imported as it is; anything else is
+    packed into one zip, with only those files of a folder that the data consists of and that describe it.
+
+    name: of the dataset; "" for one made of the file names. Raises DataError if nothing can be read or stored.
+    """
     if len(paths) == 1 and not paths[0].is_dir():
         return store.import_file(paths[0], name or paths[0].stem, choices, check)
     files: dict[str, Path] = {}

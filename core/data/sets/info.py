@@ -79,7 +79,8 @@ def read_info(folder: Path) -> DatasetInfo | None:
 
 
 def facts_of(report: DataReport) -> JsonObject:
-    """Return the fields of a DatasetInfo that a report tells."""
+    """Return those fields of a DatasetInfo that a report knows, such as format, rows, sha256 and the number of
+    problems, for updating one."""
     same = report.model_dump(
         include={"format", "columns", "rows", "good_rows", "validation", "sha256", "bytes", "left_out"}
     )

@@ -78,11 +78,13 @@ class DataReport(Frozen):
 
     @property
     def possible(self) -> tuple[dict[str, Role], ...]:
-        """The possible roles of the columns: those that are used, or all readings to choose from."""
+        """Possible roles of the columns: all readings where a person may choose one; else the roles in use as the only
+        one. () if the columns have the names of a known format."""
         return self.readings or ((self.roles,) if self.roles else ())
 
     def refusal(self, file: str) -> DataError:
-        """Return the error of a file without a trainable row, which names its first problem."""
+        """Return the error of a file without a trainable row: it names the first problem of a row, or, if there is no
+        error, says that all answers are marked as bad. file: its name."""
         problem = next((problem.sentence for problem in self.problems if problem.severity == "error"), None)
         if problem is None:
             return DataError("data.only_bad_answers", file=file, rows=self.rows)
@@ -152,7 +154,8 @@ class _Counts:
         self._continued = 0
 
     def broken(self, problem: Problem) -> ReadRow | None:
-        """Count a row that cannot be read and return its result; None for a problem of the file itself."""
+        """Count a problem that a reader gave in place of a row, and return that row's result. A problem of the file
+        itself (row 0) is counted as a problem but not as a row, and gives None."""
         self.rows += problem.row > 0
         self._problems.note(problem)
         return ReadRow(problem.row, problem.line, None, None, (problem,)) if problem.row else None
@@ -212,8 +215,9 @@ _DOUBTS = ("data.no_prose", "data.two_ways", "data.files_as_classes", "data.code
 
 
 def undecided(report: DataReport) -> DataError:
-    """Return the error of a set of which nothing shows which column is the answer, with the columns to choose from; or
-    of lines that are no running text."""
+    """Return the error that asks a person to choose columns, for a dataset of which nothing shows which column is
+    the answer: it names the columns that may be. For a text that may be no running text it says why and names the
+    column."""
     # A note on one file of several has another inside.
     doubts = [n for n in report.notes if any(key in n.model_dump_json() for key in _DOUBTS)]
     if len(report.readings) == 1 and doubts:
@@ -223,8 +227,8 @@ def undecided(report: DataReport) -> DataError:
 
 
 def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[Message]:
-    """Return notes on what was assumed of the file because no choice says it: the roles of columns by their names or
-    contents, missing answers, the header."""
+    """Return notes on how a file's columns are used and why (by names, by contents, or chosen), on a question column
+    without answers, and on a header that was assumed although that was in doubt."""
     header = choices.header is None and any(part.header for part in source.parts or (source,))
     roles = decision.roles
     taken = taken_as({name: role for name, role in roles.items() if role != "ignore"})
@@ -242,8 +246,11 @@ def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[M
 def _convert(
     row: Row, format: Format, tally: Tally, rated: bool
 ) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
-    """Return the JSON of a row's example (None if it cannot be trained), its turns or the example itself, and its
-    problems."""
+    """Return (the example's JSON, its turns, the example, problems) of a row, and add what was left out to tally.
+
+    A row in the usual shape gives its turns and no example, without problems; any other gives None for the turns. JSON
+    and example are None if the row cannot be trained. rated: True keeps an answer that is marked as bad.
+    """
     if turns := plain(row.values, format):  # most rows; no Example object is needed for them
         if row.omissions:
             tally.add_each(row.omissions)
@@ -253,7 +260,8 @@ def _convert(
 
 
 class _Problems:
-    """Counts of a file's problems, with the first `most` of each severity; errors are listed before warnings."""
+    """Counts of a file's problems, with the first `most` of each severity. If not all can be listed, errors are kept
+    rather than warnings."""
 
     def __init__(self, most: int):
         self._most, self.counts = most, {"error": 0, "warning": 0}
@@ -266,8 +274,11 @@ class _Problems:
             self._first[problem.severity].append(problem)
 
     def listed(self, warnings: list[Problem]) -> tuple[Problem, ...]:
-        """Return at most `most` problems in the order of rows, including warnings that were found after all rows had
-        been read."""
+        """Return at most `most` problems in the order of rows: all kept errors, then as many of the first warnings as
+        still fit.
+
+        warnings: further ones, which only all rows together show.
+        """
         errors = self._first["error"]
         warned = sorted(self._first["warning"] + warnings, key=lambda problem: problem.row)[: self._most - len(errors)]
         return tuple(sorted(errors + warned, key=lambda problem: problem.row))

@@ -98,17 +98,22 @@ def interpret(
 
 
 def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
-    """Return how a chat is read; a voice that nobody chose, and that is no program's, counts as a guess."""
+    """Return how an exported chat is read: as conversations in which one person's or assistant's messages are the
+    answers.
+
+    The decision counts as a guess ("content") if no person chose whose messages those are and they are not an
+    assistant's; else it is by "names". check: called often, and may raise.
+    """
     chat = overview.read_as(source, lambda rows=0: check())
     return _Meaning(source, "messages", Decision((), "content" if chat.guessed and not chat.known else "names"))
 
 
 @contextmanager
 def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
-    """Context manager: add to a DataError of the block what may explain it.
+    """Context manager: raises a DataError of the block again, with more that may explain it.
 
-    For a table whose first row may be data and not names, it names the columns; for one table or sheet of several, the
-    others. names: of its columns.
+    If the first row of a table may be data and not names, the error also names the columns, unless a person chose about
+    the header; for one table or sheet of several it names the other ones. names: of the columns. Other exceptions pass.
     """
     try:
         yield
@@ -127,9 +132,13 @@ def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
 def _of_table(
     source: Source, rows: list[Row], chosen: Roles, decide: Callable[[Source, list[Row]], _Meaning]
 ) -> _Meaning:
-    """Return how the rows are read, those that a column marks as validation rows apart. chosen: columns of a person.
-    decide: called with the source and rows. Columns of one name are left out. Raises DataError for them if without them
-    there is no question with an answer."""
+    """Return how a table's rows are read, as `decide` tells for the source and rows, after two preparations: a column
+    that names the split is removed and marks validation rows; columns whose name the table has twice are left out.
+
+    chosen: columns that a person chose. Raises DataError for doubled names if a person chose such a column, or if
+    without them the rows are no clear pairs of question and answer; if the person has to choose anyway, all columns are
+    offered.
+    """
     if twice := doubled([str(name) for name in rows[0].values]):
         name, first, second = next(iter(twice.values()))
         error = DataError("data.csv_duplicate_header", file=source.path.name, column=name, first=first, second=second)
@@ -243,9 +252,12 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
 
 
 def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
-    """Return a question to a person with at most MAX_READINGS readings, without those of which no row could be trained
-    or that tell nothing; a single usable one left is no question. Any other decision, and one without a usable reading,
-    as it is."""
+    """Reduce a decision that a person has to make to at most MAX_READINGS readings with which at least one row can be
+    trained and whose answers tell something. If just one of several is left, it is taken as a guess.
+
+    A single reading from the start stays a question; without a usable reading the first ones stay. A decision that is
+    made already is returned as it is.
+    """
     if decision.evidence != "none":
         return decision
 
@@ -287,8 +299,8 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
 
 
 def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
-    """Return how texts are read: as conversations if they have turn markers; as a question to a person if their lines
-    are no running text."""
+    """Return how texts are read: as conversations if a column has turn markers in it, with a note; else as texts. If
+    their lines seem to be no running text, a person has to decide, unless one has already chosen the columns."""
     column = None if meaning.source.is_prose and meaning.source.kind == "txt" else marked_rows.marked(rows)
     if column is None:
         return meaning if meaning.decision.evidence in ("chosen", "none") else _if_running(meaning, rows)
@@ -297,9 +309,12 @@ def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
 
 
 def _if_running(meaning: _Meaning, rows: Sequence[Row]) -> _Meaning:
-    """Return meaning, or, where the texts are no running text, the same as a question to a person, with a note why.
-    Known shapes of lines are not doubted. Code is doubted if it is a list of data, and beside files of data, where the
-    reader of folders has noted why."""
+    """Return meaning as it is if the texts seem to be running text; else with a decision that a person has to make,
+    whether to train them as text, and a note why.
+
+    Texts with a known shape of lines are not doubted. Code is doubted if it is a list of data, or if files of data
+    stand beside it, which has a note already.
+    """
     source, decision = meaning.source, meaning.decision
     if source.kind == "code" and (entry := prose.entry_in(str(row.values["text"]) for row in rows)):
         note = msg("data.code_of_data", example=entry)
@@ -353,8 +368,8 @@ def _media_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _classified(rows: list[Row], source: Source) -> class_names.Classified | None:
-    """Return how texts with a named class are read, if the names of the columns alone would not tell; else None, also
-    if no class has a name."""
+    """Return how rows of a text and a named class are read; None if no class has a name, or if the columns' names
+    already show a format other than plain text."""
     if not source.class_names:
         return None
     try:
@@ -418,7 +433,8 @@ def _with_messages(source: Source, rows: Sequence[Row], choices: Choices) -> Sou
 
 
 def _noted_as_pairs(source: Source, row: Row) -> Source:
-    """Return a page of questions or a notebook of pairs with a note that says so; any other source as it is."""
+    """Return the source with a note that it is read as questions and answers, in place of the note on paragraphs, if it
+    is a page of questions or a notebook of pairs; any other source as it is. row: its first row, which shows it."""
     if "question" not in row.values or not (source.is_prose or source.kind == "ipynb"):
         return source
     others = (note for note in source.notes if note.key not in ("data.note_paragraphs", "data.note_document"))

@@ -27,8 +27,13 @@ class JoinedTokens(Tokens):
 
     @classmethod
     def of_paragraphs(cls, tokens: Tokens, limit: int | None = None) -> Tokens:
-        """Return tokens with the paragraphs that continue each other joined, in examples of about MAX_TOKENS; unchanged
-        if there are none. limit: leave those alone that have more tokens."""
+        """Return tokens in which consecutive paragraphs of one text are joined into one example, of which everything
+        but the first token is learned; a text of more than MAX_TOKENS becomes several. Returned unchanged if no
+        paragraphs continue each other.
+
+        limit: a paragraph of more tokens is joined neither to the one before nor to the one after; None: all are
+        joined.
+        """
         continues = (tokens.joint > 0) & (limit is None or _are_within(tokens.lengths, limit))
         if not continues.any():
             return tokens
@@ -62,7 +67,8 @@ class JoinedTokens(Tokens):
         return np.diff(self.first) > 1
 
     def members(self, example: int, start: int, end: int) -> range:
-        """Return the paragraphs that have tokens from start to end (exclusive) of an example."""
+        """Return the range of the paragraphs (indices into `paragraphs`) of an example that have tokens in start to
+        end, end exclusive."""
         first, last = int(self.first[example]), int(self.first[example + 1])
         begin = self.begin[first:last]
         return range(

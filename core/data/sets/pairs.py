@@ -45,19 +45,22 @@ class Pairs(Pieces):
 
     @cached_property
     def lengths(self) -> np.ndarray:
+        """Tokens (P,) of each pair: those of its better and of its worse example together."""
         return (self.end + self.tokens.lengths[self.example + 1]).astype(np.int32)
 
     # ---- by example (E,): a pair is represented by its better one
     @property
     def is_long(self) -> np.ndarray:
-        """Flags (E,) of the better answers of pairs of which one answer is longer than the limit."""
+        """True (E,) for the better example of each pair of which either example is longer than the limit; False for all
+        others, also for every worse example."""
         # The worse answer is the example after the better one.
         longer = np.maximum(self.tokens.lengths, np.append(self.tokens.lengths[1:], 0))
         return _is_better(self.tokens) & (longer > self.limit)
 
     @property
     def is_kept(self) -> np.ndarray:
-        """False (E,) for the better example of a pair that is left out, else True."""
+        """False (E,) for the better example of each pair that is left out; True for all others, also for every worse
+        example."""
         return (self.per_example > 0) | ~_is_better(self.tokens)
 
 
@@ -100,7 +103,8 @@ class Rated(Pieces):
         return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 
     def _answer_starts(self, example: ArrayLike) -> np.ndarray:
-        """Return the position where the answer of an example begins, or of each of several."""
+        """Return the place, in its example, of the first learned token, where the rated answer begins; an array for
+        several examples."""
         return self.tokens.runs[self.tokens.run_of(example), 1]
 
     @cached_property

@@ -49,7 +49,11 @@ class Paragraphs:
 
 
 def shuffled_stretches(rows: np.ndarray, stretch: np.ndarray, seed: int) -> np.ndarray:
-    """Return rows with their stretches in random order. stretch: that of every row of the set."""
+    """Return the rows (their positions) in a random order in which rows of one group, a stretch of consecutive rows,
+    stay together in the order in which they were given.
+
+    stretch (N,): number of the group of every row of the dataset, rising from 0. seed: equal seeds give equal orders.
+    """
     # Each stretch gets a random rank, and a stable sort by it keeps the order of the rows within.
     rank = np.empty(int(stretch[-1]) + 1, np.int64)
     rank[np.asarray(shuffled(len(rank), seed, epoch=0))] = np.arange(len(rank))

@@ -90,7 +90,8 @@ class Pieces(Sequence[Encoded]):
     __hash__ = None  # type: ignore[assignment]
 
     def position(self, index: int) -> int:
-        """Return the position of a piece's row in the dataset."""
+        """Return the position of a piece's row in the dataset; of joined paragraphs that of the first paragraph of the
+        example, even if the piece begins in a later one."""
         return int(self.tokens.positions[self.tokens.row[self.example[index]]])
 
     def first(self, count: int | None) -> Pieces:
@@ -99,7 +100,8 @@ class Pieces(Sequence[Encoded]):
         return replace(self, **arrays)
 
     def row_after(self, index: int) -> int:
-        """Return the place, among the rows that were read, after the last one that a piece has tokens of."""
+        """Return one more than the place, among the rows whose tokens these are, of the last row that the piece has
+        tokens of: so many of those rows are enough for this piece."""
         example = int(self.example[index])
         if not isinstance(self.tokens, JoinedTokens):
             return int(self.tokens.row[example]) + 1
@@ -119,7 +121,7 @@ class Pieces(Sequence[Encoded]):
 
     @property
     def per_example(self) -> np.ndarray:
-        """Number of pieces (E,) of each example."""
+        """Number of kept pieces (E,) of each example; 0 for one that is dropped or has nothing to learn."""
         return np.bincount(self.example, minlength=len(self.tokens))
 
     @property

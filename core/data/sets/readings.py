@@ -54,7 +54,8 @@ class Readings:
         return self._hashes[stamp]
 
     def report(self, path: Path, format: Format | None = None, choices: Choices = NO_CHOICES) -> DataReport:
-        """Return the report of a file read in this way, kept or made now. Raises DataError."""
+        """Return the report of a file, read with this format and these choices: the stored one, or a new one, for which
+        the file is read and its rows are stored too. Raises DataError."""
         known = self._read_report(self._sha256(path), format, choices)
         if known is None:
             file = self._rows_file(path, self._sha256(path), format, choices)
@@ -62,8 +63,8 @@ class Readings:
         return known
 
     def known_report(self, path: Path) -> DataReport | None:
-        """Return the report of a file as it is now, if this process has hashed it before, else None; the file is not
-        read."""
+        """Return the stored report, with no choices made, of a file as it is now; None if there is none or this process
+        has not hashed this state of the file before. The file is not read."""
         sha256 = self._hashes.get((path, files.stamp(path)))
         return self._read_report(sha256, None) if sha256 else None
 
@@ -83,8 +84,12 @@ class Readings:
             pass
 
     def resolved_choices(self, path: Path, choices: Choices) -> Choices:
-        """Return choices, completed by how the report read the file: columns, header and sheet or encoding, or a chat's
-        voice, gap and pseudonyms. Raises DataError."""
+        """Return the choices, with those that were not made filled in by how the file was read then: column roles,
+        header and sheet or encoding, joined paragraphs, or a chat's voice, gap and pseudonyms. A later reading then
+        gives the same rows.
+
+        Reads the file if it has no report yet. Raises DataError.
+        """
         report = self.report(path, None, choices)
         file_choices = (
             {"sheet": report.sheet}
@@ -114,7 +119,8 @@ class Readings:
         return rows
 
     def read_into(self, folder: Path, source: Source, choices: Choices, check: Check) -> DataReport:
-        """Read a file that is being imported, with its rows into folder. Raises DataError, OSError."""
+        """Read a file that is being imported: write its rows into a file of folder, the dataset's, and return its
+        report. Raises DataError, OSError."""
         return read_rows(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
 
     def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
@@ -125,8 +131,11 @@ class Readings:
     def _read_anew(
         self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check
     ) -> tuple[DataReport, Rows]:
-        """Read a file once; return its report, which is kept, and its rows, stored in `file`. If the disk is full, few
-        rows stay in memory. Raises DataError if there are more."""
+        """Read a file once; return its report, which is also stored, and its rows, stored in `file`.
+
+        If the rows cannot be stored, such as on a full disk, those of a file of at most IN_MEMORY_BYTES are held in
+        memory; for a larger one raises DataError.
+        """
         try:
             report = read_rows(path, file, format, choices, check)
             rows = stored_rows.open_rows(file)
@@ -162,6 +171,8 @@ def read_rows(path: Path | Source, file: Path, format: Format | None, choices: C
 
 
 def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
+    """Return the name of the Arrow file that stores the rows of these bytes, read with this format and these choices by
+    this version of the app."""
     return f"rows-{_REPORT_VERSION}-{reading_key(sha256, format, choices)[:24]}.arrow"
 
 

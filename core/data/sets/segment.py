@@ -96,7 +96,8 @@ class Builder:
         self.rows += 1
 
     def add(self, key: int, marks: int, examples: Sequence[Counted]) -> None:
-        """Add a row's examples as lines. key: of its text; marks: THOUGHTS, SYSTEM, BAD."""
+        """Add a row's examples, one line each. key: by which the row is recognized later; marks: sum of THOUGHTS,
+        SYSTEM and BAD as they apply to the row."""
         for one in examples:
             self._lines.append(
                 {

@@ -82,8 +82,11 @@ class Rows(Sequence[tuple[int, Example]]):
         return table
 
     def _cell(self, name: str, place: int) -> Any:
-        """Return a value of a row. place: among all rows of the file. After MAX_LOOKS stretches the map is closed and
-        opened anew, so that its pages are freed."""
+        """Return one value of a stored row: column `name`, at the position `place` among all rows of the file.
+
+        After reads in MAX_LOOKS different blocks of STRETCH rows the memory map is closed and opened anew, so that its
+        pages are freed.
+        """
         if (stretch := place // STRETCH) != self._stretch:
             self._stretch, self._looks = stretch, self._looks + 1
             if self._looks % MAX_LOOKS == 0:  # pages of a map count as memory until it is closed
@@ -108,6 +111,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return self._stored - len(self._flawed)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no caller takes a slice
+        """Return (number in the file, example) of the trainable row at this position, from 0. Raises IndexError beyond
+        them and below 0."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._stored_row(index)
@@ -131,6 +136,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return index + int(self._before.searchsorted(index, "right"))
 
     def _stored_row(self, index: int) -> tuple[int, Example]:
+        """Return (number in the file, example) of the trainable row at this position, as the file has it, whatever a
+        version has changed."""
         place = self._place(index)
         return self._cell("row", place), example_of(self._cell("example", place))
 
@@ -261,6 +268,7 @@ class Writer:
         self._begin_batch()
 
     def _begin_batch(self) -> None:
+        """Forget the rows that were collected, to begin an empty batch. Nothing is written."""
         self._rows: list[tuple[object, ...]] = []
         self._size = 0
 

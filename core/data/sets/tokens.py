@@ -86,7 +86,8 @@ class Tokens:
         return np.zeros(len(self), bool)
 
     def run_of(self, example: ArrayLike) -> np.ndarray:
-        """Return the index of an example's first run, or of each of several."""
+        """Return the index in `runs` of the first run of learned tokens of an example, or of each of several; for an
+        example without runs, where its run would stand."""
         # with another type all of runs would be copied
         return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))
 
@@ -277,7 +278,8 @@ class Tokenized:
 
 
 def _is_there(part: Segment) -> bool:
-    """Return True if the ids of a segment can be read; they stay mapped."""
+    """Return True if a segment has token ids that can be read, False if its file is gone or damaged. The file stays
+    mapped into memory."""
     try:
         return len(part.ids) > 0
     except (OSError, ValueError):  # removed, or cut short

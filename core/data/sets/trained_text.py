@@ -34,7 +34,10 @@ def trained_text(example: Example) -> JsonObject:
 
 
 def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[JsonObject]:
-    """Return messages as parts to show, each with whether it is trained."""
+    """Return messages as parts to show: {role, text, trained}, with thinking and tool_calls if there are some.
+
+    trained: False marks no part as trained; True marks the answers whose weight is not 0.
+    """
     return [
         _text_part(message.role, message.content, trained and message.role == "assistant" and message.weight > 0)
         | ({"thinking": message.reasoning} if message.reasoning else {})

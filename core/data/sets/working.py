@@ -57,8 +57,12 @@ class Page:
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Return at most `count` trainable rows from position `begin` on, and where the next page begins (None at the end).
-    words: only rows with this phrase in a text, in any case. At most LOOKED_AT rows are searched."""
+    """Return at most `count` trainable rows from position `begin` on, and the position at which the next page begins
+    (None at the end of the dataset).
+
+    words: only rows that have this phrase in a text, in any case; "" takes all. One call searches at most LOOKED_AT
+    rows, so a page may be short, or empty, before the end.
+    """
     shown: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
         if len(shown) == count or position - begin >= LOOKED_AT:
@@ -86,7 +90,8 @@ def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
 
 
 def unusable(rows: Rows, place: int) -> ShownRow:
-    """Return a row that cannot be trained. place: position among all rows of the file (Rows.flawed)."""
+    """Return a row that cannot be trained, to be shown: its number, its columns, and why it cannot be trained (None for
+    an answer that is marked as bad). place: position among all rows of the file, as in Rows.flawed."""
     entry = rows.entry(place)
     problem = problem_of(entry["problem"])
     values = json.loads(entry["values"]) if entry["values"] else None
@@ -139,9 +144,13 @@ def edit_rows(
 def repair_rows(
     store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
 ) -> Change:
-    """Store a new version without one kind of problem, repaired in every row, and return its change. value: fills a
-    placeholder. argument, action: select one of the kind's repairs (Repair), "" for the first. check: called often.
-    Raises DataError if there is no such problem. A large dataset is repaired in a process of its own."""
+    """Store a new version of a dataset in which all problems of one kind are repaired, in every row that has it, and
+    return its change.
+
+    kind: id of a finding. value: what to fill in for a placeholder. argument, action: select one of the finding's
+    repairs; "" for the first. check: called often, and may raise. Raises DataError if the dataset has no such problem
+    that can be repaired. A large dataset is repaired in a separate process.
+    """
     if dataset_process.is_needed(rows=len(store.rows(id))):
         version = dataset_process.run(store.path(id), "mend", kind, value, argument, action, check=check)
         return store.edits(id).changes[version]

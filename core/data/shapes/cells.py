@@ -74,7 +74,8 @@ def is_list_of_texts(value: object) -> bool:
 
 
 def with_lines(row: Row, columns: tuple[str, ...]) -> Row:
-    """Return a row with its lists of texts as one text, a line each."""
+    """Return a row in which each of these columns that holds a list of texts has one text instead, a line for each
+    item; other cells stay as they are."""
     lists = {name: "\n".join(value) for name in columns if isinstance(value := row.values.get(name), list)}
     return replace(row, values={**row.values, **lists})
 

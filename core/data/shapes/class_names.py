@@ -28,9 +28,13 @@ _MAX_LABELS = 100  # of one row; more are a label for each of its words
 def names_by_column(
     names: LabelNames, sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]
 ) -> dict[str, dict[int, str]]:
-    """Return {column: {number: name}} of a file; {} if it cannot be told. A list that names no column is about the one
-    whose values all are its numbers: those that are written in the list, or else counted from 0 or from 1, as all rows
-    tell."""
+    """Return {column: {number: name}}, by which the class numbers in a file are replaced by names; {} if it is not
+    clear which column the names are for. Names that are given for a column are used for it if it exists.
+
+    A list of names without a column belongs to the only column whose values are all among its numbers in all rows, one
+    named like a label first. Numbers that are not written in the list count from 0 or from 1, as the rows show; {} if
+    they show neither.
+    """
     columns = dict.fromkeys(str(name) for row in sample for name in row.values)
     if names.columns or not names.listed:
         by_name = {column.lower(): column for column in columns}

@@ -65,7 +65,9 @@ def _stands_above(cell: str, values: Sequence[str]) -> bool:
 
 
 def _stands_again(cell: str, values: Sequence[str]) -> bool:
-    """Return True for words of the first row that stand below, in any column: a topic, or what was said next."""
+    """Return True if a cell of the first row occurs among the values of a column below: once for more than three words,
+    twice for up to three. Then the first row holds no names but a topic or a sentence. False for numbers, links and
+    very short cells."""
     is_words = len(cell) > _TEXT and not _MEASURE.fullmatch(cell)
     return is_words and values.count(cell) >= (1 if len(words_of(cell)) > _TEXT else 2)
 

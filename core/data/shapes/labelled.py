@@ -135,8 +135,12 @@ def _texts(value: object) -> list[str]:
 
 
 def label_studio(values: Columns, notes: Notes) -> dict[str, object] | None:
-    """Return the text of a task of Label Studio and its first label; other labels and fields are noted. None for any
-    other row. Raises Flaw if there is no label of a text."""
+    """Return {text, label} of a task of Label Studio: its text and the first label; other labels and fields are noted
+    as left out. None for any other row, and for a task without any labels.
+
+    Raises Flaw if nothing can be trained: only pictures or sounds, only labels of places in the text or of relations, a
+    skipped task, or several texts.
+    """
     fields, results_key = (
         values.peek("data"),
         next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None),

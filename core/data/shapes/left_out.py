@@ -190,5 +190,6 @@ def media_names(omissions: Iterable[Omission]) -> list[str]:
 
 
 def needs_picture(omissions: Iterable[Omission], texts: Iterable[str]) -> bool:
-    """Return True if a text refers to a picture, film or sound that was left out."""
+    """Return True if one of the texts has a mark in place of a picture, film or sound (such as <image>), and a column
+    or field with such media was left out of the row."""
     return bool(media_names(omissions)) and any(_PICTURE.search(text) for text in texts)

@@ -39,8 +39,8 @@ _LETTERS = re.compile("(?=..)A?B?C?D?E?F?G?H?")  # of several right options: ACD
 
 @dataclass(frozen=True)
 class Place:
-    """The columns of a row with its options. kind: one column, several, the right one beside wrong ones, or in the
-    question."""
+    """The columns of a row with its options. kind: "list": one column holds all; "columns": each has its own; "apart":
+    the first of names holds the right one, the others wrong ones; "inline": they stand in the text of the question."""
 
     kind: str
     names: tuple[str, ...]
@@ -112,7 +112,8 @@ class MultipleChoice:
 
 
 def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
-    """Return the places that a key means, of several right ones too: "B", ["B"], "A, C"; [] if one means nothing."""
+    """Return the options that a key means, several for keys such as ["B", "C"], "A, C" or "ACD": their places from 0,
+    or with the scheme "number" the numbers as they are written. [] if one part of the key means no option."""
     parts = key if isinstance(key, list) else [key]
     # Only a key that means no option as it stands is split: an option's text may have commas.
     if len(parts) == 1 and isinstance(parts[0], str) and reading.place_of(parts[0], options, scheme) is None:
@@ -312,7 +313,8 @@ def _is_wordy(values: Sequence[Columns], name: str) -> bool:
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:
-    """Return the columns that may say which option is right: by their names, of a table without names the last."""
+    """Return the columns that may say which option is right: those with a fitting name (answer, correct, ...) that are
+    not among `others`, which have another part; in a table without names the last column."""
     if reading.are_unnamed(names):
         return [names[-1]]
     return [name for name in names if name not in others and _KEY_WORDS.search(name)]
@@ -375,8 +377,9 @@ class _Keys:
         return sorted(fitting, key=lambda each: (each[1] == "number", -self.means[each], SCHEMES.index(each[1])))
 
     def chosen(self, rows: Iterable[Row | Problem], is_possible: bool) -> tuple[str, Scheme, Base] | None:
-        """Read all rows and return the key column, how it is read, and its first number; None if none is possible.
-        Raises DataError if its numbers can count from 0 and from 1, or from neither."""
+        """Count all rows and return the column that says which option is right, how its values are read, and its first
+        number (0 for keys that are no numbers). None if no column can be it; with is_possible False at once, without
+        reading rows. Raises DataError if its numbers can count from 0 and from 1, or from neither."""
         if not is_possible:
             return None
         for row in rows:

@@ -68,6 +68,8 @@ class Options:
     right: tuple[int, ...] = ()
 
     def written(self) -> str:
+        """Return the options as a text, each with its letter in a line of its own ("A. Rome"); empty ones are left
+        out."""
         return "\n".join(self.line(place) for place, text in enumerate(self.texts) if text)
 
     def line(self, place: int) -> str:
@@ -279,7 +281,9 @@ def _split(text: str) -> Options | None:
 def columns_of_options(names: Sequence[str]) -> list[str]:
     """Return the columns of a row that hold an option each, in their order; [] if there are none.
 
-    names: in lower case. Only a family that counts from a, 0 or 1 without a gap is one.
+    names: in lower case. They are columns whose names differ by a letter or number that counts from a, 0 or 1 without a
+    gap, after a word for an option or alone (option_a, option_b; a, b, c). In a table of more than three columns
+    without names, all but the first and the last.
     """
     has_key = any(name in RIGHT for name in names)  # then 1, 2, 3 alone are options too
     families: dict[str, dict[str, str]] = {}

@@ -74,7 +74,8 @@ def require_question(turns: Sequence[tuple[str, str]]) -> None:
 
 
 def with_context(question: str, context: str = "") -> str:
-    """Return a question after its context, unless it repeats that."""
+    """Return the context, an empty line and the question as one text; the question alone if it contains the context, or
+    the context is blank."""
     return question if context.strip() in question else f"{context}\n\n{question}"
 
 

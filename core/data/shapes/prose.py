@@ -110,6 +110,7 @@ def _unlike_sentences(lines: Sequence[str], is_document: bool) -> Message | None
         return msg("data.lines_divided", sign=":") if is_list else None
 
     def share(count: float) -> float:
+        """Return count divided by the number of lines."""
         return count / len(lines)
 
     names = Counter(match[1].strip() for line in lines if (match := _NAME.match(line)))
@@ -191,7 +192,9 @@ def entry_in(code: Iterable[str]) -> str:
 
 
 def _is_spaced(heads: Sequence[str], head: str) -> bool:
-    """Return True if a head of lines stands at equal distances, from one line in two to one in _MAX_GAP."""
+    """Return True if the lines with this kind of beginning stand at equal distances in nearly the whole text (every
+    second line up to every _MAX_GAP-th), as in lists of entries. heads: the kind of beginning of each line; head: one
+    of them."""
     gaps = Counter(b - a for a, b in pairwise(place for place, each in enumerate(heads) if each == head))
     gap, count = max(gaps.items(), key=lambda item: item[1], default=(1, 0))
     is_all = (gaps.total() + 1) * gap >= _SPACED * len(heads)

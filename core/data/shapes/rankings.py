@@ -150,7 +150,8 @@ def _better(values: Columns, sides: Sequence[str]) -> int | None:
 
 
 def _side(mark: object) -> str:
-    """Return a mark without the name of what it counts: "1", "a" for "Response A"."""
+    """Return the side that a mark names, in its shortest form: "a" for "Response A", "1" for 1 or "model_1". A mark
+    without a side gives its text in small letters."""
     number = number_of(mark)
     return str(number) if number is not None else _NAME.sub("", str(mark).strip().lower(), count=1)
 

@@ -80,7 +80,8 @@ _WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\d_]+")
 
 
 def is_worse(name: str) -> bool:
-    """Return True for names such as badAnswer, bad_answer 2, BAD-ANSWER."""
+    """Return True if the name of a column says that it holds worse or wrong answers: badAnswer, rejected,
+    incorrect_answer 2."""
     return not _WORSE_WORDS.isdisjoint(re.findall(r"[^\W\d_]+", _split_camel_case(name)))
 
 
@@ -95,7 +96,8 @@ def words_of(text: str) -> list[str]:
 
 
 def means_something(name: str) -> bool:
-    """Return True if the name stands for a role or for a fact about one: then it is a name, not a cell of a row."""
+    """Return True if a text can only be the name of a column, not a cell of a row: it has a word for a role (question,
+    answer, ...) or ends in one for a fact about rows (id, date, score)."""
     words = _WORDS.findall(name.lower())
     return _last_meaning(name) is not None and len(name) > 1 or bool(words) and words[-1] in _ABOUT
 
@@ -159,8 +161,9 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
 
 
 def with_answer(readings: Sequence[Roles], column: str, columns: Iterable[str] = ()) -> Roles:
-    """Return the reading whose answer is column; for another of the file's columns, the first reading that has a
-    question without it, with that answer. Raises DataError with the columns that can be the answer."""
+    """Return the first of the readings ({column: role}) in which this column is the answer. If there is none but it is
+    one of `columns`, change the first reading that has a question in another column: this column becomes its answer.
+    Raises DataError, with the columns that can be the answer, if neither exists."""
     for roles in readings:
         if any(name.lower() == column.strip().lower() and role == "answer" for name, role in roles.items()):
             return roles

@@ -93,6 +93,7 @@ class Decision:
 
     @property
     def roles(self) -> dict[str, Role]:
+        """{column: role} of the likeliest reading, the first; {} if there is none."""
         return dict(self.readings[0]) if self.readings else {}
 
     @classmethod
@@ -118,7 +119,9 @@ class Decision:
 
 
 def decide(rows: Sequence[Row]) -> Decision | None:
-    """Return the readings of the rows; None if they have no column of text."""
+    """Decide by names and contents which columns of a table are question, answer, context or plain text. Return the
+    possible readings ({column: role}), which are certain, a guess, or left to a person (`Decision.evidence`); None if
+    no column of text can be used."""
     table = _Table(rows)
     # From what names say for sure to what only contents suggest.
     kinds = (_lettered, _both_named, _translated, _one_named, _correction, _labelled, _unnamed)
@@ -127,11 +130,12 @@ def decide(rows: Sequence[Row]) -> Decision | None:
 
 
 def beside_text(rows: Sequence[Row]) -> Decision | None:
-    """Return the readings of rows with a `text` column beside columns of labels, annotations, answers or code, for a
-    person to choose; with the format `text`, the text alone would be trained.
+    """Return the readings ({column: role}) of rows of the format `text` that also have columns of labels, annotations,
+    answers or code, so that a person chooses between the text alone and text with answer. If names give both a question
+    and an answer, their reading is returned as decided by names.
 
-    If names give a question and an answer besides, the decision is that of the names. None without such columns. Raises
-    DataError if all of them only mark places in the text.
+    None if there is no text column, or nothing beside it that may be an answer. Raises DataError if all such columns
+    only mark places in the text.
     """
     table = _Table(rows)
     text = next((name for name in table.texts if meaning_of(name) == "text"), None)
@@ -153,8 +157,9 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
 
 
 def _about_longer(table: _Table) -> Decision | None:
-    """Return readings for a question that may be about a longer text, in a column before it whose name means nothing;
-    None without such a column."""
+    """Return a Decision left to a person: a long column before question and answer, with a name that means nothing, may
+    be the question's context. Its readings are one with each such column as context, and one without. None without such
+    a column."""
     question, answer = next(iter(table.named("question")), ""), next(iter(table.named("answer")), "")
     before = [*itertools.takewhile(lambda name: name not in (question, answer), table.texts)]
     others = [name for name in before if meaning_of(name) is None and not is_about(name)]
@@ -167,9 +172,10 @@ def _about_longer(table: _Table) -> Decision | None:
 
 
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
-    """Return the readings, for a person to choose, of rows whose format may train the wrong column: a label beside an
-    answer, or an answer beside a column that says if it is right. None for other rows. Raises DataError if the labels
-    only mark places in the text."""
+    """Return readings ({column: role}) for a person to choose from, if the columns that the row's format uses may be
+    the wrong ones: further columns of answers, one that says if the answer is right, ids in place of questions, a long
+    text that the question may be about, a label beside an answer. None for other rows. Raises DataError if the labels
+    only mark places in the text, or options stand in rows of their own."""
     table = _Table(rows)
     if format == "question_answer":
         names = {name.strip().lower(): name for name in table.texts}
@@ -202,8 +208,8 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
 
 
 def _several(table: _Table, format: Format) -> Decision | None:
-    """Return a question to the person for a format's pair beside other columns of answers, or beside one that says if
-    the answer is right; None without them."""
+    """Return a Decision left to a person if a table in this format (a question and an answer) has further columns of
+    answers, with one reading for each, or a column that says if the answer is right. None without such columns."""
     known = {alias for aliases in COLUMNS[format].values() for alias in aliases}
     others = [n for n in table.sentences if meaning_of(n) == "answer" and n.lower() not in known and not is_worse(n)]
     named = _both_named(table) if others or table.marks(()) else None
@@ -215,8 +221,9 @@ def _several(table: _Table, format: Format) -> Decision | None:
 
 
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
-    """Return a question to the person for questions that are ids, or answers that are XML; None for others. Raises
-    DataError for questions that repeat, each row with one of its options. question, answer: columns of texts."""
+    """Return a Decision left to a person if the column of questions holds ids, or an answer is XML: the pair, or the
+    answers alone as text. None for other columns. Raises DataError if questions repeat and each row has one option (A,
+    B, ...) of the question as its answer, as nothing says which is right."""
     questions, answers = ([str(value) for value in table.values[name]] for name in (question, answer))
     are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= NEARLY_ALL
     if are_ids or any(text.lstrip().startswith("<?xml") for text in answers):
@@ -229,8 +236,9 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
 
 
 def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
-    """Return the readings without those whose answer is the same in nearly all rows, or an id or a date; of two columns
-    all if nothing else is left; of more, raises DataError."""
+    """Return the readings ({column: role}) without those whose answer teaches nothing: the same in nearly all rows, an
+    id, a date or the number of the row, in a column whose name does not say that it is an answer. If none is left,
+    return all readings of a table of at most two columns; for more columns raise DataError."""
     table = _Table(rows)
     answers = {name for roles in readings for name, role in roles.items() if role == "answer"}
     silent = {*filter(table.says_nothing, answers)}
@@ -328,14 +336,15 @@ class _Table:
         return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
 
     def sorts(self, name: str, text: str) -> bool:
-        """Return True for a column of a few kinds beside short texts, such as the priority of a request; not for the
-        source or the year of a text."""
+        """Return True if a column puts each row into one of a few kinds, such as the priority of a request, and so may
+        be what is to be learned. False for the source, level or year of a text, for names with a role, and if the
+        column `text` usually has _LONG_CONTEXT words or more."""
         is_label = self.has_few_values(name) and not (self.is_numeric(name) or is_about(name) or meaning_of(name))
         return is_label and _last_word(name) not in _OF_SETS and self.texts[text] < _LONG_CONTEXT
 
     def marks(self, taken: Iterable[str]) -> list[str]:
-        """Return the columns that may say if an answer is right: labels of which there are two, as numbers, and flags
-        with a name such as correct."""
+        """Return the columns, except those taken, that may say if an answer is right: labels of two numbers (0 and 1,
+        or -1 and 1), and columns with a name such as correct that hold only yes or no."""
         values = {n: {str(value).strip().lower() for value in self.values[n]} for n in self.values if n not in taken}
         return [
             name
@@ -352,7 +361,8 @@ class _Table:
         return (is_constant or self.has_few_values(name)) and self.repeats(name)
 
     def repeats(self, name: str, often: int = _ROWS_OF_EACH) -> bool:
-        """Return True if each value of a column stands in at least so many rows, on average."""
+        """Return True if each value of a column stands in at least `often` rows, on average. False for a column with
+        fewer than _MIN_ROWS values."""
         values = self.values[name]
         return len(values) >= _MIN_ROWS and len({*map(str, values)}) * often <= len(values)
 
@@ -364,7 +374,8 @@ class _Table:
         return sum(not self.repeats(other) for other in others) >= 2
 
     def long_beside(self, roles: Roles) -> list[str]:
-        """Return the columns of long texts that a reading leaves out, and whose names mean nothing."""
+        """Return the columns that the reading `roles` does not use although they hold long texts: _LONG or more words
+        usually, with a name that means no role and no worse answer."""
         return [
             name
             for name in self.sentences
@@ -386,7 +397,8 @@ class _Table:
         return ("tokens", "answer") if "_task_hash" in self.values else ("tokens",) if "spans" in self.values else ()
 
     def holds_markers(self, name: str) -> bool:
-        """Return True for a whole prompt with the marks of its turns."""
+        """Return True if at least half of a column's values are whole conversations in one text, with the turn markers
+        of a chat template or names of the sides."""
         return self.share(name, (turns_in(str(value)) is not None for value in self.values[name])) >= 0.5
 
     def says_nothing(self, name: str) -> bool:
@@ -476,7 +488,8 @@ def _alone(text: str) -> dict[str, Role]:
 
 
 def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
-    """Return the undecided Decision: a person has to choose one of these readings."""
+    """Return a Decision that nothing decides (evidence "none"): a person chooses one of these readings ({column: role})
+    before a run."""
     return Decision(tuple(readings), "none")
 
 
@@ -491,8 +504,8 @@ def _beside(table: _Table, taken: Roles) -> dict[str, Role]:
 
 
 def _lettered(table: _Table) -> Decision | None:
-    """Return columns such as q_en and a_en, or question_hu and answer_hu, as question and answer, of several pairs as a
-    question to the person; None without them."""
+    """Return a Decision by names for columns that belong together as question and answer of one language: q_en with
+    a_en, question_hu with answer_hu. With several such pairs a person chooses one. None without a pair."""
     names = {name.strip().lower(): name for name in table.texts}
     parts = [(*match.groups(), name) for name in names.values() if (match := _IN_LANGUAGE.fullmatch(name.strip()))]
     pairs = [
@@ -509,8 +522,9 @@ def _lettered(table: _Table) -> Decision | None:
 
 
 def _both_named(table: _Table) -> Decision | None:
-    """Return the decision where names give both sides; several columns named as answers, repeated answers or long texts
-    beside are a question to the person. None if a side has no name."""
+    """Return a Decision for a table in which the names give both question and answer. A person chooses if there are
+    several columns of answers, one that says if the answer is right, answers that repeat, or long texts that are not
+    used. A text or context column serves as the question if no column is named so. None if a side has no name."""
     questions, answers = table.named("question"), table.named("answer")
     texts = [name for name in table.named("text") if name not in answers]
     question = next(iter([*questions, *texts, *table.named("context")]), None)
@@ -537,8 +551,8 @@ def _both_named(table: _Table) -> Decision | None:
 
 
 def _translated(table: _Table) -> Decision | None:
-    """Return a question to the person for texts in columns that are named by languages: each may be the translation of
-    each other. None for fewer than two languages."""
+    """Return a Decision left to a person for columns that are named by languages: each pair of them, in both
+    directions, as a text and its translation. None for fewer than two languages."""
     names = [
         name
         for name, words in table.texts.items()
@@ -558,8 +572,9 @@ def _translated(table: _Table) -> Decision | None:
 
 
 def _one_named(table: _Table) -> Decision | None:
-    """Return the decision where one side is named: the other column is a guess if only one can be it, else a question
-    to the person. None if both sides or neither are named."""
+    """Return a Decision for a table in which names give only the question or only the answer. If a single other column
+    can be the missing side, it is certain by its name or a guess by content; otherwise a person chooses among the
+    columns. None if both or neither have a name, or if no column can be the other side."""
     question, answer = next(iter(table.named("question")), None), next(iter(table.named("answer")), None)
     if (question is None) == (answer is None):
         return None
@@ -632,8 +647,8 @@ def _correction(table: _Table) -> Decision | None:
 
 
 def _labelled(table: _Table) -> Decision | None:
-    """Return a question to the person for one or two columns of text beside a column of labels: the label may be the
-    answer, or the text is trained alone. None for other tables."""
+    """Return a Decision left to a person for one or two columns of sentences beside labels or code: the label may be
+    the answer, or the text is trained alone, or of two texts one may be the context. None for other tables."""
     named = [name for name in table.values if table.may_be_answer(name) and meaning_of(name) != "answer"]
     sentences = [name for name in table.sentences if name not in named]
     has_text = bool(table.named("text"))  # then only a column that is named as one holds labels
@@ -673,8 +688,8 @@ def _labelled(table: _Table) -> Decision | None:
 
 
 def _explained(table: _Table, text: str) -> list[dict[str, Role]]:
-    """Return the first column of names or terms, of a word or two that seldom repeat, with the text as its
-    explanation; [] without one."""
+    """Return [one reading] with a term as the question and `text` as its answer; the term is the first column of one or
+    two words that seldom repeat. [] without such a column."""
     terms = (
         name
         for name, words in table.texts.items()
@@ -703,8 +718,10 @@ def _are_crossed(one: str, other: str) -> bool:
 
 
 def _unnamed(table: _Table) -> Decision | None:
-    """Return the decision where no name decides: the contents of two columns may; a single column of text is trained
-    alone; others are a question to the person. None without texts."""
+    """Return a Decision for a table in which no name gives a side. A single column of sentences is trained alone. Two
+    columns are question and answer if their contents tell which is which (question marks, code). In other cases a
+    person chooses. None without a column of sentences, unless there are exactly two columns of shorter texts, and for
+    one object of many texts."""
     named_text = next(iter(table.named("text")), None)
     columns = [name for name in table.sentences if not is_worse(name)]
     if named_text is not None and len(columns) != 2:

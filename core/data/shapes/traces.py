@@ -84,6 +84,7 @@ def _refuse_half_of_batch(values: Columns) -> None:
 
 
 def _are_objects(value: list[Any]) -> bool:
+    """Return True for a list of nothing but objects; False for an empty list."""
     return bool(value) and all(isinstance(one, dict) for one in value)
 
 
@@ -104,6 +105,7 @@ def _is_text(turn: Any) -> bool:
 
 
 def _is_number(text: str) -> bool:
+    """Return True for a text that is a number, or one of the words true and false in any case."""
     return re.fullmatch(r"-?\d+(?:\.\d+)?|true|false", text.strip(), re.IGNORECASE) is not None
 
 

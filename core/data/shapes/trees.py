@@ -59,8 +59,8 @@ def _turn(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def answered_turns(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """Return a bench's questions with their reference answers as messages; None for other rows. Raises Flaw for
-    questions without answers."""
+    """Return a row of a benchmark such as MT-Bench as messages: the questions in `turns`, each with its reference
+    answer, as far as there are answers. None for other rows. Raises Flaw if there are no reference answers."""
     questions = values.peek("turns")
     if "question_id" not in values or not _are_texts(questions):
         return None
@@ -91,6 +91,7 @@ def questions_of_a_text(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def _are_texts(value: Any) -> bool:
+    """Return True for a list of texts none of which is blank; False for an empty list and any other value."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one.strip() for one in value)
 
 

@@ -218,7 +218,9 @@ class _Template:
         return turns
 
     def _is_turn(self, text: str, at: int) -> bool:
-        """Return True for a marker after the end of a turn; without such ends, for one that begins a line."""
+        """Return True if the marker at position `at` begins a turn and is not quoted in an answer. It must follow the
+        token that ends a turn; if the text has no such token, it must begin a line. Always True at 0, and for templates
+        that end no turn."""
         if at == 0 or self._ended is None:
             return True
         if self._end and self._end.search(text):
@@ -254,6 +256,7 @@ class _Inst:
         return turns
 
     def sides(self, line: str) -> list[Role]:
+        """Return the side of each [INST] (user) and [/INST] (assistant) in a line, in their order."""
         sides: dict[str, Role] = {"<<SYS>>": "user", "[INST]": "user", "[/INST]": "assistant"}
         return [sides[mark] for mark in re.findall(r"\[/?INST\]", line)]
 
@@ -339,6 +342,7 @@ class _Named:
         return before
 
     def sides(self, line: str) -> list[Role]:
+        """Return the side of each name before a turn in a line, in their order; names that do not count are skipped."""
         return [side for _, name in self._marks(line) if (side := side_of(name))]
 
 
@@ -387,11 +391,12 @@ def after_front(head: str, style: _Style) -> int:
 
 
 def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tuple[int, str]]:
-    """Yield (number of the first line, text) of each conversation of a text file.
+    """Yield (number of the first line, text) of each conversation of a text file. style: how it marks turns; head: its
+    beginning, from which the usual gap before answers is measured.
 
-    A new one begins at a system text, after the end of a fortune, after a ruler, or at a question with more empty lines
-    before it than answers have.
-    If nothing else does, BLOCK characters end one before the next question.
+    Once a conversation has an answer, the next begins at a system text or a token that begins a text, or at a question
+    after a ruler, after more empty lines than stand before answers, or when BLOCK characters are passed; for a style of
+    exercises at each question. One also ends at a line of "%" (a fortune file), and beyond LARGEST_BLOCK characters.
     """
     usual = _gap_before_answers(head, style)
     alone = isinstance(style, _Named) and style.asks_alone
@@ -423,7 +428,8 @@ def conversations(lines: Iterable[str], style: _Style, head: str) -> Iterator[tu
 
 
 def _gap_before_answers(head: str, style: _Style) -> float:
-    """Return the median number of empty lines before answers, a ruler as many; 0 without any."""
+    """Return the median number of empty lines before the answers in head, where a ruler counts as 1000 empty lines; 0
+    if there are no answers."""
     gaps, gap = [], 0
     for line in head.splitlines():
         if not line.strip() or _RULER.match(line):
@@ -435,5 +441,5 @@ def _gap_before_answers(head: str, style: _Style) -> float:
 
 
 def _height(line: str) -> int:
-    """Return how many empty lines an empty line or a ruler counts as."""
+    """Return 1 for an empty line and 1000 for a ruler, which divides more than any number of empty lines."""
     return 1_000 if line.strip() else 1

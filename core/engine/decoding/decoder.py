@@ -26,8 +26,9 @@ MIN_SHARED = 64  # tokens at the beginning of all prompts; fewer are not worth a
 
 @contextmanager
 def for_decoding(model: torch.nn.Module) -> Iterator[None]:
-    """Context manager: give a model, packed rows of which may be trained, its own attention, with mask and cache, and
-    on a CPU weights in the kernel's order. Without gradients."""
+    """Context manager: prepare a model to generate text. If it was switched to packed rows, it has its own attention
+    meanwhile, with mask and cache; on a CPU its weights are held in the order that the kernel reads. Call it without
+    gradients."""
     with attention.set_aside(model), prepacked(model):
         yield
 
@@ -36,6 +37,7 @@ class _RoomyLayer(DynamicLayer):
     """A layer of a cache with space for more tokens: transformers' own copies all that it holds for each token."""
 
     def __init__(self, layer: DynamicLayer):
+        """Take over the keys and values of a layer of transformers' cache."""
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
         self.hold(layer.keys, layer.values)
@@ -56,6 +58,8 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep only these rows (indices), in this order, with the space for more tokens; a row may occur several
+        times."""
         length = self.get_seq_length()
         self._rooms = tuple(room.index_select(0, beam_idx.to(room.device)) for room in self._rooms)
         self.keys, self.values = (room[:, :, :length] for room in self._rooms)
@@ -162,7 +166,8 @@ class DecodedRows:
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(chosen), 1)], dim=1)
 
     def keep(self, rows: Sequence[int] | torch.Tensor) -> None:
-        """Continue with these rows alone, in this order; nothing is copied if that is all of them."""
+        """Continue with these rows (indices) alone, in this order. A list with as many rows as there are changes
+        nothing, so to reorder or repeat rows pass a tensor."""
         if isinstance(rows, torch.Tensor) or len(rows) < len(self._ids):
             chosen = torch.as_tensor(rows, device=self._mask.device)
             self._ids, self._mask = self._ids[chosen], self._mask[chosen]

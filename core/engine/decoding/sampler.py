@@ -41,6 +41,8 @@ class Sampler:
     def __init__(
         self, model: torch.nn.Module, pad_token_id: int, stop_ids: frozenset[int], length: int, temperature: float = 1.0
     ):
+        """Prepare to draw answers. stop_ids: tokens that end an answer, and are its last one. length: most tokens of an
+        answer."""
         self._model, self._decoder = model, Decoder(model, pad_token_id)
         self._stop_ids, self._length, self._temperature = stop_ids, length, temperature
 
@@ -73,8 +75,8 @@ class Sampler:
         return answers
 
     def rehearse(self, prompts: Sequence[list[int]], copies: int) -> None:
-        """Compute as `draw` does with prompts and answers of this length together, for the memory probe: read them once
-        for all copies, and choose a token for each."""
+        """Compute once, for the memory probe, what `draw` needs at most. prompts: each as long as a prompt with its
+        full answer. They are read once for all copies, and then two tokens are chosen for each."""
         with torch.no_grad(), for_decoding(self._model):
             rows = DecodedRows(self._decoder, prompts, copies)
             for _ in range(2):

@@ -101,6 +101,8 @@ class _Block:
     """Queries start..end of the example that begins at `begin`, and the keys they attend to."""
 
     def __init__(self, begin: int, start: int, end: int, window: int | None):
+        """Note which tokens are queries, start to end, and which are their keys: from `begin`, the beginning of the
+        example, or at most window - 1 tokens before the first query, up to `end`. window None: no limit."""
         first = begin if window is None else max(begin, start - window + 1)
         self.queries, self.keys, self.count, self.window = slice(start, end), slice(first, end), end - start, window
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def rows_apart(model: PreTrainedModel) -> Iterator[list[MatmulLtState]]:
-    """Context manager: eval mode, with an outlier threshold of 0, by which LLM.int8 rounds each row of a product by
-    itself; yields the states of its layers, and restores mode and threshold.
+    """Context manager: eval mode, with an outlier threshold of 0 in the LLM.int8 layers, by which each row of a product
+    is rounded by itself; yields the states of these layers, [] for a base that is not in 8 bits, and restores mode and
+    threshold.
 
     Otherwise an outlier in any row takes its column out of the 8-bit product for all rows, in a padded batch too, and
     one example changes the others' rounding by 3 to 6 % of the maximum (starter). A leak is 40 %.

@@ -100,6 +100,7 @@ def _replace_forward(module: torch.nn.Module, forward: Forward) -> Callable[[], 
     module.forward = forward
 
     def restore_forward() -> None:
+        """Let the module use the forward of its class again, unless something else has replaced it since."""
         if vars(module).get("forward") is forward:
             del module.forward
 
@@ -111,6 +112,7 @@ def _replace_rotary(code: ModuleType, forward: Forward, own: Forward) -> Callabl
     puts own back, unless something else has replaced it since."""
 
     def restore_rotary() -> None:
+        """Put the model's own rotary function back, unless something else has replaced it since."""
         if vars(code)[ROTARY] is forward:
             setattr(code, ROTARY, own)
 
@@ -207,6 +209,8 @@ def _norm_forward(module: torch.nn.Module, function: Forward) -> Forward:
     own = type(module).forward
 
     def norm_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        """Return function's result for a single tensor of the weight's dtype while the weight is frozen; for any other
+        call that of the module's own forward."""
         weight = module.weight
         # Tested for a frozen weight alone.
         if len(args) != 1 or kwargs or args[0].dtype != weight.dtype or weight.requires_grad:
@@ -267,6 +271,7 @@ def _norm(
 def _norm_from_inv_rms(
     x: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, eps: float, offset: float
 ) -> torch.Tensor:
+    """Return the RMS norm of x again, from the 1 / rms(x) of its first computation."""
     return _norm(x, weight, eps, offset, inv_rms)[0]
 
 
@@ -282,7 +287,8 @@ def _norm_back(
 
 
 def kernel(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Call torch's own RMSNorm for GPUs; sums in fp32."""
+    """Return (normalized rows, 1 / rms of each row) by torch's own RMSNorm for GPUs, which sums in fp32. It knows no
+    offset of the weight."""
     return torch.ops.aten._fused_rms_norm(rows, [rows.shape[-1]], weight, eps)
 
 
@@ -387,6 +393,8 @@ def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
     assert names
 
     def gate_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        """Return the MLP's output with the faster gate for a call with one tensor; for any other call that of the
+        module's own forward."""
         return own(module, *args, **kwargs) if len(args) != 1 or kwargs else _mlp(module, names, function, args[0])
 
     return gate_or_own
@@ -461,6 +469,8 @@ def _rotary_replacement(own: Forward) -> Forward | None:
         return None
 
     def rotary_or_own(*args: Any, **kwargs: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Return the rotated states for a call of a form that passed its test; for any other call what the model's own
+        function returns."""
         return own(*args, **kwargs) if kwargs or not _is_tested_call(args, proven) else _rotary(*args)
 
     rotary_or_own.rotaries, rotary_or_own.own = proven, own  # type: ignore[attr-defined]

@@ -127,13 +127,15 @@ class Sharded:
         )
 
     def begin(self) -> None:
-        """Begin passes that all ranks compute together, until `complete`."""
+        """Begin forwards and backwards that all ranks compute in the same order, and count gathers from 0; until
+        `complete` rank 0 does not announce its gathers."""
         self.gathered, self.together = 0, True
 
     def complete(self, passes: int, trains: bool) -> None:
-        """Take part in the gathers that this rank's fewer micro-batches lack of so many forwards, in order, so that
-        other ranks do not wait forever; gathers are then announced again. trains: with a backward, which gathers in
-        reverse."""
+        """Join the gathers that are still missing on this rank, because it has fewer micro-batches than others, in the
+        order of the layers, so that the other ranks do not wait forever. Afterwards rank 0 announces its gathers again.
+        passes: micro-batches that every rank has to take part in, its own included. trains: each has a backward too,
+        which gathers the layers in reverse."""
         # A backward gathers each layer once more, the last one first.
         left = ((self.order + self.order[::-1] if trains else self.order) * passes)[self.gathered :]
         if left:

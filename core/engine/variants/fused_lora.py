@@ -164,6 +164,8 @@ class _Group:
         no longer plain (merged or disabled)."""
 
         def grouped_or_own(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            """Return the layer's output from the group; for further arguments, under autocast, or while the layer is
+            merged or disabled, that of PEFT's own forward."""
             member = self.members[index]
             device = x.device.type  # of the meta device (core/trial/dry_run) torch refuses the second question
             autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -211,6 +213,7 @@ class _Member:
 
     @property
     def A(self) -> torch.nn.Parameter:  # noqa: N802 - the paper's name
+        """Return the layer's trained matrix A (r, in)."""
         return self.layer.lora_A[self.name].weight
 
     @property
@@ -220,6 +223,7 @@ class _Member:
 
     @property
     def scaling(self) -> float:
+        """Return the layer's factor s of B A x."""
         return self.layer.scaling[self.name]
 
     def state(self, dtype: torch.dtype) -> tuple[torch.dtype, float, int, int]:
@@ -227,8 +231,8 @@ class _Member:
         return dtype, self.scaling, self.A._version, self.B._version
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the base's weight, (out, in) in dtype; for a 4-bit or 8-bit base a dequantized copy, as in
-        bitsandbytes' own backward."""
+        """Return the base's weight (out, in): of a 4-bit or 8-bit base a dequantized copy in dtype, as in bitsandbytes'
+        own backward; of any other the weight itself, in its own dtype."""
         base = self.layer.get_base_layer()
         weight = base.weight
         if _is_bits(self.layer, 8):

@@ -33,6 +33,8 @@ def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
         inputs.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
     def with_noise(module: torch.nn.Module, args: tuple[object, ...], embedded: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings with noise in train mode, which depends on the length of each token's example; in eval
+        mode as they are. It is a forward hook."""
         if not tuned.training:
             return embedded
         lengths = lengths_of(embedded, inputs.get("ends"), inputs.get("mask"))
@@ -49,8 +51,9 @@ def noise(tuned: PeftModel, alpha: float | None) -> Iterator[None]:
 
 
 def lengths_of(embedded: torch.Tensor, ends: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return (B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one
-    (core/engine/batches)."""
+    """Return (B, T): for each token, the length of its example. ends: of a packed batch, where each example begins and
+    the last one ends. mask: of a padded one; the padding gets the length of its row too. Without either it is T
+    everywhere."""
     rows, width, _ = embedded.shape
     if ends is not None:
         counts = ends.diff().long()

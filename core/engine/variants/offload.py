@@ -28,6 +28,8 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
     """The context around forward and backward. moved_bytes: offloaded so far."""
 
     def __init__(self, model: torch.nn.Module, pin_memory: bool = True):
+        """Prepare a context for this model, whose weights are never copied. pin_memory: whether the copies go to pinned
+        RAM, which a GPU reads by itself, until the system refuses one."""
         super().__init__(self._put_aside, self._fetch)
         self.moved_bytes = 0
         self._pin, self._device = pin_memory, next(model.parameters()).device

@@ -98,7 +98,8 @@ class Policy:
 
     # ---- the loss, as core.engine.step computes it ----------------------------------------------------------------
     def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Return (1, 0): the rows hold their shares of the loss."""
+        """Return (1, 0): the summed loss of a step is divided by 1, because each row holds its share already, and there
+        is no share of a supervised loss."""
         return 1.0, 0.0
 
     def count(self, batch: Batch) -> int:
@@ -124,7 +125,8 @@ class Policy:
         return ((self.beta * penalty - ratio * advantage) * share).sum(), sums
 
     def metrics(self, sums: Sequence[float], tokens: int) -> dict[str, float]:
-        """Return the mean KL divergence of a token from the reference, if beta is above 0."""
+        """Return {"kl": mean KL divergence of a token from the reference} with beta above 0; else {}. sums: as of
+        `loss_and_sums`."""
         return {"kl": sums[SUMS.index("kl")] / tokens} if self.beta else {}
 
 

@@ -50,8 +50,8 @@ class Preference:
 
     @classmethod
     def from_train(cls, train: Train) -> Preference | None:
-        """Return the recipe's preference loss, with the objective's usual beta if none is set (orpo's sft_weight is 1),
-        or None if its rows are not pairs."""
+        """Return the recipe's preference loss (dpo, orpo, simpo or kto), with the objective's usual beta if none is
+        set, and sft_weight 1 for orpo; None for any other objective."""
         if not train.compares:
             return None
         beta = train.beta or USUAL_BETA[train.objective]
@@ -67,11 +67,13 @@ class Preference:
         return self.objective in ("dpo", "kto")
 
     def divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Return the pairs of a step, which its loss is averaged over, and `sft_share`."""
+        """Return the number of pairs (with kto of rows) in all batches of a step, over which its loss is averaged, and
+        `sft_share` of them."""
         return sum(map(self.count, batches)), self.sft_share(batches)
 
     def count(self, batch: Batch) -> int:
-        """Return the number of pairs."""
+        """Return the number of pairs in a batch; with kto the number of rated rows, each of which takes two
+        examples."""
         return len(batch.examples) // 2
 
     def head(self, head: Head) -> Head:

@@ -50,8 +50,9 @@ PLACES = 2  # buffers on the GPU: one layer computes while the next one arrives
 
 
 def load(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
-    """Load the base as base_model.load_finite does, but into RAM, where 4-bit layers are quantized too; `begin` moves
-    the rest to the GPU, which stays the device of the compute returned."""
+    """Load the base into RAM, where 4-bit layers are quantized too; return it and the compute to use, whose device is
+    still the GPU and whose dtype is a wider one if the base overflows float16. `begin` then moves what is not offloaded
+    to the GPU. how: four_bit, eight_bit and keep_towers of base_model.load."""
     in_ram = replace(compute, device=torch.device("cpu"))
     base = base_model.load(folder, in_ram, *how)
     if compute.dtype != torch.float16 or base_model.is_finite(base):

@@ -72,7 +72,7 @@ class Publishing:
         return self._job(export).end(self._started.get(export), CANCELLED)
 
     def request(self, export: str) -> PublishRequest | None:
-        """The newest request, or None."""
+        """Return the newest request to publish this export; None if there was none."""
         return files.read_model(PublishRequest, self._job(export).path / "request.json")
 
     def _job(self, export: str) -> JobFolder:

@@ -181,7 +181,8 @@ class Sender:
 
     # ---- what went wrong ------------------------------------------------------------------------------------------
     def sentence(self, error: BaseException) -> ExportError:
-        """Return the ExportError for an error, one for each thing that the user can do something about."""
+        """Return the ExportError that explains an error of hub, network or disk to the user; an ExportError is returned
+        as it is. That of a connection lost while sending names the bytes that have arrived and those of all files."""
         values: JsonObject = {"repo": self.parcel.repo, "host": host_of(self.endpoint)}
         match error:
             case ExportError():

@@ -52,6 +52,7 @@ def _offline() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
     def refuse_connection(*_: object, **__: object) -> NoReturn:
+        """Raise OSError: this takes the place of every connection of a socket in the process."""
         raise OSError("no network while converting")
 
     socket.socket.connect = refuse_connection  # type: ignore[method-assign]

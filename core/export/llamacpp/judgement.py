@@ -110,6 +110,8 @@ class LlamaPrompts:
         progress_file.unlink(missing_ok=True)
 
         def check_and_report() -> None:
+            """Report the share of finished rows and answers as progress; called while llama.cpp works. Raises what
+            check raises, to end it."""
             self.check()
             if progress_file.exists():  # the model is loaded
                 self.work.progress("asking_llamacpp", min(1.0, progress_file.stat().st_size / total))
@@ -144,12 +146,13 @@ class FileVerdict:
 
 
 def judge(answer: JsonObject, most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
-    """Return the verdict on llama.cpp's answer on one file, with a reason for each failed test: other token ids, an end
-    token that does not end, divergence above most, another loss. Other ids only of awkward texts are a note if the
-    tokenizer has no name of llama.cpp's.
+    """Return the verdict on llama.cpp's answer on one file, with a reason for each failed test: text becomes other
+    token ids, the end token does not end an answer, divergence above most, another loss. Only if llama.cpp itself knows
+    the tokenizer (this app did not have to name it), other ids of awkward texts alone are a mere note.
 
-    most: the allowed divergence, for a quantized file over the closest nine tenths of the positions. losses: mean over
-    whole rows of the adapter and of this file, for the 16-bit one; None for a quantized one.
+    texts: how many were tokenized, the awkward ones last. most: the allowed divergence, for a quantized file over the
+    closest nine tenths of the positions. losses: mean over whole rows of the adapter and of this file, for the 16-bit
+    one; None for a quantized one.
     """
     reasons, notes = [], []
     different = [i for i, same in enumerate(answer["alike"]) if not same]
@@ -210,7 +213,8 @@ def results_of(answer: JsonObject) -> list[PromptResult]:
 
 
 def same_first_words(rows: Sequence[JsonObject], kept: KeptProbabilities, quant: str) -> list[bool]:
-    """Compare first tokens row by row: whether the first token is the adapter's, or a near tie with it."""
+    """Return for each row whether the file's likeliest first token of the answer is the adapter's, or so nearly as
+    likely as it that this counts as a tie (by NEAR_TIE of the quantization, in nats)."""
     pairs = zip(rows, kept.rows, strict=True)
     return [f["first"] == e["first"] or f["first_log"] - f["expected_log"] <= NEAR_TIE[quant] for f, e in pairs]
 

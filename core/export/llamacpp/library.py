@@ -39,6 +39,8 @@ class Library:
         self.log: list[str] = []
 
         def log_newest_lines(level: int, words: Any, _: object) -> None:
+            """Append a piece of llama.cpp's log to `log` and drop all but the last MAX_LOG_LINES; called by the
+            library."""
             self.log.append(self.ffi.string(words).decode("utf-8", "replace"))
             del self.log[:-MAX_LOG_LINES]
 

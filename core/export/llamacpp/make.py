@@ -148,9 +148,12 @@ def quantize(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
 
 
 def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
-    """Return a check that also reports, as progress of stage, the size of file divided by expected, at most 1."""
+    """Return a function to call while another process writes file: it raises what order.check raises, and reports the
+    file's size divided by expected, at most 1, as the progress of stage. expected: bytes."""
 
     def check_and_report_size() -> None:
+        """Raise what order.check raises, and report the file's present size, as a share of the expected one, as
+        progress."""
         order.check()
         try:
             size = file.stat().st_size

@@ -37,8 +37,9 @@ STEPS = {"gpt-2": [_BYTES], "smollm": [{"type": "Digits", "individual_digits": T
 
 
 def name_of(folder: Path) -> str | None:
-    """Return the pre-tokenizer's name of the base in folder; None if its structure is unknown. The app's starter model
-    has SmolLM's."""
+    """Return llama.cpp's name for the way in which the tokenizer of the base in folder splits text before it is
+    tokenized, from the structure of tokenizer.json; None if that is no known one. The app's starter model has
+    SmolLM's."""
     tokenizer = files.read_json(folder / "tokenizer.json")
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         return None
@@ -49,8 +50,9 @@ def name_of(folder: Path) -> str | None:
 
 
 def by_steps(tokenizer: JsonObject) -> str | None:
-    """The name of a tokenizer whose steps are in STEPS, if it does not normalize text, adds no space and merges all
-    words; else None."""
+    """Return llama.cpp's name ("gpt-2" or "smollm") for a tokenizer.json whose list of splitting steps equals one in
+    STEPS; None for other steps, or if it normalizes text, adds a leading space, or takes whole words without
+    merging."""
     pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
     steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
     if (
@@ -69,7 +71,8 @@ def by_steps(tokenizer: JsonObject) -> str | None:
 
 
 def by_structure(tokenizer: JsonObject) -> str | None:
-    """The name of a tokenizer with one of the patterns in NAMES; else None.
+    """Return llama.cpp's name for a tokenizer.json that splits text by one of the regular expressions in NAMES,
+    followed by bytes; None for any other.
 
     Qwen's tokenizers normalize to NFC and llama.cpp does not: nearly all text is in NFC already.
     """

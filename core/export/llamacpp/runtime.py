@@ -49,6 +49,7 @@ class LoadedGguf:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Free the context and the model."""
         self._lib.llama_free(self._context)
         self._lib.llama_model_free(self._model)
 

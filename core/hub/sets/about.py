@@ -76,8 +76,9 @@ class AboutSet(Frozen):
 
 
 def select_part(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> AboutPart:
-    """Return the named part: by configuration and split, by either (its train split first), or the first. Raises
-    DataError that lists the existing ones."""
+    """Return the part that is named by a configuration, a split or both; without a name, of the first configuration. If
+    several splits of the configuration match, it is its train split, else the first. Raises DataError that lists the
+    existing parts if none matches."""
     matches = [part for part in parts if named in ((), (part.config, part.split), (part.config,), (part.split,))]
     if matches:
         return next(

@@ -167,10 +167,12 @@ class ModelShape(Strict):
 
     @property
     def q_width(self) -> int:
+        """Width of the query projection: heads times head_dim."""
         return self.num_attention_heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
+        """Width of the key projection, and of the value projection: key-value heads times head_dim."""
         return self.num_key_value_heads * self.head_dim
 
     @property
@@ -262,7 +264,8 @@ class ModelShape(Strict):
 
     @property
     def in_files(self) -> int:
-        """All parameters that are downloaded."""
+        """All parameters in the model's files, which are downloaded: those for text, and those of towers if its files
+        were counted."""
         return self.params + (self.held.beside if self.held else 0)
 
     @property
@@ -286,7 +289,8 @@ class ModelShape(Strict):
 
     @property
     def params(self) -> int:
-        """All parameters, tied ones once."""
+        """Parameters of the model for text, tied ones once, without towers for pictures and sound: as counted in its
+        files, else computed from the widths."""
         return self.held.params if self.held else self.counted_params
 
     @property

@@ -102,7 +102,7 @@ def new_archive(target: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _script(name: str) -> zipfile.ZipInfo:
-    """Return the entry of a file that may be executed."""
+    """Return a zip entry of this name whose file can be executed once it is unpacked."""
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o100755 << 16
     return info
@@ -134,7 +134,8 @@ def _add_parent(archive: zipfile.ZipFile, top: str, parent: RunFolder) -> None:
 
 
 def sky_task(cards: int) -> str:
-    """Return a SkyPilot task (docs.skypilot.co, task YAML) with this number of GPUs, below the commands that use it."""
+    """Return the text of a SkyPilot task file (docs.skypilot.co, task YAML) that trains on this number of GPUs; the
+    comments above the task name the commands that use it."""
     return SKY + to_yaml(
         {
             "name": "lora-garage",

@@ -28,6 +28,8 @@ class BenchmarkResult(Frozen):
 
     @property
     def sentence(self) -> Message:
+        """Return a sentence with the values of the base and of the tuned model in this metric, and the standard error
+        if it is known."""
         values = {"task": self.task, "metric": self.metric, "base": self.base, "tuned": self.tuned}
         if self.error is None:
             return msg("evaluation.benchmark", **values)

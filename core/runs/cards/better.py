@@ -56,8 +56,13 @@ def _read(path: Path) -> list[HeldOutAnswers]:
 
 
 def sentences(run: RunFolder) -> list[Message]:
-    """Return what an ended run changed: right answers with their interval, neutral loss, length; or why that is
-    unknown; and the test sets of its base. [] for a run without sample answers."""
+    """Return sentences on what a run changed from its first step to its last: how many validation questions are
+    answered rightly, with confidence intervals, or why that is unknown; the length of the answers; its tests; and the
+    loss on texts that have nothing to do with the data. If an earlier step than the last became the adapter, a sentence
+    notes that.
+
+    [] for a run without sample answers.
+    """
     film = scenes.read(run)
     if film is None:
         return []
@@ -78,15 +83,21 @@ def sentences(run: RunFolder) -> list[Message]:
 
 
 def _of_answers(film: Scenes, first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool) -> list[Message]:
-    """Return sentences that compare the first answers with the last ones: how many are right, with intervals, and how
-    long; [] if too few answers ended in time (the evaluation asks them again), and for questions of earlier versions,
-    which have neither an answer nor a judge."""
+    """Return two sentences that compare the first answers to the validation questions with the last ones: how many are
+    right, with confidence intervals, and how long they are. Pairs of which one answer was cut for lack of time do not
+    count.
+
+    [] if fewer than MIN_HELD_OUT pairs are left, and for questions of earlier versions, which have neither an answer
+    nor a judge. film: the run's prompts. has_parent: the first answers are those of a continued run's adapter, not of
+    the base.
+    """
     questions = film.held_out
     if any(question.judge is None and not question.answer for question in questions):
         return []
 
     def is_right(question: Scene, answer: FrameAnswer) -> bool:
-        """Judge by the question's own judge or the film's; by equal text if that judge cannot judge it."""
+        """Return whether an answer is right, by the question's own judge or else the one of all questions; by equal
+        text if that judge cannot judge it."""
         try:
             return judge.is_right(question.judge or film.judge, question.answer or "", answer.text)
         except JudgeError:  # an expected answer of another kind than nearly all, as "unknown" among numbers

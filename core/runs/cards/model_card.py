@@ -53,7 +53,11 @@ class CardBeside:
 
 
 def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | None = None) -> str:
-    """Return the card of a run's export. base_folder: of the base model; None: as recorded in the run."""
+    """Return the model card of a run's adapter or export, as Markdown. form: the kind of export and what is particular
+    to it; by default the adapter. base_folder: of the base model; None: as recorded in the run.
+
+    The evaluation is included only for the run's own adapter at full strength, sample answers only if form has them.
+    """
     recipe, facts = run.recipe(), run.facts()
     if base_folder is None and facts.model_folder:
         base_folder = Path(facts.model_folder)
@@ -171,7 +175,8 @@ def _continues(facts: RunFacts) -> list[str]:
 
 
 def _settings(recipe: Recipe, form: CardBeside, is_ours: bool) -> list[tuple[str, object]]:
-    """Return the settings that the card's table lists, by their names in the recipe. is_ours: also the training's."""
+    """Return the rows (name in the recipe, value) of settings for the card's table. is_ours: the run was trained by
+    this app, so that those of the training (learning rate, batch, length, seed) are listed too."""
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),

@@ -60,6 +60,8 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
     metrics = run.all_metrics()
 
     def curve_points(kind: str) -> Points:
+        """Return (step, loss or reward) for each line of the metrics of this kind, "train" or "eval"; lines without a
+        finite value are left out."""
         return [
             (line["step"], value)
             for line in metrics
@@ -100,8 +102,9 @@ def _facts(run: RunFolder) -> list[Message]:
 
 
 def _curve(trained: Points, measured: Points, top: int) -> str:
-    """Return both losses as SVG lines over the steps, from 0 up to the largest, thinned to one point a pixel; top: the
-    y of their upper edge."""
+    """Return the SVG of both curves over the steps, the vertical axis from 0, or from the lowest value if that is
+    negative, to the highest. Each has about one point a pixel; that of the validation is drawn only with at least two
+    points. top: the y of the upper edge, in pixels."""
     steps, losses = [step for step, _ in (*trained, *measured)], [loss for _, loss in (*trained, *measured)]
     last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
 

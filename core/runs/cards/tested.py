@@ -53,6 +53,7 @@ class TestedAnswers(Frozen):
 
 
 def write(run: RunFolder, answers: TestedAnswers) -> None:
+    """Write a run's answers to the test sets to its tests.json, in place of earlier ones. Raises OSError."""
     files.replace_json(run.path / FILE, answers.model_dump(mode="json"))
 
 

@@ -24,7 +24,8 @@ class Label(Frozen):
 
     @classmethod
     def from_run(cls, run: RunFolder) -> Self:
-        """Read the label. Invalid or overlong values read as absent; never raises."""
+        """Return what label.json holds: tags, note, and whether the run is archived. Values of a wrong type read as
+        absent, too long ones are cut, tags beyond MAX_TAGS are left out; never raises."""
         label = run.label()
         tags, note = label.get("tags"), label.get("note")
         return cls(

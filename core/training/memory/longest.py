@@ -9,8 +9,12 @@ from core.engine.step import LongestBatch, Rows, Step, padded_tokens
 
 
 def longest_of(step: Step, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-    """Return the micro-batch with most tokens, padding included, among equals the one with most trained tokens, as
-    Retreat splits the steps; `several` if some step has more than one. steps: positions in rows."""
+    """Return the largest micro-batch of some steps: that with most tokens, padding included, among equals that with
+    most trained tokens. Each planned micro-batch is split first as it is computed now, smaller if memory ran out
+    before. `several` of the result: some step has more than one micro-batch.
+
+    steps: for each step its micro-batches, as positions in rows.
+    """
     lengths, learned = lengths_of(rows), learned_of(rows)
     best, several = ((-1, -1), list[int]()), False
     for chosen_of_step in steps:

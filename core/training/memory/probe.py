@@ -92,10 +92,11 @@ class Probe:
         self._recorded: _Recorded | None = None
 
     def __call__(self, ahead: Ahead) -> None:
-        """Measure the longest batch, saving memory by the step's retreat until it fits.
+        """Compute the longest batch once and measure its memory; while it does not fit, take the next way to save
+        memory (such as smaller micro-batches) and try again.
 
-        First as many layers as the plan has memory for are left without checkpointing. Raises DoesNotFitError if
-        nothing more can be saved.
+        First as many layers as the GPU's free memory allows are left without gradient checkpointing, which makes them
+        faster. Raises DoesNotFitError if no way to save memory is left.
         """
         self._exempt_layers(ahead.step, ahead.longest())
         while refusal := self._try(ahead):
@@ -103,9 +104,12 @@ class Probe:
                 raise refusal
 
     def _exempt_layers(self, step: Step, longest: LongestBatch) -> None:
-        """Leave as many layers without checkpointing as fit into the memory that the plan leaves free on a GPU, by its
-        arithmetic; each saves its second forward. The probe measures whether they fit; if not, they are
-        checkpointed."""
+        """Leave as many layers without gradient checkpointing as fit into the GPU's memory by the estimate; each then
+        needs no second forward. The decision is logged.
+
+        Does nothing on the CPU, without gradient checkpointing, with offloading, or if the model's shape or the free
+        memory is unknown. If the measurement fails later, these layers are checkpointed again.
+        """
         card, rig = self._card_and_rig(step.on_card)
         limit, retreat = self._limit(card, step.on_card), step.retreat
         room = step.on_card and not retreat.offloads and not self._recipe.train.offload_layers
@@ -170,8 +174,12 @@ class Probe:
         return card, Rig.from_machine(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
-        """Measure the longest batch with the current settings, write the numbers to run.json and to the record of
-        measurements; return why it does not fit, or None."""
+        """Measure the longest batch with the current settings, write the numbers to run.json and to the workspace's
+        record of measurements; return the error that it does not fit, or None.
+
+        It does not fit if memory ran out, or if it took more than the limit. Where a full GPU raises an error instead
+        of using RAM (Linux), the limit counts only if the run has one of its own.
+        """
         on_card = ahead.step.on_card
         card, rig = self._card_and_rig(on_card)
         longest = ahead.longest()
@@ -204,9 +212,9 @@ class Probe:
         return None
 
     def finish(self) -> None:
-        """Record the run's peak memory, however it ended, if it is above the longest batch's; a full disk is ignored.
-        The CPU's math library caches something for every new length, half a gigabyte in 80 packed steps of the
-        starter."""
+        """Write the run's peak memory to run.json and to the workspace's record if it is above what the longest batch
+        took before the first step, as it can be on a CPU. Does nothing if nothing was measured; a full disk is ignored.
+        Called however the run ended."""
         if self._recorded is None:
             return
         facts = self._run.facts()
@@ -234,8 +242,9 @@ class Probe:
 
     # ---- the estimate ---------------------------------------------------------------------------------------------
     def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, float]:
-        """Return the estimate in GiB for the measured batch, and the same times the correction by earlier runs
-        (predicted_gib, factor, runs); {} without a shape."""
+        """Return the estimate for the measured batch: arithmetic_gib as computed, factor, the correction learned from
+        earlier runs (1.0 without any), predicted_gib as their product, and runs, the number of these runs. {} if the
+        model's shape is unknown."""
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
@@ -287,6 +296,7 @@ class Probe:
         with ResidentPeak(limit) as peak:
 
             def raise_over_limit() -> None:
+                """Raise _OverLimitError once this process has used more RAM than the limit."""
                 if peak.is_over:
                     raise _OverLimitError
 
@@ -362,8 +372,9 @@ class Probe:
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
     def would_fit(self, ahead: Ahead) -> Message:
-        """Return a message on what to change, for a run that has no way left to save memory; other programs may use
-        more of it than at the start."""
+        """Return advice on what to change so that the run fits, for a run in training that has no way left to save
+        memory. The memory that is free now counts, as other programs may use more than at the start. Nothing is
+        measured."""
         on_card = ahead.step.on_card
         card = card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)

@@ -30,8 +30,8 @@ class MemoryUse:
     tests."""
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
-        """Choose what is read: torch's reserved bytes, their peak and the GPU's size, or this process's RAM, no peak
-        and the PC's RAM."""
+        """Choose what is measured. On the GPU: the bytes that torch has reserved, their peak, and the GPU's size; else:
+        this process's RAM, without a peak, and the PC's RAM."""
         self._reporter, self._clock = reporter, clock
         queries: tuple[Query, Query, Query] = (
             lambda: psutil.Process().memory_info().rss,

@@ -85,7 +85,8 @@ def log_probabilities_of(step: Step, rows: Rows) -> list[float]:
 
 
 def _read(path: Path, total: int) -> np.ndarray | None:
-    """Read stored log-probabilities, (total, 2); None if missing, damaged or of other data."""
+    """Return the stored log-probabilities of a file, (total, 2); None if it is missing or damaged, or holds another
+    number of rows. The values are not compared with the data."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing or damaged

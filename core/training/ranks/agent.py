@@ -153,6 +153,7 @@ def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
 
     class Rendezvous(StaticTCPRendezvous):
         def get_backend(self) -> str:
+            """Return the name under which this rendezvous is registered at torchrun, "ranks"."""
             return "ranks"
 
     host, port = host_and_port(parameters.endpoint)
@@ -165,7 +166,9 @@ def _rendezvous(parameters: RendezvousParameters) -> RendezvousHandler:
 
 
 def _record_failure(run: RunFolder, error: Exception, states: frozenset[State]) -> None:
-    """End the run as failed if it is in one of these states and no worker has it."""
+    """Write that the run failed with this error, if it is in one of these states and no worker holds its lock (waits up
+    to 10 seconds for it); else do nothing. An error other than a RunError is reported as a failed connection, with
+    advice on the firewall."""
     with suppress(Timeout), run.lock().acquire(timeout=10), Reporter(run) as reporter:
         if run.status().state in states:
             reporter.end(Failed.from_error(connection_error(error), run.path))

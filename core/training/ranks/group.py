@@ -168,8 +168,11 @@ class Ranks:
                 raise RunError(msg("ranks.other_base", **names, **prints), msg("ranks.alike"))
 
     def in_turn(self, after: int) -> None:
-        """Wait for so many exchanges of all ranks. With rank before loading the base and size - rank after it, one rank
-        loads after another: RAM never holds the base twice."""
+        """Take part in `after` empty exchanges, each of which waits for all ranks.
+
+        Called with rank before loading the base and with size - rank after it, so that one rank loads after another and
+        RAM never holds the base twice.
+        """
         for _ in range(after):
             self.exchange()
 

@@ -78,8 +78,9 @@ class SharedStep(Step):
 
     # ---- rank 0 ---------------------------------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        """Prepare this rank as `Step.begin`; every rank calls it. From then on rank 0 announces each gather of a
-        sharded layer, except in passes that all ranks compute together."""
+        """Prepare this rank for the first step of an attempt: random state, memory settings and fused layers, as
+        `Step.begin`; every rank calls it. From then on rank 0 announces each gathering of a sharded layer, except in
+        passes that all ranks compute together."""
         super().begin(seed)
         if self.sharded:
             self.sharded.together = False
@@ -90,12 +91,15 @@ class SharedStep(Step):
         self._is_alike = False
 
     def discard_unfinished(self) -> None:
-        """Undo as `Step.discard_unfinished`; the next order sends adapter and optimizer states to the others."""
+        """Undo what an unfinished step has changed on this rank (gradients, loss scaler, random state), as
+        `Step.discard_unfinished`. With the next order rank 0 sends adapter and optimizer states to the other ranks
+        again."""
         super().discard_unfinished()
         self._is_alike = False
 
     def reset_to_start(self) -> None:
-        """Reset as `Step.reset_to_start`; the next order sends adapter and optimizer states to the others."""
+        """Restore adapter, optimizer and random state from before the first step, as `Step.reset_to_start`. With the
+        next order rank 0 sends adapter and optimizer states to the other ranks again."""
         super().reset_to_start()
         self._is_alike = False
 
@@ -182,6 +186,8 @@ class SharedStep(Step):
         extra, failure, at = torch.zeros(EXTRA + self.ranks.size), None, 0
 
         def note_rows(number: int) -> None:
+            """Note the number of this rank's micro-batch that is being computed, so that the one that ran out of memory
+            is known afterwards, and set `computing` to its rows."""
             nonlocal at
             at, self.computing = number, rows[number]
 
@@ -263,8 +269,8 @@ class SharedStep(Step):
         self.sharded.repeat(layer)
 
     def _on_step(self, learning_rate: float, divisor: Sequence[float], seed: int, **order: Any) -> None:
-        """Compute this rank's part of a step that rank 0 ordered, and clip the summed gradients; leave the unfinished
-        step if this rank failed."""
+        """Compute this rank's part of a step that rank 0 ordered. If no rank ran out of memory, clip the summed
+        gradients, for rank 0's next order to apply or discard them; if this rank did, undo the unfinished step."""
         parts, dealt = self._prepare(**order)
         self.tuned.train()
         optimizer.set_learning_rate(self.optimizer, learning_rate)
@@ -278,6 +284,7 @@ class SharedStep(Step):
             self.clip()
 
     def _on_apply(self, is_good: bool) -> None:
+        """Apply the update of the last step on this rank, or discard it if is_good is False, as rank 0 ordered."""
         self.apply(is_good)
 
     def _on_measure(self, **order: Any) -> None:

@@ -74,8 +74,12 @@ class Draw:
                     yield {"messages": asked, "chosen": self.texts[best], "rejected": self.texts[worst]}
 
     def metrics(self, names: Sequence[str], largest: float) -> dict[str, float]:
-        """Return means over the answers and shares of groups, by TRL's names where it has one. names: of the judges.
-        largest: the most reward that an answer can get."""
+        """Return the metrics of the draw by TRL's names where it has one: mean and deviation of the rewards, the mean
+        score of each judge, mean length, the share of answers that were cut, and the entropy.
+
+        Also the shares of groups (the answers to one question) whose rewards are all equal, all 0 or less, or all the
+        largest. names: of the judges. largest: the most reward that an answer can get.
+        """
         known = [reward for reward in self.rewards if not math.isnan(reward)]
         means = {
             f"rewards/{name}/mean": statistics.fmean(judged)
@@ -160,11 +164,13 @@ class Drawing:
         return [[weighed[i] for i in part] for part in parts]
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of the last draw."""
+        """Return the metrics of the answers drawn for the newest step; those drawn in an evaluation do not count."""
         assert self._last
         return self.metrics_of(self._last)
 
     def metrics_of(self, draw: Draw) -> dict[str, float]:
+        """Return the metrics of a draw: rewards, scores by judge, lengths and entropy of its answers, by TRL's
+        names."""
         return draw.metrics([judge.name for judge in self.judges], self.largest)
 
     @staticmethod
@@ -178,13 +184,14 @@ class Drawing:
 
     @property
     def surprise(self) -> float:
-        """The surprise of the newest draw."""
+        """Return the mean negative log-probability, in nats, of the tokens drawn for the newest step: an estimate of
+        the entropy. Answers of an evaluation do not count."""
         assert self._last
         return self._last.surprise
 
     @property
     def tokens(self) -> int:
-        """The answer tokens of the newest draw."""
+        """Return the number of answer tokens drawn for the newest step; answers of an evaluation do not count."""
         assert self._last
         return self._last.tokens
 
@@ -233,8 +240,12 @@ class Drawing:
 
     # ---- what a person should know ----------------------------------------------------------------------------------
     def try_judges(self, rows: Rows) -> None:
-        """Judge the own answers of some rows before the first step, and report how many pass. Raises RunError for a
-        judge that can judge none of them. Warns if no judge reads the content."""
+        """Let the judges judge the dataset's own answers to the first TRIED rows before the first step, and report
+        their mean reward as a percentage of the largest one.
+
+        Raises RunError for a judge that can judge none of them. Warns if all judges look at the form alone and nothing
+        holds the model near its start (beta 0).
+        """
         questions = [question_of(rows[i], self.tokenizer) for i in range(min(TRIED, len(rows)))]
         judged = self._judging.judge([(each.expected, each.expected) for each in questions], self._reporter.check)
         for judge, scores in zip(self.judges, judged.scores, strict=True):
@@ -248,8 +259,12 @@ class Drawing:
             self._reporter.warn(msg("rewards.form_only"))
 
     def _log_answers(self, number: int, draw: Draw) -> None:
-        """Append the best and the worst answer of a step to answers.jsonl (again, if a resumed run computes the step
-        again), and report a run whose first groups never differ."""
+        """Append the answers with the highest and the lowest reward of a step, with their questions, to answers.jsonl;
+        nothing if none was judged. A resumed run that computes the step again appends them again.
+
+        Also report once a run in whose first FIRST_STEPS steps the answers to every question were all wrong, or all
+        right, so that it learns nothing.
+        """
         metrics = self.metrics()
         for name in self._undecided:
             self._undecided[name] += metrics[name] == 1.0
@@ -281,8 +296,9 @@ class Drawing:
 
     # ---- memory -----------------------------------------------------------------------------------------------------
     def longest(self, rows: Rows, count: int) -> LongestBatch:
-        """Return the largest micro-batch that a step can have: the longest prompt with answers as long as they may be.
-        count: rows of a step."""
+        """Return the largest micro-batch that a step can have, made of padding: each row has as many tokens as the
+        longest whole row of the data and, after them, an answer of the largest length. Nothing is drawn. count: rows of
+        a step."""
         length, answer = int(max(lengths_of(rows))), self.settings.max_completion_length
         row = WeighedAnswer([self.step.pad_token_id] * (length + answer), [False] * length + [True] * answer)
         parts = self.step.retreat.planned_parts([length + answer] * (count * self.settings.num_generations))

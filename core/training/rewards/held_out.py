@@ -32,8 +32,13 @@ class HeldOutReward:
         self._first: float | None = None
 
     def loss(self) -> float | None:
-        """Return the held-out reward as a share of the largest, less OF_A_NAT for each nat of KL divergence; None
-        without a validation split. Answers without a judgement count 0. Metrics are kept for `metrics`."""
+        """Draw and judge answers to the validation rows, MAX_ROWS at most, and return one number, of which the higher
+        is the better, unlike a loss: their mean reward as a share of the largest, less OF_A_NAT for each nat of KL
+        divergence a token from the adapter before training. None without a validation split.
+
+        Answers that no judge could judge count 0. With PiSSA the divergence is left out. The metrics are kept for
+        `metrics`.
+        """
         if not self._rows:
             return None
         drawing, rows = self._drawing, [self._rows[i] for i in range(min(MAX_ROWS, len(self._rows)))]

@@ -18,7 +18,8 @@ class AskedRow:
 
 
 def question_of(row: Encoded, tokenizer: Tokenizer) -> AskedRow:
-    """Return the last question of a row, with its answer. Raises RunError for a row without one, as of plain text."""
+    """Return the tokens of a row before its last answer, that is, the whole conversation up to it, and this answer as
+    text. Raises RunError for a row that begins with its answer, such as plain text."""
     end = len(row.learned) - row.learned[::-1].index(True)
     begin = end
     while begin and row.learned[begin - 1]:

@@ -52,6 +52,11 @@ def as_before_training(step: Step) -> Iterator[None]:
 
 
 def mean_divergence(now: Sequence[Sequence[float]], before: Sequence[Sequence[float]]) -> float:
-    """Return the mean KL divergence (k3) of a token of answers from the reference, by their log-probabilities."""
+    """Return an estimate (k3) of the mean KL divergence, in nats an answer token, of the present model from the
+    reference; 0.0 for no tokens.
+
+    now, before: log-probabilities of the same answer tokens, a list for each answer, under the present model and under
+    the adapter before the first step.
+    """
     aways = [then - logp for row, old in zip(now, before, strict=True) for logp, then in zip(row, old, strict=True)]
     return sum(math.exp(min(away, 80.0)) - away - 1 for away in aways) / max(1, len(aways))

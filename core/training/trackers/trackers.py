@@ -33,7 +33,8 @@ class Trackers:
     """Context manager: sends what the run writes during the block to the trackers of its recipe (train.report_to)."""
 
     def __init__(self, run: RunFolder, workspace: Workspace, reporter: Reporter):
-        """Begin with what is written from now on."""
+        """Note where the run's metrics and sample answers end now: only what is written later is sent, not that of an
+        earlier attempt."""
         self._run, self._workspace, self._reporter = run, workspace, reporter
         metrics = run.path / "metrics.jsonl"
         self._offset = metrics.stat().st_size if metrics.exists() else 0

@@ -260,8 +260,9 @@ class ReadingPart:
         return updates
 
     def _as_readings(self, rows: list[Row], report: DataReport) -> Html | str:
-        """Return each possible reading with a row of the file and a button that chooses it, below the question; "" if
-        there is only one."""
+        """Return a card for each possible reading of a table's columns: one row of the file under its roles, and a
+        button that chooses it; above them the question which is right. "" if the report offers none or there are no
+        rows."""
         if not report.readings or not rows:
             return ""
         w = self.w

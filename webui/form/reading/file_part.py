@@ -48,8 +48,9 @@ class FilePart:
         return stored.model_copy(update={"encoding": encoding if encoding in LIKELY else None, "columns": None})
 
     def draw(self, report: DataReport | None) -> Updates:
-        """Return the updates that show the fields that are in doubt for this report: sheets if there are several, the
-        first row, a guessed encoding. report None: the dataset is read without choices."""
+        """Return the updates that show the fields in doubt for this report: the sheet if there are several, whether the
+        first row has names, and a guessed encoding. All are hidden for None, a dataset that is read without such
+        choices."""
         updates: Updates = {field: gr.update(visible=False) for field in self.parts}
         if report and len(report.sheets) > 1:
             updates[self.sheet] = gr.update(visible=True, choices=[*report.sheets], value=report.sheet)

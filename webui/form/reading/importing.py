@@ -71,7 +71,8 @@ class ImportPart:
         emptied first, so that it accepts further files."""
 
         def begin(newest: object, dropped: object = None) -> Updates:
-            """Note the new import, and start the clock that shows its progress."""
+            """Note a new import, start the clock that shows its progress, and empty the drop zone if there is one. An
+            upload event of an empty drop zone begins none."""
             begins = dropped or not file
             newest = Import(dropped, next(iter(unfinished(newest)), None)) if begins else newest
             return {self.newest: newest, self.clock: gr.Timer(active=True), **({file: None} if file else {})}
@@ -87,8 +88,12 @@ class ImportPart:
     def cancellable(
         self, fill: Callable[[FieldValues, Check], Filled], notice_html: gr.HTML, file: gr.File | None = None
     ) -> Fill:
-        """Return `fill` with the check of the oldest import that has not begun; a cancelled one fills in nothing but a
-        notice. file: the drop zone, whose files are passed to fill."""
+        """Return a handler that calls `fill` with the next import as its check: the oldest one of the page that has not
+        begun. A cancelled import fills in nothing and shows a notice.
+
+        file: the drop zone, if its imports are meant, whose files are then passed to fill; None for imports without
+        dropped files.
+        """
 
         def filled(values: FieldValues) -> Filled:
             """Call fill for the import that is due; a cancelled one gives a notice alone."""

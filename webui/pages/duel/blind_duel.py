@@ -32,6 +32,9 @@ VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); retur
 
 
 class BlindDuel:
+    """The blind A/B test below the chat: two models answer the same questions, a person votes on each unlabelled pair,
+    and the result then names them. A comparison: the questions, both models, their answers and the votes, on disk."""
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.two = Contender(services, wording, "first"), Contender(services, wording, "second")
@@ -161,9 +164,11 @@ class BlindDuel:
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[object, object], prompts: list[Prompt], voter: str
     ) -> PromptComparison:
-        """Return the newest comparison of the same contestants, questions and length that this voter has not finished,
-        or a new one. numbers: count of questions, tokens of an answer. prompts: [] for questions of the data. Raises
-        GarageError."""
+        """Return the newest comparison of the same contestants and answer length that this voter has not finished, or a
+        new one: with the same own questions, or if there are none (prompts []) with at most as many questions.
+
+        numbers: count of questions, tokens of an answer. Raises GarageError, also for numbers out of their limits.
+        """
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
@@ -250,7 +255,8 @@ class BlindDuel:
             )
 
     def _rows(self, comparison: PromptComparison, voter: str) -> Html:
-        """Return a fold with all questions, both answers and the voter's verdict."""
+        """Return a fold with each question that both models answered, the answers side by side (their common beginning
+        quiet), and this voter's verdict, "–" without one."""
         w, answers = self.w, comparison.answers()
         names = [one.label for one in comparison.lineup.contestants]
         votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}

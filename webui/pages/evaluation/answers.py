@@ -24,8 +24,9 @@ FILTERS = ("all", "differ", "tuned_wrong", "base_right", "wrong")
 
 
 def answers(table: Table, chosen: dict[str, str], w: Wording) -> Iterator[Html]:
-    """Yield filters and rows, all rows for a filter without any. chosen: filter, row (the opened one) and more (how
-    many times more rows were asked for), as any texts of a browser."""
+    """Yield the filters and the table of those questions that the chosen filter shows, of all if it shows none: the
+    first AT_ONCE, with a button for more. chosen: filter, row (the opened one) and more (how often more rows were
+    requested), as any texts of a browser."""
     numbers = range(len(table.evaluation.lineup.prompts))
     kinds = {number: _kinds(table, number) for number in numbers}
     filter = chosen["filter"] if chosen["filter"] in FILTERS else "all"

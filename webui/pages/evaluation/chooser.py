@@ -30,8 +30,9 @@ UNTRIED = ("person", "model")  # judges that cannot be shown at work
 
 
 def choice_of(services: Services, fields: JsonObject, w: Wording) -> tuple[Choice, Options, Options]:
-    """Return the choice from any JSON of a browser, with the offered models and questions. What is not offered is
-    replaced by the first, or left out."""
+    """Return the choice from any JSON of a browser, with the lists of offered models and questions. A base model that
+    is not on this PC is kept and added to the list; anything else that is not offered is replaced by the first, or left
+    out."""
     models = model_options(services, w)
     model = str(fields.get("model"))
     if model not in [value for _, value in models]:
