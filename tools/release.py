@@ -3,8 +3,8 @@ no git.
 
 Contents: the files needed to run, and the guide; the reference pages are on the site alone. The sentences of a
 language are one packed file, except those that are read before the start, as many small files take twice the bytes.
-Lines of comment in Python files are empty. Two calls give the same bytes: order, times and modes follow from the commit
-alone. Uncommitted changes are not in it.
+Lines of comment in Python files are empty, and docstrings of private functions. Two calls give the same bytes: order,
+times and modes follow from the commit alone. Uncommitted changes are not in it.
 Beside it is lora-garage.json, which `python launch.py update` reads.
 Prints every file with its size, then the archive's size and SHA-256.
 """
@@ -12,6 +12,7 @@ Prints every file with its size, then the archive's size and SHA-256.
 from __future__ import annotations
 
 import argparse
+import ast
 import bz2
 import hashlib
 import io
@@ -118,13 +119,20 @@ def with_catalogues_together(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def without_comments(program: bytes) -> bytes:
-    """Return a Python file with its lines of comment empty, but the first (#!): a line in an error's text keeps its
-    number."""
+    """Return a Python file with its lines of comment empty, but the first (#!), and with the docstrings of its private
+    functions empty where something follows them: a line in an error's text keeps its number."""
     lines = program.splitlines(keepends=True)
     for token in tokenize.tokenize(io.BytesIO(program).readline):
         number, column = token.start
         if token.type == tokenize.COMMENT and number > 1 and not token.line[:column].strip():
             lines[number - 1] = b"\n"
+    for node in ast.walk(ast.parse(program)):
+        if not isinstance(node, ast.FunctionDef) or not re.match("_(?!_)", node.name):
+            continue
+        if len(node.body) > 1 and ast.get_docstring(node, clean=False):
+            text = node.body[0]
+            end = text.end_lineno or text.lineno
+            lines[text.lineno - 1 : end] = [b"\n"] * (end - text.lineno + 1)
     return b"".join(lines)
 
 

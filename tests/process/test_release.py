@@ -246,9 +246,13 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
     assert subprocess.run(command, capture_output=True, text=True).stdout == f"LoRA Garage {__version__}\n"
 
 
-def test_lines_of_comment_are_empty_in_a_release_and_texts_stay_whole() -> None:
-    program = b'#!/bin/python\n# why\nx = """\n# text\n"""  # beside\n'
-    assert release.without_comments(program) == program.replace(b"# why", b"")
+def test_comments_and_private_docstrings_are_empty_in_a_release_and_texts_stay_whole() -> None:
+    program = (
+        b'#!/bin/python\n# why\nx = """\n# text\n"""  # beside\ndef _f():\n    """Return\n    1."""\n    return 1\n'
+    )
+    rest = b'def f():\n    """Return 1."""\n    return 1\ndef _empty():\n    """Do nothing."""\n'
+    without = program.replace(b"# why", b"").replace(b'    """Return\n    1."""', b"\n")
+    assert release.without_comments(program + rest) == without + rest
 
 
 def test_every_uv_has_a_hash_and_both_scripts_know_its_name() -> None:
