@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from core.data.chats import dates
@@ -18,6 +19,7 @@ from core.data.chats.json_stream import objects, text_at
 from core.data.reading.file_rows import Limits, Problem, RawRow, Source
 from core.data.reading.json_rows import jsonl_rows
 from core.data.shapes.left_out import Omission, has_value
+from core.files import JsonObject
 
 APP, MEDIA = Omission("chat", "app"), Omission("chat", "media")
 FORWARDED = Omission("chat", "forwarded")
@@ -134,23 +136,37 @@ def _records(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 # ---- Instagram, Facebook -------------------------------------------------------------------------
+_META_REACTION = re.compile(r"Reacted \S+ to your message|Liked a message")
 _META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "share")
 
 
 def meta(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
-    """Yield messages in order of time, media as omissions; the file has the newest first, and each byte of UTF-8 as a
-    character of Latin-1."""
+    """Yield messages in order of time, media, reactions and the app's own sentences as omissions; the file has the
+    newest first, and each byte of UTF-8 as a character of Latin-1."""
     messages = [
         (dates.stamp_to_seconds(message.get("timestamp_ms"), 1000), message)
         for _, message in objects(source, "messages.item")
     ]
+    people: defaultdict[str, set[str]] = defaultdict(set)
+    for _, message in messages:
+        if words := _after_own_name(message):
+            people[words].add(text_at(message, "sender_name"))
     for when, message in sorted(messages, key=lambda each: each[0] or 0.0):
         person, text = _fix_latin1(text_at(message, "sender_name")), _fix_latin1(text_at(message, "content"))
         has_media = any(has_value(message.get(name)) for name in _META_MEDIA)
         if has_media:
             yield ExportedMessage(person, "", when, omission=MEDIA)
         if text or not has_media:
-            yield ExportedMessage(person, text, when, omission=omission_of_text(text) if person else APP)
+            is_app = not person or has_value(message.get("users")) or _META_REACTION.fullmatch(text) is not None
+            is_app = is_app or len(people.get(_after_own_name(message), ())) > 1
+            yield ExportedMessage(person, text, when, omission=APP if is_app else omission_of_text(text))
+
+
+def _after_own_name(message: JsonObject) -> str:
+    """Return the words of a message after its sender's first name, with which it begins, without signs; "" for others.
+    Where several people have the same, the app wrote it: "Ana reacted ❤ to your message", in any language."""
+    name, text = (re.findall(r"\w+", _fix_latin1(text_at(message, key))) for key in ("sender_name", "content"))
+    return " ".join(text[1:]) if name[:1] == text[:1] else ""
 
 
 def _fix_latin1(text: str) -> str:

@@ -38,6 +38,8 @@ _TIME = re.compile(
 )
 _TIMED = 0.1  # of the lines
 _ENCODED, _OF_ENCODED = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_=-]{60,}"), 0.5  # of the characters
+# Objects inside of lists or of one another, as in JSON; characters for each such place. Not two sources: [5], [6].
+_NESTED, _A_NESTED = re.compile(r"}\s*,\s*[{\[]|]\s*,\s*{|[\w\"']\s*:\s*[{\[]"), 300
 _ODD = re.compile(r"[\d#\\|/$%&+=~<@{\[]")
 _BETWEEN = re.compile(r"\s#\s|\s/\s|[-=]>|[\\|\t=]|::|\+{2,3}|[\"']\s*[,;]\s*[\"']")
 # of a document format that is not read: Org, reStructuredText, LaTeX, a wiki; a heading in a frame
@@ -92,6 +94,9 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     encoded = [line for line in lines if _ENCODED.fullmatch(line)]
     if encoded and sum(map(len, encoded)) >= _OF_ENCODED * sum(map(len, lines)):
         return msg("data.lines_of_code", example=encoded[0][:40])
+    nested = [line for line in lines for _ in _NESTED.finditer(line)]
+    if not is_document and len(nested) >= max(_MIN_LINES, sum(map(len, lines)) / _A_NESTED):
+        return msg("data.lines_of_code", example=nested[0][:40])
     times = [time[0] for line in lines if (time := _TIME.match(line))]
     if len(times) >= max(_MIN_LINES, _TIMED * len(lines)):
         return msg("data.lines_begin", signs=[*dict.fromkeys(times)][:_SHOWN])

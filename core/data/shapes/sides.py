@@ -221,12 +221,12 @@ def _several(table: _Table, format: Format) -> Decision | None:
 
 
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
-    """Return a Decision left to a person if the column of questions holds ids, or an answer is XML: the pair, or the
-    answers alone as text. None for other columns. Raises DataError if questions repeat and each row has one option (A,
-    B, ...) of the question as its answer, as nothing says which is right."""
+    """Return a Decision left to a person if the column of questions holds ids or numbers, or an answer is XML: the
+    pair, or the answers alone as text. None for other columns. Raises DataError if questions repeat and each row has
+    one option (A, B, ...) of the question as its answer, as nothing says which is right."""
     questions, answers = ([str(value) for value in table.values[name]] for name in (question, answer))
     are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= NEARLY_ALL
-    if are_ids or any(text.lstrip().startswith("<?xml") for text in answers):
+    if are_ids or table.is_numeric(question) or any(text.lstrip().startswith("<?xml") for text in answers):
         return _question_to_person([_pair(question, answer), _alone(answer)])
     marks = [match[1].lower() for text in answers if (match := _OPTION.match(text))]
     repeats = 3 * len({*questions}) <= 2 * len(questions)
@@ -507,7 +507,12 @@ def _lettered(table: _Table) -> Decision | None:
     """Return a Decision by names for columns that belong together as question and answer of one language: q_en with
     a_en, question_hu with answer_hu. With several such pairs a person chooses one. None without a pair."""
     names = {name.strip().lower(): name for name in table.texts}
-    parts = [(*match.groups(), name) for name in names.values() if (match := _IN_LANGUAGE.fullmatch(name.strip()))]
+    parts = [
+        (*match.groups(), name)
+        for name in names.values()
+        if (match := _IN_LANGUAGE.fullmatch(name.strip()))
+        and not table.is_numeric(name)  # "id" is a language, and an id
+    ]
     pairs = [
         _pair(name, other)
         for side, rest, name in parts
@@ -680,7 +685,8 @@ def _labelled(table: _Table) -> Decision | None:
         )
         return _question_to_person([*both, *pairs] if is_one else [*pairs, *both])
     (text,) = sentences
-    others = [] if named else _first_as_question(table, [name for name in table.texts if name not in labels])
+    others = _first_as_question(table, [name for name in table.texts if name not in labels])
+    others = [pair for pair in others if not named or text not in pair]  # a word and its translation, with a category
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
     return _question_to_person(
         [*(_pair(text, label) for label in labels), *_explained(table, text), *reverse, _alone(text), *others]
