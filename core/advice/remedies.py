@@ -32,8 +32,12 @@ class Way:
 
 
 def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
-    """Return ways that fit with their margin, at most three: single changes in the order of the least loss, else all
-    together, else several GPUs or RAM; and a smaller model.
+    """Return at most three ways to make the plan fit with its margin, those of the least loss first; [] if there are
+    none.
+
+    First each single change that is enough by itself; without any, all of them together; if even that does not fit,
+    several GPUs and offloading to RAM, each if it fits. Last a smaller model, which is left out if three single changes
+    come before it.
 
     lengths: tokens of the rows, to count those that would be cut. case.corrections holds measured / arithmetic for
     draft's method.

@@ -104,8 +104,12 @@ class Models:
             raise ModelError(with_nearest(repo, error.message, [known.hub for known in known_models()])) from None
 
     def downloads(self, bring: Bring, bring_adapter: BringAdapter) -> Downloads:
-        """Return the app's list of downloads, which accepts only possible bases and suggests names. bring,
-        bring_adapter: as of Downloads."""
+        """Return the workspace's list of downloads, which refuses a model that cannot be trained by its config.json,
+        before any large file, and suggests known names for a mistyped one.
+
+        bring: makes a dataset of downloaded files and returns its id. bring_adapter: downloads an adapter, makes it a
+        run and returns the run's name.
+        """
         return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring, bring_adapter)
 
     def _accept(self, model_id: str, folder: Path) -> None:

@@ -57,7 +57,8 @@ def driver_system() -> str:
 
 @lru_cache(maxsize=1)
 def _cpu_name() -> str | None:
-    """Return the processor's name as sold; None if the system does not say it."""
+    """Return the processor's name as sold, as Linux on x86 and Windows tell it; elsewhere the architecture or family
+    that Python's platform module gives, such as "arm"; None if that is empty too."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

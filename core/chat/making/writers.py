@@ -54,6 +54,7 @@ class ServerWriter:
 
     @property
     def name(self) -> str:
+        """Return the model's name with the host of its server, such as "qwen3 @ 127.0.0.1:8080"."""
         return self.endpoint.name
 
     def answers(

@@ -282,8 +282,12 @@ class _Table:
 
     @property
     def sentences(self) -> list[str]:
-        """The columns of sentences: texts of MIN_WORDS or more words, mostly apart by blanks; no ids, links, dates, or
-        names of topics, which repeat where other texts do not."""
+        """Return the names of the text columns that hold sentences: usually MIN_WORDS words or more, and in at least
+        half of the texts blanks, or Chinese, Japanese or Korean characters, which need none.
+
+        Left out are columns named as ids, links, dates or scores, columns of dates, and names of topics, which repeat
+        where two other texts do not. [] without such a column.
+        """
         return [
             name
             for name, words in self.texts.items()
