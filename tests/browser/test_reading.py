@@ -210,6 +210,8 @@ def test_which_column_is_the_answer_is_asked_and_chosen_by_a_press(
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text(w.t("wizard.missing_answer"))
     readings = page.locator("#readings .lg-reading")
+    kit.expect(page.locator("#readings")).to_be_focused()  # and in view: on a phone it stood two windows further down
+    kit.expect(page.locator("#readings strong")).to_be_in_viewport()
     kit.expect(readings).to_have_count(2)
     kit.expect(readings.first).to_contain_text(w.t("reading_choices.answer_is", column="category"))
     kit.expect(readings.first).to_contain_text("Versand")

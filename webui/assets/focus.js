@@ -79,7 +79,9 @@
     if (pressed?.id === "start") soon(() => {  // why nothing was started, where that is out of view
       const why = document.querySelector("#start-notice");
       if (!isSeen(why)) return false;
-      why.scrollIntoView({ block: "nearest" });
+      const decided = why.querySelector("[data-show]")?.dataset.show;  // where the person decides it
+      if (decided) loraGarageShow(decided);
+      else why.scrollIntoView({ block: "nearest" });
       return true;
     }, 600);
   });

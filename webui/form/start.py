@@ -24,6 +24,7 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_answer": "data", "wizard.missing_model": "model"}
+SHOWN_FOR = {"wizard.missing_answer": "#readings"}
 REFUSAL = "lg-refusal"
 
 
@@ -106,8 +107,10 @@ class StartStep:
         return fill
 
     def _refusal(self, why: Message | None) -> Html:
-        """Return why the form cannot start, as a notice that `refusal_now` recognizes; "" without a reason."""
-        return tag("div", notice(self.w.render(why)), class_=REFUSAL) if why else Html("")
+        """Return why the form cannot start, as a notice that `refusal_now` recognizes; "" without a reason. It names
+        the part of the page where a person decides, to which assets/focus.js goes."""
+        part = SHOWN_FOR.get(why.key) if why else None
+        return tag("div", notice(self.w.render(why)), class_=REFUSAL, data_show=part) if why else Html("")
 
     def refusal_now(self, drawn: object, result: FormResult) -> Update:
         """Return the update of Start's notice when the form is planned anew: a refusal that it shows is replaced by the
