@@ -16,7 +16,7 @@ from core.advice.decisions import SETTINGS, as_json, is_set, with_settings
 from core.advice.goals import goal_of
 from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
-from core.data.sets.inspection import taken_as, undecided
+from core.data.sets.inspection import taken_as, undecided_error
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.judges import weighted
@@ -88,7 +88,7 @@ def require_decided(datasets: DatasetStore, data: Data, accept_guess: bool = Tru
     if not report.undecided and (accept_guess or not report.guessed):
         return
     if report.undecided:
-        raise undecided(report)
+        raise undecided_error(report)
     if report.chat:
         raise DataError("data.is_guessed_voice", voice=report.chat.voice)
     in_turn = [note for note in report.notes if note.key == "data.note_turns"]

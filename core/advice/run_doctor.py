@@ -80,7 +80,7 @@ def few_rows(planned: Planned) -> Diagnosis | None:
     learning from memorizing. None if it suffices, or has validation rows of its own."""
     rows = planned.rows
     if planned.repeats is not None and planned.recipe.data.deduplicate:
-        rows -= len(planned.repeats.later)
+        rows -= len(planned.repeats.repeated_positions)
     if rows >= SMALLEST_SPLIT or planned.own is not None:
         return None
     return Diagnosis(
@@ -118,7 +118,7 @@ def duplicates(planned: Planned) -> Diagnosis | None:
     repeats = planned.repeats
     if repeats is None or planned.recipe.data.deduplicate:
         return None
-    later = repeats.later
+    later = repeats.repeated_positions
     if len(later) < max(2, REPEATED_SHARE * len(repeats)):
         return None
     first, exact = later[:LISTED], int(repeats.exact[later].sum())
@@ -147,7 +147,9 @@ def leakage(planned: Planned) -> Diagnosis | None:
         return None
     chosen = planned.chosen()
     measured = {int(repeats.first[i]): i for i in chosen.measuring.tolist()}
-    leaks = [(i, measured[first]) for i in chosen.read.tolist() if (first := int(repeats.first[i])) in measured]
+    leaks = [
+        (i, measured[first]) for i in chosen.needed_training.tolist() if (first := int(repeats.first[i])) in measured
+    ]
     if not leaks:
         return None
     return Diagnosis(
@@ -174,7 +176,7 @@ def near_leakage(planned: Planned) -> Diagnosis | None:
     chosen = planned.chosen()
     same = set(repeats.first[chosen.measuring].tolist())
     measured = dict(zip(repeats.near[chosen.measuring].tolist(), chosen.measuring.tolist(), strict=True))
-    read = [(i, int(repeats.near[i])) for i in chosen.read.tolist() if int(repeats.first[i]) not in same]
+    read = [(i, int(repeats.near[i])) for i in chosen.needed_training.tolist() if int(repeats.first[i]) not in same]
     leaks = sorted((i, measured[near]) for i, near in read if near in measured)
     if not leaks:
         return None

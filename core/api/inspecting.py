@@ -13,7 +13,7 @@ from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.sniff import probe
-from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided
+from core.data.sets.inspection import DataReport, inspect_file, taken_as, undecided_error
 from core.data.sets.stored_rows import InMemory, Rows, example_of
 from core.data.sets.trained_text import trained_text
 from core.data.shapes.known import COLUMNS
@@ -48,7 +48,7 @@ class DataInspection:
         """The error with which training on it would end; None if there is none."""
         if not self.report.good_rows:
             return self.report.refusal(self.path.name)
-        return undecided(self.report) if self.report.undecided else None
+        return undecided_error(self.report) if self.report.undecided else None
 
     def as_json(self) -> JsonObject:
         """Return what `inspect --json` prints: the report, each column's role, the first examples, the open
@@ -168,7 +168,9 @@ def _answer_question(report: DataReport) -> list[JsonObject]:
     decide it, else []."""
     if not report.readings:
         return []
-    text = undecided(report).message if report.undecided else msg("data.note_guessed", taken=taken_as(report.roles))
+    text = (
+        undecided_error(report).message if report.undecided else msg("data.note_guessed", taken=taken_as(report.roles))
+    )
     return [{"id": "answer", "text": text.model_dump(mode="json"), "readings": [dict(one) for one in report.readings]}]
 
 

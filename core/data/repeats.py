@@ -61,7 +61,7 @@ class Repeats:
         return len(self.first)
 
     @property
-    def later(self) -> np.ndarray:
+    def repeated_positions(self) -> np.ndarray:
         """Positions of the rows whose texts equal those of an earlier row (by `first`). Near repeats do not count."""
         return np.flatnonzero(self.first != np.arange(len(self.first)))
 

@@ -38,7 +38,7 @@ class RowSelection:
     leaked: int = 0
 
     @property
-    def read(self) -> np.ndarray:
+    def needed_training(self) -> np.ndarray:
         """Return the positions of the first `enough` training rows, which the steps need if each row gives one example;
         all training rows if `enough` is None."""
         return self.training[: self.enough]

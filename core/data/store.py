@@ -217,7 +217,7 @@ class DatasetStore:
                     undo.pop_all()  # from here on an error leaves the dataset there
             except OSError as error:
                 raise DataError("data.cannot_store", name=shown_name, reason=error.strerror or str(error)) from error
-        self._readings.keep(report, None, choices)
+        self._readings.store_report(report, None, choices)
         return info
 
     @contextlib.contextmanager

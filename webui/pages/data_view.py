@@ -85,7 +85,7 @@ class View:
     def _row(self, code: int) -> ShownRow:
         """Return the row of a code; negative: an unusable row."""
         if code < 0:
-            return working.unusable(self.rows, -1 - code)
+            return working.flawed_row(self.rows, -1 - code)
         number, example = self.rows[code]
         return ShownRow(number, example)
 

@@ -173,7 +173,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])
             match = message or (action if is_action else None)
-            form = _form_of_time(line)
+            form = _time_with_zeros(line)
             is_day = (day := _DAY_LINE.match(line)) and day["date"]
             by_app = not is_post and (_EVENT.match(line) or is_day or form in forms)
             if match is None and not by_app and line != _END:
@@ -196,7 +196,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             current = ExportedMessage(match["nick"].strip(), text, clock.time(match), line=number, is_model=is_model)
 
 
-def _form_of_time(line: str) -> str:
+def _time_with_zeros(line: str) -> str:
     """Return the time at the beginning of a line with each run of digits replaced by 0, so that times in the same
     notation give the same text; "" if the line begins with no time. By it a line in the notation of the messages is not
     taken for the continuation of one."""

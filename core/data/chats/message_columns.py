@@ -88,7 +88,7 @@ class MessageColumns(Frozen):
     newest_first: bool = False
 
     @property
-    def read(self) -> set[str]:
+    def used(self) -> set[str]:
         """The columns that are read; values in others are reported as left out."""
         single = (self.speaker, self.content, self.message, self.parent, self.rank, self.turn)
         return {*self.conversation, *self.time, *(name for name in single if name)}

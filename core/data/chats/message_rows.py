@@ -294,7 +294,7 @@ def _message(raw: RawRow, columns: MessageColumns, order: dates.Order | None) ->
     if isinstance(content, int | float):
         content = str(content)
     when = dates.moment(message_columns.time_cell(values, columns.time), order) if columns.time and order else None
-    others = [name for name, value in values.items() if name not in columns.read and has_value(value)]
+    others = [name for name, value in values.items() if name not in columns.used and has_value(value)]
     fields = {name: values[name] for name in others if columns.are_roles and name in _FIELDS}
     return _Message(
         0, raw.line, values.get(columns.speaker), content, when, fields, [n for n in others if n not in fields]

@@ -16,7 +16,7 @@ LARGEST = 256 * MIB  # of all requests, which are held; OpenAI takes files of 20
 _LOOKED_AT = 5  # rows
 
 
-def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
+def with_requests_attached(read: Sequence[Source], limits: Limits) -> list[Source]:
     """Attach the requests of a batch API, by custom_id, to each file of results (Source.requests, with a note) and
     return the sources without the files of requests.
 

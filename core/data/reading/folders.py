@@ -159,7 +159,7 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     )
     others = [part.name for part in parts if part.name not in used]
     # After the hash, which is of the files as they are.
-    read = yaml_rows.joined(batch_files.joined(read, limits), limits)
+    read = yaml_rows.with_responses_attached(batch_files.with_requests_attached(read, limits), limits)
     notes = (*(distinct_notes(read) if len(read) > 1 else ()), *again, *_notes(others, refused))
     if own_code:
         about_code = source_code.note([str(source.path.name) for source in read], others_code, beside[:_MAX_NAMED])

@@ -233,9 +233,9 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
     """Yield the rows of a JSON object: those of its first list of objects ("data", ...), or of all lists under "train",
     "test" and the like.
 
-    Without such a list, the rows of another shape (`rows_of_columns`, conversations), or the object itself as one row.
-    pairs: the key to use instead of the first list; "" for none. Each other filled field becomes an Omission; other
-    lists are named in one warning at the end.
+    Without such a list, the rows of another shape (`rows_of_other_shapes`, conversations), or the object itself as one
+    row. pairs: the key to use instead of the first list; "" for none. Each other filled field becomes an Omission;
+    other lists are named in one warning at the end.
     """
     fields: dict[str, Any] = {}
     used: str | None = None
@@ -260,7 +260,7 @@ def _object(text: _RowsText, pairs: str) -> Iterator[RawRow | Problem | Omission
             # Kept, for without a list of rows the object itself is one.
             fields[key] = text.value()
     if used is None:
-        objects = _conversations_in(fields) or rows_of_columns(fields) or [fields]
+        objects = _conversations_in(fields) or rows_of_other_shapes(fields) or [fields]
         for number, one in enumerate((one for row in objects for one in rows_in_object(row)), 1):
             yield RawRow(number, one, 1)
     elif lists:
@@ -321,7 +321,7 @@ def _is_talk(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, type(value[0])) for turn in value)
 
 
-def rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+def rows_of_other_shapes(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Return the rows of an object that holds them in another shape than as one list of rows; None if it has none of
     these shapes.
 

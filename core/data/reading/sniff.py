@@ -384,10 +384,15 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     if by_suffix in DOCUMENTS:  # a text with such a suffix
         by_suffix = "txt"
     # A .txt may hold JSON.
-    if by_suffix == "txt" and not _is(dict, first):
+    if by_suffix == "txt" and not _is_json_of(dict, first):
         return "csv" if first.lower().startswith(ANKI) else "txt"
     # A conversation in each line, as a list of its turns.
-    if by_suffix == "jsonl" and len(lines) > 1 and all(line.startswith("[") for line in lines[:2]) and _is(list, first):
+    if (
+        by_suffix == "jsonl"
+        and len(lines) > 1
+        and all(line.startswith("[") for line in lines[:2])
+        and _is_json_of(list, first)
+    ):
         return "jsonl"
     if (
         by_suffix == "jsonl"
@@ -412,7 +417,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         if by_suffix in ("parquet", "arrow"):
             raise DataError("data.not_parquet", file=path.name, suffix=path.suffix.lower(), start=start)
         raise DataError("data.not_json", file=path.name, suffix=path.suffix.lower(), start=start)
-    return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is(dict, first) else "json"
+    return "jsonl" if by_suffix != "jsonl" and len(lines) > 1 and _is_json_of(dict, first) else "json"
 
 
 def _refuse_tags(path: Readable, encoding: str) -> None:
@@ -421,7 +426,7 @@ def _refuse_tags(path: Readable, encoding: str) -> None:
         raise DataError("data.is_conll", file=path.name)
 
 
-def _is(kind: type, line: str) -> bool:
+def _is_json_of(kind: type, line: str) -> bool:
     """Return True if a line is a complete JSON value of this type."""
     try:
         return isinstance(json.loads(line), kind)

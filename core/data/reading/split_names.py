@@ -81,7 +81,7 @@ def split_column(rows: Sequence[Row]) -> str:
     return next((name for name in names if all(split_of(row.values.get(name)) for row in rows)), "")
 
 
-def set_apart(row: Row, column: str) -> Row:
+def without_split_column(row: Row, column: str) -> Row:
     """Return a row without the given column, marked as a validation row if that column's value names validation or test
     rows; otherwise not marked."""
     values = {name: value for name, value in row.values.items() if name != column}

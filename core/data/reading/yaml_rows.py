@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from core.data.reading.file_rows import Limits, RawRow, Readable, Source
-from core.data.reading.json_rows import rows_of_columns
+from core.data.reading.json_rows import rows_of_other_shapes
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import Omission, has_value
@@ -63,7 +63,7 @@ def yaml_rows(source: Source, limits: Limits) -> Iterator[RawRow | Omission]:
         name = _rows_key(value)
         items = value.get(name)
         yield from (Omission("beside", str(other)) for other in value if other != name and has_value(value[other]))
-        if name is None and (rows := rows_of_columns(value)) and len(rows) > 1:  # a list of terms, say
+        if name is None and (rows := rows_of_other_shapes(value)) and len(rows) > 1:  # a list of terms, say
             items = rows
     if not isinstance(items, list) or not items:
         fields = [*map(str, value)][:8] if isinstance(value, dict) and value else ["–"]
@@ -132,7 +132,7 @@ def _readable(file: Readable, limits: Limits) -> Any:
         return None
 
 
-def joined(read: Sequence[Source], limits: Limits) -> list[Source]:
+def with_responses_attached(read: Sequence[Source], limits: Limits) -> list[Source]:
     """Attach to Rasa's files of intents the response that stories and rules give right after each intent, if it is
     always the same (Source.requests, with a note), and return the sources without the files of responses and stories.
 

@@ -214,7 +214,7 @@ def taken_as(roles: Mapping[str, Role]) -> list[Message]:
 _DOUBTS = ("data.no_prose", "data.two_ways", "data.files_as_classes", "data.code_of_data", "data.note_code_beside_data")
 
 
-def undecided(report: DataReport) -> DataError:
+def undecided_error(report: DataReport) -> DataError:
     """Return the error that asks a person to choose columns, for a dataset of which nothing shows which column is
     the answer: it names the columns that may be. For a text that may be no running text it says why and names the
     column."""

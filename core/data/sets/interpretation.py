@@ -22,10 +22,10 @@ from core.data.reading.file_rows import Limits, Problem, Row, Source, doubled
 from core.data.reading.label_names import NO_NAMES
 from core.data.reading.part_rows import Started
 from core.data.reading.reader import read_rows
-from core.data.reading.split_names import set_apart, split_column
+from core.data.reading.split_names import split_column, without_split_column
 from core.data.reading.suffixes import DOCUMENTS, MARKDOWN, SPREADSHEETS
 from core.data.shapes import class_names, header, marked_rows, multiple_choice, prose, sides
-from core.data.shapes.cells import columns_of_lines, columns_of_lists, with_joined_lists, with_lines
+from core.data.shapes.cells import columns_of_lists, columns_of_texts_or_lists, with_joined_lists, with_lists_as_lines
 from core.data.shapes.known import COLUMNS, FORMATS, SAMPLE_ROWS, recognize_format
 from core.data.shapes.left_out import MEDIA, has_value
 from core.data.shapes.nested import refusal, refuse_tags
@@ -160,7 +160,7 @@ def _of_table(
     column = split_column(rows)
     if not column or column in chosen:
         return decide(source, rows)
-    apart = partial(set_apart, column=column)
+    apart = partial(without_split_column, column=column)
     meaning = decide(replace(source, split_column=column), [*map(apart, rows)])
     return replace(meaning, conversions=(apart, *meaning.conversions))
 
@@ -201,19 +201,19 @@ def _meaning(
         join = partial(with_joined_lists, columns=lists)
     # A list that a person chose is its lines; one that is called answers, several acceptable ones.
     elif lists := tuple(
-        n for n in columns_of_lines(rows) if n in chosen and not chosen[n] == meaning_of(n) == "answer"
+        n for n in columns_of_texts_or_lists(rows) if n in chosen and not chosen[n] == meaning_of(n) == "answer"
     ):
-        join = partial(with_lines, columns=lists)
+        join = partial(with_lists_as_lines, columns=lists)
     else:
         try:
             meaning = _of_texts(source, rows, format, choices)
             is_guess = meaning.format == "text" and meaning.decision.evidence in ("content", "none")
-            if not is_guess or not (lists := columns_of_lines(rows)):
+            if not is_guess or not (lists := columns_of_texts_or_lists(rows)):
                 return meaning
         except DataError as error:
-            if error.message.key not in _UNREAD or not (lists := columns_of_lines(rows)):
+            if error.message.key not in _UNREAD or not (lists := columns_of_texts_or_lists(rows)):
                 raise
-        join = partial(with_lines, columns=lists)
+        join = partial(with_lists_as_lines, columns=lists)
     source = _noted(source, msg("data.note_lists", columns=[*lists]))
     meaning = _of_texts(source, [*map(join, rows)], format, choices)
     return replace(meaning, conversions=(join, *meaning.conversions))
@@ -251,7 +251,7 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
     return _Meaning(_noted(source, unnamed) if unnamed else source, known)
 
 
-def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
+def _with_usable_readings(decision: Decision, rows: Sequence[Row]) -> Decision:
     """Reduce a decision that a person has to make to at most MAX_READINGS readings with which at least one row can be
     trained and whose answers tell something. If just one of several is left, it is taken as a guess.
 
@@ -266,11 +266,11 @@ def _usable(decision: Decision, rows: Sequence[Row]) -> Decision:
         format: Format = "text" if "text" in roles.values() else "question_answer"
         return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
-    telling = sides.telling(decision.readings, rows)
+    useful = sides.without_empty_answers(decision.readings, rows)
     readings = (
-        tuple(islice(filter(has_readable_row, telling), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
+        tuple(islice(filter(has_readable_row, useful), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
     )
-    is_only = len(readings) == 1 < len(telling)
+    is_only = len(readings) == 1 < len(useful)
     return Decision(readings, "content" if is_only else "none")
 
 
@@ -281,7 +281,7 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
     An undecided decision loses the readings that no row fits. A note is added if an answer column holds numbers of
     classes.
     """
-    decision = _usable(decision, rows)
+    decision = _with_usable_readings(decision, rows)
     roles = decision.roles
     convert = partial(renamed, roles=roles)
     # Answers of few values are labels.

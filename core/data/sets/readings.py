@@ -72,7 +72,7 @@ class Readings:
         """Return the stored report of these bytes read in this way; None if there is none."""
         return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
 
-    def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:
+    def store_report(self, report: DataReport, format: Format | None, choices: Choices) -> None:
         """Store a report for the same file, format and choices. A disk that is full or read-only is ignored."""
         folder = self.root / ".reports"
         try:
@@ -148,7 +148,7 @@ class Readings:
             held = InMemory()
             report = inspection.inspect_file(path, format, choices=choices, keep=held.add)
             rows = held.rows()
-        self.keep(report, format, choices)
+        self.store_report(report, format, choices)
         return report, rows
 
 

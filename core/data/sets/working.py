@@ -22,7 +22,7 @@ from core.data.reading import zips
 from core.data.reading.file_rows import Row
 from core.data.sets.edits import Change, describe_change
 from core.data.sets.info import DatasetInfo
-from core.data.sets.inspection import undecided
+from core.data.sets.inspection import undecided_error
 from core.data.sets.interpretation import CHECK_EVERY
 from core.data.sets.stored_rows import Rows, problem_of
 from core.data.shapes.known import recognize_format
@@ -86,10 +86,10 @@ def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     begins. begin: position among all rows of the file."""
     flawed = rows.flawed
     places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
-    return Page([unusable(rows, place) for place in places[:count]], places[count] if len(places) > count else None)
+    return Page([flawed_row(rows, place) for place in places[:count]], places[count] if len(places) > count else None)
 
 
-def unusable(rows: Rows, place: int) -> ShownRow:
+def flawed_row(rows: Rows, place: int) -> ShownRow:
     """Return a row that cannot be trained, to be shown: its number, its columns, and why it cannot be trained (None for
     an answer that is marked as bad). place: position among all rows of the file, as in Rows.flawed."""
     entry = rows.entry(place)
@@ -103,7 +103,7 @@ def row_of(rows: Rows, number: int) -> ShownRow:
     for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
         return ShownRow(number, rows[place][1])
     for place in rows.flawed[rows.flawed_numbers() == number][:1].tolist():
-        return unusable(rows, place)
+        return flawed_row(rows, place)
     raise DataError("sets.no_such_row", row=number, rows=len(rows))
 
 
@@ -236,7 +236,7 @@ def _decided_rows(store: DatasetStore, id: str) -> Rows:
     would be conversations, of which nobody could tell any more."""
     report = store.report(id)
     if report.undecided:
-        raise undecided(report)
+        raise undecided_error(report)
     return store.rows(id)
 
 

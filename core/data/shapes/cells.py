@@ -57,7 +57,7 @@ def columns_of_lists(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(n for n, values in given.items() if values and all(map(is_list_of_texts, map(parsed_cell, values))))
 
 
-def columns_of_lines(rows: Sequence[Row]) -> tuple[str, ...]:
+def columns_of_texts_or_lists(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the columns whose filled cells are all texts or lists of texts, at least one of them a list."""
     names = dict.fromkeys(str(name) for row in rows for name in row.values)
     given = {name: [value for row in rows if has_value(value := row.values.get(name))] for name in names}
@@ -73,7 +73,7 @@ def is_list_of_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
-def with_lines(row: Row, columns: tuple[str, ...]) -> Row:
+def with_lists_as_lines(row: Row, columns: tuple[str, ...]) -> Row:
     """Return a row in which each of these columns that holds a list of texts has one text instead, a line for each
     item; other cells stay as they are."""
     lists = {name: "\n".join(value) for name in columns if isinstance(value := row.values.get(name), list)}

@@ -100,18 +100,18 @@ class MultipleChoice:
             return "", msg("data.hidden_answer", column=column, found=_short(key))
         if options is None:
             return "", msg("data.no_options", columns=[*self.place.names])
-        places = self._places(key, options) if self.key else options.right
+        places = self._option_positions(key, options) if self.key else options.right
         if not places or not all(0 <= place < len(options.texts) and options.texts[place] for place in places):
             return "", msg("data.no_such_option", column=column, found=_short(key), options=len(options.texts))
         return "\n".join(options.line(place) for place in places), None
 
-    def _places(self, key: Any, options: Options) -> list[int]:
+    def _option_positions(self, key: Any, options: Options) -> list[int]:
         """Return the places (from 0) of the options that a key means; [] if one means nothing."""
-        places = _places(key, options, self.scheme)
+        places = _option_numbers(key, options, self.scheme)
         return [place - self.base for place in places] if self.scheme == "number" else places
 
 
-def _places(key: Any, options: Options, scheme: Scheme) -> list[int]:
+def _option_numbers(key: Any, options: Options, scheme: Scheme) -> list[int]:
     """Return the options that a key means, several for keys such as ["B", "C"], "A, C" or "ACD": their places from 0,
     or with the scheme "number" the numbers as they are written. [] if one part of the key means no option."""
     parts = key if isinstance(key, list) else [key]
@@ -353,7 +353,7 @@ class _Keys:
                 continue
             self.given[column] += 1
             for scheme in SCHEMES:
-                if places := _places(key, options, scheme):
+                if places := _option_numbers(key, options, scheme):
                     self.means[column, scheme] += 1
                     if scheme == "number":
                         for place in places:

@@ -148,12 +148,12 @@ def beside_text(rows: Sequence[Row]) -> Decision | None:
         for name in table.values
         if name not in (text, *table.of_annotation)
         and not is_worse(name)
-        and (table.may_be_answer(name) or table.holds_annotations(name) or table.sorts(name, text))
+        and (table.may_be_answer(name) or table.holds_annotations(name) or table.may_be_kind(name, text))
     ]
     others.sort(key=lambda name: meaning_of(name) != "answer")
     if others and all(are_spans(table.values[name][0]) for name in others):
         raise DataError("data.every_row", problem=msg("data.only_spans", column=others[0]))
-    return _question_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
+    return _left_to_person([*(_pair(text, name) for name in others), _alone(text)]) if others else None
 
 
 def _about_longer(table: _Table) -> Decision | None:
@@ -168,7 +168,7 @@ def _about_longer(table: _Table) -> Decision | None:
         return None
     pair = _pair(question, answer)
     contexts: list[dict[str, Role]] = [{name: "context"} for name in longer]
-    return _question_to_person([*(context | pair for context in contexts), pair])
+    return _left_to_person([*(context | pair for context in contexts), pair])
 
 
 def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
@@ -202,9 +202,9 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
     if format == "text_label" and text and label:
         if others := [n for n in table.sentences if n != text and _SECOND.sub("", n).lower() == _SECOND.sub("", text)]:
             beside: dict[str, Role] = {text: "context"}
-            return _question_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
+            return _left_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")
-    return _question_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
+    return _left_to_person(_pair(text, name) for name in (*answers, label)) if is_doubtful else None
 
 
 def _several(table: _Table, format: Format) -> Decision | None:
@@ -217,7 +217,7 @@ def _several(table: _Table, format: Format) -> Decision | None:
         return named
     asked = {name: role for name, role in named.roles.items() if role != "answer"}
     answers = [name for name, role in named.roles.items() if role == "answer"]
-    return _question_to_person(asked | {name: "answer"} for name in dict.fromkeys((*answers, *others)))
+    return _left_to_person(asked | {name: "answer"} for name in dict.fromkeys((*answers, *others)))
 
 
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
@@ -227,7 +227,7 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     questions, answers = ([str(value) for value in table.values[name]] for name in (question, answer))
     are_ids = table.share(question, (_ID.fullmatch(text) is not None for text in questions)) >= NEARLY_ALL
     if are_ids or table.is_numeric(question) or any(text.lstrip().startswith("<?xml") for text in answers):
-        return _question_to_person([_pair(question, answer), _alone(answer)])
+        return _left_to_person([_pair(question, answer), _alone(answer)])
     marks = [match[1].lower() for text in answers if (match := _OPTION.match(text))]
     repeats = 3 * len({*questions}) <= 2 * len(questions)
     if repeats and len({*marks}) > 1 and len(marks) >= NEARLY_ALL * len(answers):
@@ -235,7 +235,7 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     return None
 
 
-def telling(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
+def without_empty_answers(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
     """Return the readings ({column: role}) without those whose answer teaches nothing: the same in nearly all rows, an
     id, a date or the number of the row, in a column whose name does not say that it is an answer. If none is left,
     return all readings of a table of at most two columns; for more columns raise DataError."""
@@ -339,7 +339,7 @@ class _Table:
         is_short = all(isinstance(v, str | int | bool) and len(str(v)) <= LONGEST_LABEL for v in self.values[name])
         return is_short and 2 <= len(values) <= min(MAX_LABELS, len(self.rows) // 2)
 
-    def sorts(self, name: str, text: str) -> bool:
+    def may_be_kind(self, name: str, text: str) -> bool:
         """Return True if a column puts each row into one of a few kinds, such as the priority of a request, and so may
         be what is to be learned. False for the source, level or year of a text, for names with a role, and if the
         column `text` usually has _LONG_CONTEXT words or more."""
@@ -491,7 +491,7 @@ def _alone(text: str) -> dict[str, Role]:
     return {text: "text"}
 
 
-def _question_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
+def _left_to_person(readings: Iterable[Mapping[str, Role]]) -> Decision:
     """Return a Decision that nothing decides (evidence "none"): a person chooses one of these readings ({column: role})
     before a run."""
     return Decision(tuple(readings), "none")
@@ -527,7 +527,7 @@ def _lettered(table: _Table) -> Decision | None:
         and LANGUAGE.fullmatch(rest[1:])
         and (meaning_of(side, exact=True), meaning_of(answer, exact=True)) == ("question", "answer")
     ]
-    return (Decision((pairs[0],)) if len(pairs) == 1 else _question_to_person(pairs)) if pairs else None
+    return (Decision((pairs[0],)) if len(pairs) == 1 else _left_to_person(pairs)) if pairs else None
 
 
 def _both_named(table: _Table) -> Decision | None:
@@ -546,7 +546,7 @@ def _both_named(table: _Table) -> Decision | None:
     readings = [roles | _beside(table, roles) for roles in pairs]
     if len(readings) == 1 and (marks := table.marks(readings[0])):
         judged: dict[str, Role] = {question: "context", answers[0]: "question", marks[0]: "answer"}
-        return _question_to_person([*readings, judged])
+        return _left_to_person([*readings, judged])
     if len(readings) == 1 and {question, answers[0]} <= table.texts.keys():
         if doubted := _doubted(table, question, answers[0]):
             return doubted
@@ -555,8 +555,8 @@ def _both_named(table: _Table) -> Decision | None:
     )
     beside = table.long_beside(readings[0]) if len(readings) == 1 else []
     if len(readings) == 1 and (is_repeated or beside and {*map(_last_word, (question, answers[0]))} & _WEAK):
-        return _question_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])
-    return Decision((readings[0],), "names") if len(readings) == 1 else _question_to_person(readings)
+        return _left_to_person([*readings, *(_pair(name, answers[0]) for name in beside), _alone(question)])
+    return Decision((readings[0],), "names") if len(readings) == 1 else _left_to_person(readings)
 
 
 def _translated(table: _Table) -> Decision | None:
@@ -577,7 +577,7 @@ def _translated(table: _Table) -> Decision | None:
         if names
         else []
     )
-    return _question_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
+    return _left_to_person(pairs) if len({name.strip().lower()[:2] for name in names}) > 1 else None
 
 
 def _one_named(table: _Table) -> Decision | None:
@@ -593,7 +593,7 @@ def _one_named(table: _Table) -> Decision | None:
         if len(others) == 1 and (table.is_label(others[0]) or table.holds_kinds(others[0])):
             # an answer for a label, or the label of a text
             alone = [] if table.is_label(others[0]) else [_alone(answer)]
-            return _question_to_person([_pair(answer, others[0]), *pairs, *alone])
+            return _left_to_person([_pair(answer, others[0]), *pairs, *alone])
     else:
         others = [
             name
@@ -610,18 +610,18 @@ def _one_named(table: _Table) -> Decision | None:
         return Decision((readings[0],), "names")
     if len(readings) == 1 and answer is None and table.is_numeric(others[0]) and (context := table.named("context")):
         # such as 1 for a right reply to what was said before
-        return _question_to_person([*readings, _pair(context[0], question or "")])
+        return _left_to_person([*readings, _pair(context[0], question or "")])
     names = [*table.values]
     if len(readings) == 1 and answer is None and not table.has_few_values(others[0]):
         is_short = table.texts.get(others[0], MIN_WORDS) < min(MIN_WORDS, table.texts[question or ""] / 2)
         if is_short and names.index(others[0]) < names.index(question or ""):  # such as the name of a prompt
-            return _question_to_person([*readings, _pair(others[0], question or ""), _alone(question or "")])
+            return _left_to_person([*readings, _pair(others[0], question or ""), _alone(question or "")])
     codes = [place for place, name in enumerate(others) if table.holds_code(name)] if answer is None else []
     if len(codes) == 1:
         readings.insert(0, readings.pop(codes[0]))
     certain = len(readings) == 1 or len(codes) == 1
     return (
-        (Decision(tuple(readings[:MAX_READINGS]), "content") if certain else _question_to_person(readings))
+        (Decision(tuple(readings[:MAX_READINGS]), "content") if certain else _left_to_person(readings))
         if readings
         else None
     )
@@ -674,7 +674,7 @@ def _labelled(table: _Table) -> Decision | None:
     ]
     codes = [name for name in named if table.holds_code(name)]
     if codes and len(sentences) > 2:  # wordings of one query
-        return _question_to_person(_pair(text, code) for code in codes for text in sentences)
+        return _left_to_person(_pair(text, code) for code in codes for text in sentences)
     if not labels or not 1 <= len(sentences) <= 2:
         return None
     labels = sorted(labels, key=lambda name: isinstance(table.values[name][0], list))  # those of each annotator last
@@ -687,12 +687,12 @@ def _labelled(table: _Table) -> Decision | None:
         is_one = (
             named or table.is_numeric(labels[0]) or all(map(_SECOND.search, sentences)) and not are_unnamed(sentences)
         )
-        return _question_to_person([*both, *pairs] if is_one else [*pairs, *both])
+        return _left_to_person([*both, *pairs] if is_one else [*pairs, *both])
     (text,) = sentences
     others = _first_as_question(table, [name for name in table.texts if name not in labels])
     others = [pair for pair in others if not named or text not in pair]  # a word and its translation, with a category
     reverse = [_pair(label, text) for label in labels if _last_word(label) in _CODE and meaning_of(text) is None]
-    return _question_to_person(
+    return _left_to_person(
         [*(_pair(text, label) for label in labels), *_explained(table, text), *reverse, _alone(text), *others]
     )
 
@@ -738,7 +738,7 @@ def _unnamed(table: _Table) -> Decision | None:
         others = [*_explained(table, named_text), *(_pair(name, named_text) for name in columns if name != named_text)]
         if not others:
             return Decision((_alone(named_text),), "names" if named_text in columns else "content")
-        return _question_to_person([_alone(named_text), *others[: MAX_READINGS - 1]])
+        return _left_to_person([_alone(named_text), *others[: MAX_READINGS - 1]])
     has_two = len(table.values) == 2 and not columns  # then even a column called name is a side
     short = [
         name
@@ -754,7 +754,7 @@ def _unnamed(table: _Table) -> Decision | None:
     if len(columns) == 1:
         (text,) = columns
         pairs = [_pair(text, short[0]), _pair(short[0], text), _alone(text)]
-        return _question_to_person(
+        return _left_to_person(
             [*pairs, *(each for each in _first_as_question(table, table.texts) if each not in pairs)]
         )
     if not columns and (len(short) != 2 or len(table.values) > 3):
@@ -769,7 +769,7 @@ def _unnamed(table: _Table) -> Decision | None:
         head, explained = _with_head(first, second, rest[0]), _explained(table, first)
         two = [pair for pair in [_pair(*beside)] if pair not in (*pairs, *explained)]
         pairs = pairs[: MAX_READINGS - len(head) - len(two) - len(explained)]
-        return _question_to_person([*explained, *pairs, *two, *head])
+        return _left_to_person([*explained, *pairs, *two, *head])
     # A side of questions, or of code, shows in the values which one it is.
     for question, answer in ((first, second), (second, first)):
         asks = table.asks(question) >= 0.5 and table.asks(answer) < 0.2
@@ -780,7 +780,7 @@ def _unnamed(table: _Table) -> Decision | None:
     heads = [n for n in before if table.texts[n] > 0 and not (table.repeats(n) or table.is_origin(n))]
     headed = [each for name in heads[-1:] for each in _with_head(name, first, second)]
     explained = _explained(table, first) if columns else []
-    return _question_to_person([*explained, _pair(first, second), _pair(second, first), *headed])
+    return _left_to_person([*explained, _pair(first, second), _pair(second, first), *headed])
 
 
 def _with_head(head: str, question: str, answer: str) -> list[dict[str, Role]]:

@@ -101,10 +101,14 @@ def _is_readable(value: list[Any]) -> bool:
 
 def _is_text(turn: Any) -> bool:
     """Return False for a turn whose content is a number or a truth: the score of a test, not an answer."""
-    return not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or not _is_number(turn["content"])
+    return (
+        not isinstance(turn, dict)
+        or not isinstance(turn.get("content"), str)
+        or not _is_number_or_truth(turn["content"])
+    )
 
 
-def _is_number(text: str) -> bool:
+def _is_number_or_truth(text: str) -> bool:
     """Return True for a text that is a number, or one of the words true and false in any case."""
     return re.fullmatch(r"-?\d+(?:\.\d+)?|true|false", text.strip(), re.IGNORECASE) is not None
 

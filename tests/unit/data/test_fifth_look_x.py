@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import inspect_file, undecided
+from core.data.sets.inspection import inspect_file, undecided_error
 from core.errors import DataError
 from tests.unit.data.test_chat_formats import AS_IT_IS, left, turns, written
 
@@ -61,13 +61,13 @@ def test_texts_of_a_set_that_are_read_in_two_ways_are_a_question_to_the_person(t
     written(tmp_path, "b.txt", "[2024-12-11T20:21:50+00:00] cem (id=5)\n    Is this thing on?\n")
     report = inspect_file(tmp_path)
     assert report.undecided
-    assert "in two ways: a.txt as a chat, b.txt as plain text" in str(undecided(report))
+    assert "in two ways: a.txt as a chat, b.txt as plain text" in str(undecided_error(report))
     assert not inspect_file(tmp_path, choices=Choices(columns={"text": "text"})).undecided
     named = tmp_path / "named"
     named.mkdir()
     for name in "ab":  # seen: "choose one of" without a name after it
         written(named, f"{name}.txt", "\n\n".join(f"Ann: {n}\n\nBob {n}\n\nNote: {n}" for n in range(9)))
-    assert "no running text" in str(undecided(inspect_file(named)))
+    assert "no running text" in str(undecided_error(inspect_file(named)))
 
 
 @pytest.mark.parametrize("asks", [True, False])
@@ -106,7 +106,7 @@ def test_lists_of_texts_with_odd_numbers_have_two_readings(tmp_path: Path) -> No
     lists = "conversations:\n- - Are you sad?\n  - No.\n  - Not now.\n- - Hi\n  - Hello\n  - How are you?\n  - Well.\n"
     file = written(tmp_path, "bot.yml", lists)
     report = inspect_file(file)
-    assert report.undecided and "later text, even text" in str(undecided(report))
+    assert report.undecided and "later text, even text" in str(undecided_error(report))
     several, in_turn = (Choices(columns=dict(roles)) for roles in report.readings)
     assert turns(file, several) == [
         ["u Are you sad?", "a No."],

@@ -9,7 +9,7 @@ import pytest
 
 from core.data.formats import Example
 from core.data.reading.choices import Choices
-from core.data.sets.inspection import DataReport, inspect_file, undecided
+from core.data.sets.inspection import DataReport, inspect_file, undecided_error
 from core.errors import DataError
 from tests.kit.read_examples import examples_of
 
@@ -190,7 +190,7 @@ def test_lines_that_are_no_running_text_are_a_question_to_the_person(
     text = "\n".join(line.replace("{n}", str(n)) for n in range(9) for line in lines)
     report, _ = read(tmp_path, text)
     assert report.undecided and report.readings == ({"text": "text"},) and f"'{why}'" in repr(report.notes)
-    assert undecided(report).message.key == "data.which_text"
+    assert undecided_error(report).message.key == "data.which_text"
     report = inspect_file(tmp_path / "file.txt", choices=Choices(columns={"text": "text"}))
     assert report.good_rows and not report.undecided and not report.guessed
 

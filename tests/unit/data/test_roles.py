@@ -14,7 +14,7 @@ from core.data.formats import Example
 from core.data.reading.choices import Choices
 from core.data.reading.file_rows import Row
 from core.data.sets import working
-from core.data.sets.inspection import inspect_file, undecided
+from core.data.sets.inspection import inspect_file, undecided_error
 from core.data.shapes.roles import parse, with_answer
 from core.data.shapes.sides import decide
 from core.data.store import DatasetStore
@@ -148,7 +148,9 @@ def test_the_text_beside_a_label_is_trained_only_if_the_person_says_so(tmp_path)
     file.write_text("\n".join(map(json.dumps, rows)))
     report = inspect_file(file)
     assert report.undecided and [as_arrow(roles) for roles in report.readings] == ["text>category", "text"]
-    assert "Choose one of category: " in str(undecided(report)) and not report.notes  # said once; --answer takes it
+    assert (
+        "Choose one of category: " in str(undecided_error(report)) and not report.notes
+    )  # said once; --answer takes it
     chosen = inspect_file(file, choices=Choices(columns=dict(with_answer(report.possible, "Category"))))
     assert not chosen.undecided and not chosen.readings and chosen.format == "question_answer"
     with pytest.raises(DataError, match="Choose one of category"):
