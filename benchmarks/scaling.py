@@ -47,7 +47,7 @@ def seconds_of(step: Step, parts: Sequence[Sequence[Encoded]]) -> float:
     started = time.perf_counter()
     step.compute(parts, 1e-4)
     step.apply(is_good=True)
-    step.finished()
+    step.note_finished()
     return time.perf_counter() - started
 
 

@@ -77,7 +77,7 @@ def in_folder(folder: Path, hub: str) -> ModelFacts:
     if not config:
         raise ModelError("model.no_config", model=hub, folder=folder.name)
     shape, tensors = ModelShape.from_config(config), headers.of_folder(folder)
-    headers.refuse_untrue(tensors, config, shape)
+    headers.refuse_contradiction(tensors, config, shape)
     texts = [file.read_text("utf-8") for file in (folder / "chat_template.jinja",) if file.is_file()]
     template = texts[0] if texts else files.read_object(folder / "tokenizer_config.json").get("chat_template")
     counted = sum(tensor.count for tensor in tensors) or None

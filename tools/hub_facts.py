@@ -10,7 +10,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from core.hub import peek
 from core.hub.card import licences, texts
-from core.hub.hub_errors import HubRequest, NotAHub, sentence
+from core.hub.hub_errors import HubRequest, NotAHub, hub_error
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def facts(repo_id: str) -> HubFacts:
             **json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))
         )
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, asked) from None
+        raise hub_error(error, asked) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
-        raise sentence(NotAHub(), asked) from None
+        raise hub_error(NotAHub(), asked) from None
     card = row.card_data
     return HubFacts(
         id=row.id,

@@ -128,7 +128,7 @@ def adam(hour: Hour, optim: str) -> str:
     if optim.startswith("paged") and not optimizers.can_page(own):
         raise LeftOut("no paging here: a run takes adamw_8bit instead")
     steppers = [
-        optimizers.of_name(name, [{"params": [p]}], lr=1e-2) for name, p in (("adamw_torch", own), (optim, theirs))
+        optimizers.by_name(name, [{"params": [p]}], lr=1e-2) for name, p in (("adamw_torch", own), (optim, theirs))
     ]
     for number in range(5):
         chance = torch.Generator().manual_seed(number)

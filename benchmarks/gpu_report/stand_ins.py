@@ -161,7 +161,7 @@ def step_of(tuned: Any, shape: StandIn, compute: Compute, optim: str = "adamw_to
     """Return a run's own step on packed rows, before `begin`."""
     base = tuned.get_base_model()
     packed = attention.enable(base)
-    optimizer = optimizers.of_name(optim, optimizers.groups_of(tuned, None), lr=1e-3)
+    optimizer = optimizers.by_name(optim, optimizers.groups_of(tuned, None), lr=1e-3)
     retreat = Retreat(shape.length, packed, compute.on_card, shape.gradient_checkpointing)
     return Step(tuned, compute.device, compute.dtype, optimizer, Head.from_model(base), retreat)
 

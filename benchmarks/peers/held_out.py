@@ -17,7 +17,7 @@ def main() -> None:
     job = Job.read(sys.argv[1])
     adapter_folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     with engine.opened(job, adapter_folder=adapter_folder) as opened:
-        say({"eval_loss": opened.trainer(evaluation=opened.rows).evaluation.loss()})
+        say({"eval_loss": opened.trainer(evaluation=opened.rows).evaluation.measure()})
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def rounded(budget: Budget) -> Budget:
 def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
     """Return whether a model of this shape can be trained with method in budget, at the least demanding settings, and
     the memory that takes. Cached: models of equal shape share it."""
-    _, verdict, needs = recommend.weigh(_least_demanding(method), Grounds(budget, shape))
+    _, verdict, needs = recommend.fill_memory_settings(_least_demanding(method), Grounds(budget, shape))
     assert needs is not None  # the shape is known
     return Fit(verdict, needs.needed_gib)
 

@@ -634,7 +634,7 @@ def _trained_rows(data: DataFacts, eval_fraction: float) -> int:
     return data.rows - validation_split.validation_count(data.rows, eval_fraction)
 
 
-def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
+def capacity_warning(case: Case, data: DataFacts, draft: Recipe) -> Message | None:
     """Return a warning if the adapter has fewer parameters than there are answer tokens, else None; None also for an
     unknown model."""
     if case.shape is None or (params := _capacity(case.shape, draft, draft.adapter.r)) >= data.learned_tokens:

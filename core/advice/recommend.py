@@ -90,7 +90,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     )
 
 
-def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
+def fill_memory_settings(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
     """Fill only the settings that cost memory; return recipe, verdict and estimate, without alternatives.
 
     For lists of models, where the alternatives of each would be searched among all the others.
@@ -107,7 +107,7 @@ def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Groun
     if largest is None or None in (largest.free_gib, budget.free_gib) or largest.free_gib == budget.free_gib:
         return []
     one = recipe.model_copy(update={"train": recipe.train.model_copy(update={"ranks": 1})})
-    alone, fits, _ = weigh(one, replace(grounds, budget=largest))
+    alone, fits, _ = fill_memory_settings(one, replace(grounds, budget=largest))
     size, own = alone.train.per_device_train_batch_size, filled.train.per_device_train_batch_size
     facts = {"largest": largest.name or "?", "free": largest.free_gib, "smallest": budget.smallest or "?"}
     if fits == "fits" and verdict != "fits":
@@ -194,7 +194,7 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
     return way
 
 
-def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
+def sharded_over_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
     """Return the case of each GPU, and draft on all equal or chosen GPUs that share the base, with QLoRA, checkpointing
     and a micro-batch of 1.
 
@@ -231,7 +231,7 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
 def in_parts(case: Case, draft: Recipe) -> Alternative | None:
     """Return an alternative: training with the base sharded over equal GPUs (train.fsdp); None if that does not fit
     either."""
-    if (sharing := with_equal_cards(case, draft)) is None:
+    if (sharing := sharded_over_cards(case, draft)) is None:
         return None
     of_each, way = sharing
     verdict, why = judge(of_each, way)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.advice.case import METHOD_NAMES, Case
 from core.advice.decisions import LENGTH_STEP, longest_that_fits, offload_facts, with_settings
-from core.advice.recommend import offloaded, smaller, with_equal_cards
+from core.advice.recommend import offloaded, sharded_over_cards, smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg
 from core.models.known import known_models
@@ -128,7 +128,7 @@ def in_ram(case: Case, draft: Recipe) -> Way | None:
 
 def in_parts(case: Case, draft: Recipe) -> Way | None:
     """Return the way of sharding the base over several GPUs, or None if that is impossible or does not fit."""
-    if (sharing := with_equal_cards(case, draft)) is None:
+    if (sharing := sharded_over_cards(case, draft)) is None:
         return None
     of_each, way = sharing
     return Way(way, _sentence(of_each, way, "would_fit.fsdp", method=METHOD_NAMES["qlora"], ranks=way.train.ranks))

@@ -19,7 +19,7 @@ from core.data.selection import RowSelection, choose
 from core.data.sets.paragraphs import Paragraphs
 from core.data.validation_split import SMALLEST_SPLIT
 from core.messages import Message, msg
-from core.models.known import of_hub
+from core.models.known import with_hub_id
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def other_language(planned: Planned) -> Diagnosis | None:
     None if they name it, if the model is not known, or if the language is unknown; ru, ar and hi count as unknown, as
     they are recognized by a script that other languages use too.
     """
-    model = of_hub(planned.recipe.model.id)
+    model = with_hub_id(planned.recipe.model.id)
     language = None if planned.language in OF_MANY else planned.language
     if model is None or language is None or not model.languages or language in model.languages:
         return None

@@ -9,7 +9,7 @@ from core.advice.case import Alternative, Case, Verdict
 from core.advice.decisions import (
     LENGTH_STEP,
     MIN_STEPS,
-    capacity,
+    capacity_warning,
     judge,
     longest_that_fits,
     planned_steps,
@@ -109,7 +109,7 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         yield msg("advise.warn_estimated_lengths")
     # long pairs are left out, which the data's counts show
     cut = None if draft.train.compares else cut_rows(case.data, length)
-    possible = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
+    possible = (cut, few_steps(case, case.data, draft), capacity_warning(case, case.data, draft))
     yield from (warning for warning in possible if warning)
     if draft.adapter.method == "qlora" and length >= LONG:
         yield msg("advise.warn_long_texts", value=length)

@@ -207,7 +207,7 @@ def _questions(
     if set_name is not None:
         return sets.open_set(space, set_name)
     if file is not None:
-        return sets.import_file(file)
+        return sets.read_file(file)
     return sets.of_sample(recipe.data.source) or sets.create(name, learned.held_out if learned else ())
 
 

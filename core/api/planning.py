@@ -135,7 +135,7 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> DryRunState:
     except ModelError as error:
         return DryRunState(why=error.message)
     finally:
-        runs.rest()
+        runs.end_process()
 
 
 def dry_run_json(result: DryRunState) -> dict[str, object]:

@@ -28,7 +28,7 @@ def marks_of(template: ChatTemplate) -> Marks:
     """Return what each special token for thoughts and tool calls in a template's answers becomes in our common form; {}
     if it writes them in plain text, as most families do, or not at all."""
     marks: dict[str, str] = {}
-    thinking = _body(template, {"content": _REPLY, "reasoning": _THOUGHT}, thinks=True)
+    thinking = _assistant_text(template, {"content": _REPLY, "reasoning": _THOUGHT}, thinks=True)
     before, _, rest = thinking.partition(_THOUGHT)
     between, _, _ = rest.partition(_REPLY)
     if (
@@ -39,10 +39,10 @@ def marks_of(template: ChatTemplate) -> Marks:
         and between.strip()
     ):
         marks |= {before.strip(): OPEN, between.strip(): CLOSE.lstrip()}
-        plain, _, _ = _body(template, {"content": _REPLY}, thinks=False).partition(_REPLY)
+        plain, _, _ = _assistant_text(template, {"content": _REPLY}, thinks=False).partition(_REPLY)
         if _specials(template, plain) and plain.strip() not in marks:
             marks[plain.strip()] = ""  # the mark of an answer without a thought
-    call = _body(
+    call = _assistant_text(
         template, {"content": "", "tool_calls": [{"name": _TOOL, "arguments": {"city": _CITY}}]}, tools=_TOOLS
     ).lstrip()
     begins = [token for token in _specials(template, call.partition(_TOOL)[0]) if call.startswith(token)]
@@ -70,14 +70,14 @@ def _harmony_marks(template: ChatTemplate, call: str) -> dict[str, str]:
     marks = {header: CALL, f"{_CHANNEL}{header}": CALL, rest.partition("{")[0]: " ", "<|constrain|>json<|message|>": ""}
     marks |= dict.fromkeys(_specials(template, rest.partition(_CITY)[2]), CALLED)
     answer = {"content": "", "reasoning": _THOUGHT, "tool_calls": [{"name": _TOOL, "arguments": {"city": _CITY}}]}
-    between = _body(template, answer, tools=_TOOLS).partition(_THOUGHT)[2].partition(_TOOL)[0]
+    between = _assistant_text(template, answer, tools=_TOOLS).partition(_THOUGHT)[2].partition(_TOOL)[0]
     if turn := between.removesuffix(header).rstrip():
         closed = CLOSE.lstrip() + CALL
         marks |= {between: closed, f"{turn}{_CHANNEL}{header}": closed}
     return marks
 
 
-def _body(
+def _assistant_text(
     template: ChatTemplate, answer: JsonObject, thinks: bool | None = None, tools: list[JsonObject] | None = None
 ) -> str:
     """Return the text that the template writes for this assistant message alone, after a user's message "a"; "" if it

@@ -161,7 +161,7 @@ class ChatWorker:
                 is_usable = True
             except Exception as error:  # noqa: BLE001 - any error must reach the user and the log
                 traceback.print_exc()
-                message, advice, is_usable = explain(error)
+                message, advice, is_usable = describe_error(error)
                 self._emit("error", **about, text=message.model_dump(), advice=advice.model_dump())
             else:
                 continue
@@ -353,7 +353,7 @@ def trained_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     return None if source == tokenizer.template.source else replace(tokenizer.template, source=source)
 
 
-def explain(error: Exception) -> tuple[Message, Message, bool]:
+def describe_error(error: Exception) -> tuple[Message, Message, bool]:
     """Describe an unforeseen error as (what happened, what to try, whether the next answer may still work); the last is
     True only for lack of memory."""
     if is_out_of_memory(error):

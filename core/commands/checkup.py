@@ -67,7 +67,9 @@ def workspace(
             if owner.claim("", patience_s=0.0):
                 raise BusyError("workspace.app_open")
             with lease.hold(space, msg("workspace.using", folder=new)):
-                message = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
+                message = msg(
+                    "workspace.used", folder=folder.use_copy(space.root, new), old=space.root, file=folder.MOVED
+                )
         finally:
             owner.release()
     if as_json:

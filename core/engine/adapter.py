@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from core import files
 from core.errors import ModelError, reason_of
 from core.files import is_out_of_memory
-from core.models.adapters import PREFIX, TOKENIZER_FILES, check_complete, describe, fit, layer_of, renamed
+from core.models.adapters import PREFIX, TOKENIZER_FILES, check_complete, describe, layer_of, rename_layers, renamed
 from core.models.shapes.matrices import WITHOUT_ADAPTER
 from core.models.weights import backend
 from core.recipe import Adapter
@@ -183,7 +183,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     # peft warns of an exclusion that matches no module, and the towers that this one names were removed.
     config.exclude_modules = None if config.exclude_modules == removed else config.exclude_modules
     layers = {name for name, _ in model.named_modules()}
-    fit(config, layers)
+    rename_layers(config, layers)
     # Adapters that others trained on a tower do not affect text.
     weights = {
         key: tensor

@@ -19,10 +19,10 @@ def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decay."""
     train = recipe.train
     groups = groups_of(tuned, train.loraplus_lr_ratio)
-    return of_name(train.optim, groups, lr=train.learning_rate, weight_decay=train.weight_decay)
+    return by_name(train.optim, groups, lr=train.learning_rate, weight_decay=train.weight_decay)
 
 
-def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
+def by_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
     """Return AdamW in fp32, or bitsandbytes' 8-bit or paged 8-bit one (about 2 bytes per parameter instead of 8).
     Without memory paging on this GPU, paged_adamw_8bit becomes adamw_8bit, which is otherwise its equal."""
     if optim in (None, "adamw_torch"):

@@ -292,7 +292,7 @@ class Step:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def finished(self) -> None:
+    def note_finished(self) -> None:
         """Note the present RNG states as those of the last finished step, which `states` saves and a retry of the next
         step begins with."""
         self.random = random_states(self.on_card)

@@ -31,7 +31,7 @@ METHODS = (
 SIGNS = ("total", "frequency")  # PEFT's majority_sign_method
 
 
-def thins(method: str) -> bool:
+def uses_density(method: str) -> bool:
     """Return whether a combination type (ties..., dare...) drops part of each adapter's values, so that the setting
     `density` (the share that stays) has an effect."""
     return method.startswith(("ties", "dare"))
@@ -77,7 +77,7 @@ def as_run(workspace: Workspace, how: Combination, base: str) -> RunFolder:
 def in_words(how: Combination) -> str:
     """Return a combination as one line, in PEFT's terms."""
     parts = " + ".join(f"{one.name}@{one.weight}" for one in how.adapters)
-    thinned = [f"density {how.density}"] if thins(how.combination_type) else []
+    thinned = [f"density {how.density}"] if uses_density(how.combination_type) else []
     seeded = [f"seed {how.seed}"] if how.combination_type.startswith("dare") else []
     return f"{parts} ({', '.join([how.combination_type, *thinned, *seeded])})"
 

@@ -178,7 +178,7 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
         ending = {"state": "failed", "message": error.message, "busy": isinstance(error, BusyError)}
     except Exception as error:  # noqa: BLE001 - any error must reach the user and the log
         traceback.print_exc()
-        ending = {"state": "failed", "message": explain(error, workspace)}
+        ending = {"state": "failed", "message": describe_error(error, workspace)}
     # Only now: the exception still held open and mapped files, which Windows does not delete.
     gc.collect()
     job.folder.clear()
@@ -235,7 +235,7 @@ def larger_type(result: ExportResult) -> str | None:
     )
 
 
-def explain(error: Exception, workspace: Workspace) -> Message:
+def describe_error(error: Exception, workspace: Workspace) -> Message:
     """Return the message for an unexpected error: a full disk, too little memory (or page file), else its type and
     first line."""
     if is_disk_full(error, workspace.exports):
@@ -290,7 +290,7 @@ class Exporter:
             seconds=round(time.monotonic() - started, 1),
             phases=job.phases(),
         )
-        return self._publish(out, result)
+        return self._move_to_place(out, result)
 
     # ---- one function for each kind: BUILDERS -----------------------------------------------------
     def _copy(self, adapter: Path, out: Path) -> MadeExport:
@@ -470,7 +470,7 @@ class Exporter:
             dtype=dtype,
         )
 
-    def _publish(self, out: Path, result: ExportResult) -> ExportResult:
+    def _move_to_place(self, out: Path, result: ExportResult) -> ExportResult:
         """Move a finished export to its place, replacing an earlier one of the same name only now. Writes export.json,
         and returns the result. One that failed its check is deleted instead, unless it is to be kept."""
         if not result.check.passed and not self.request.keep_unproven:

@@ -62,10 +62,10 @@ class JobFolder:
             status = self._read_status() or status  # it may have ended between the two looks
             waited = abs(time.time() - status.since)  # the PC's clock may have been put back
             if status.state == "running" or (status.active and (is_over if process else waited > START_S)):
-                return status.model_copy(update=self._gone())
+                return status.model_copy(update=self._status_of_dead_worker())
         return status
 
-    def _gone(self) -> JsonObject:
+    def _status_of_dead_worker(self) -> JsonObject:
         """Return the status fields for a worker that died without a message, with the disk's free space if it is
         full."""
         free = files.free_when_full(self.path)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from core.engine.adapter import ADAPTER
 from core.export.stored import Base
-from core.models.adapters import PREFIX, fit, renamed
+from core.models.adapters import PREFIX, rename_layers, renamed
 
 Read = Callable[[str], torch.Tensor]  # a tensor by its name in the base's files
 
@@ -73,7 +73,7 @@ def read_by_layer(
 def add_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Put PEFT's LoRA layers, without weights, into model at the places that the adapter in folder has."""
     config = LoraConfig.from_pretrained(folder)
-    fit(config, {name for name, _ in model.named_modules()})
+    rename_layers(config, {name for name, _ in model.named_modules()})
     get_peft_model(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True).eval()
 
 

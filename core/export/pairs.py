@@ -14,7 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from core import files
 from core.export.stored import Base
-from core.models.adapters import PREFIX, layer_of, name_in
+from core.models.adapters import PREFIX, layer_of, matching_layer
 from core.models.weights import open_tensors
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -112,7 +112,7 @@ def _pair_of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, 
     other, parameter = f"{module}.lora_B.weight", f"{module.removeprefix(PREFIX)}.weight"
     # transformers renames some as it reads them: what the adapter calls by the model's name has another in the files.
     if (name := parameter) not in base.tensors:
-        name = base.stored_names.get(name_in(base.stored_names, parameter), "")
+        name = base.stored_names.get(matching_layer(base.stored_names, parameter), "")
     stored = base.tensors.get(name)
     if other not in shapes or stored is None or stored.shape != (shapes[other][0], shapes[key][1]):
         return {}
@@ -132,7 +132,7 @@ def _parameter(base: Base, key: str, targets: Sequence[str]) -> str | None:
     if not targets:
         return None
     modules = dict(base.model.named_modules())
-    if (module := name_in(modules, layer_of(key))) not in modules:
+    if (module := matching_layer(modules, layer_of(key))) not in modules:
         return None
     own = (f"{module}.{name}" for name, _ in modules[module].named_parameters(recurse=False))
     names = [name for name in own if any(f".{name}".endswith(f".{target}") for target in targets)]

@@ -35,7 +35,7 @@ from huggingface_hub.utils import WeakFileLock, disable_progress_bars
 from core.errors import GarageError
 from core.files import JsonObject
 from core.hub.cached import CachedRepo
-from core.hub.hub_errors import HubRequest, Interrupted, NotAHub, sentence
+from core.hub.hub_errors import HubRequest, Interrupted, NotAHub, hub_error
 from core.hub.sets.name import PAGES, PartName
 from core.hub.transfer import Transfer
 from core.system.lines import ToParent
@@ -94,7 +94,7 @@ class FetchWorker:
                 order["repo"], order["endpoint"], order["revision"], self._cached.cache, transfer.done, transfer.total,
                 PAGES if self.set else "",
             )  # fmt: skip
-            result = {"refused": sentence(error, where).message.model_dump()}
+            result = {"refused": hub_error(error, where).message.model_dump()}
         finally:
             ended.set()
             reporter.join()

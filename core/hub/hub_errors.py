@@ -87,7 +87,7 @@ class HubRequest:
         return cls(repo, endpoint_of(endpoint), revision, cache_folder(None), pages=pages)
 
 
-def sentence(error: Exception, request: HubRequest) -> ModelError:
+def hub_error(error: Exception, request: HubRequest) -> ModelError:
     """Return the ModelError that tells an error in one sentence, with this app's own names and numbers, without text of
     a server or a library."""
     repo, host = request.repo, host_of(request.endpoint)
@@ -152,8 +152,8 @@ class Search:
         return cls(PAGE.sub(r"\1", " ".join(words.split())), host_of(endpoint_of(endpoint)))
 
 
-def sentence_of_search(error: Exception, request: Search) -> ModelError:
-    """Return the error of a search as one sentence; like `sentence`, but no repository was named."""
+def search_error(error: Exception, request: Search) -> ModelError:
+    """Return the error of a search as one sentence; like `hub_error`, but no repository was named."""
     values = {"host": request.host, "words": request.words}
     match error:
         case NotAHub():

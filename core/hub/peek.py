@@ -15,7 +15,7 @@ from core.errors import ModelError
 from core.files import JsonObject
 from core.hub import listing
 from core.hub.cached import cached_folder
-from core.hub.hub_errors import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, sentence
+from core.hub.hub_errors import HubRequest, NotAHub, TooSlow, endpoint_of, host_of, hub_error
 
 SMALL_FILE = 1 << 20  # bytes; limit for a config.json
 PEEK_S = 8.0
@@ -60,7 +60,7 @@ def fetch_start(
     except RemoteEntryNotFoundError:
         raise ModelError("hub.no_config", repo=repo_id) from None
     except (NotAHub, HTTPError, OSError) as error:
-        raise sentence(error, request) from None
+        raise hub_error(error, request) from None
 
 
 def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -> None:

@@ -21,7 +21,7 @@ from core.files import JsonObject
 from core.hub import peek
 from core.hub.cached import REPO_ID
 from core.hub.card import base_of, licences, texts
-from core.hub.hub_errors import NotAHub, Search, endpoint_of, sentence_of_search
+from core.hub.hub_errors import NotAHub, Search, endpoint_of, search_error
 from core.messages import Message, msg
 
 MOST = 50  # rows
@@ -74,7 +74,7 @@ def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Fo
     try:
         models = [_parse_row(ModelInfo(**row)) for row in rows_of("models", request.words, EXPAND, most, endpoint)]
     except FAILURES as error:
-        raise sentence_of_search(as_hub_error(error), request) from None
+        raise search_error(as_hub_error(error), request) from None
     return [row for row in models if REPO_ID.fullmatch(row.id)]
 
 

@@ -26,7 +26,9 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     if setup.offloads:
         return 0.0
     if share := _kept_share(shape, setup):
-        return share * layers_stored(shape, _kept(setup)) + (1 - share) * layers_stored(shape, _not_kept(setup))
+        return share * layers_stored(shape, _without_checkpointing(setup)) + (1 - share) * layers_stored(
+            shape, _without_exempt_layers(setup)
+        )
     if setup.gradient_checkpointing:
         width = 4 if setup.fp32_stream else setup.base_bytes
         return setup.tokens * shape.num_hidden_layers * width * shape.hidden_size * shape.streams
@@ -46,8 +48,13 @@ def at_work(shape: ModelShape, setup: Setup) -> float:
     """
     if not (share := _kept_share(shape, setup)):
         return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
-    gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
-    return max(at_work(shape, _kept(setup)), at_work(shape, _not_kept(setup)) - gone if share < 1 else 0.0)
+    gone = share * (
+        layers_stored(shape, _without_checkpointing(setup)) - layers_stored(shape, _without_exempt_layers(setup))
+    )
+    return max(
+        at_work(shape, _without_checkpointing(setup)),
+        at_work(shape, _without_exempt_layers(setup)) - gone if share < 1 else 0.0,
+    )
 
 
 def _kept_share(shape: ModelShape, setup: Setup) -> float:
@@ -57,12 +64,12 @@ def _kept_share(shape: ModelShape, setup: Setup) -> float:
     return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
 
 
-def _kept(setup: Setup) -> Setup:
+def _without_checkpointing(setup: Setup) -> Setup:
     """Return the setup without checkpointing, by which a layer that is exempt from it is computed."""
     return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
 
 
-def _not_kept(setup: Setup) -> Setup:
+def _without_exempt_layers(setup: Setup) -> Setup:
     """Return the setup without layers that are exempt from checkpointing."""
     return setup.model_copy(update={"kept_layers": 0})
 
@@ -112,7 +119,7 @@ def kept_values(shape: ModelShape, setup: Setup) -> Widths:
         widths["routed"] = widths.get("routed", 0) + 1
         widths["expert"] = -readers["down"]
         widths["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
-    elif _makes_again(shape, setup):
+    elif _recomputes_norms_and_gates(shape, setup):
         cpu = memory_constants().cpu
         widths["hidden"] -= max(0, readers["attention"] + readers["up"] - cpu.keeps_norms.get(shape.model_type, 0))
         if shape.model_type not in cpu.keeps_gates:
@@ -145,7 +152,7 @@ def masked_pairs(shape: ModelShape, setup: Setup) -> float:
     return setup.per_device_train_batch_size * setup.max_length**2 if is_there else 0.0
 
 
-def _makes_again(shape: ModelShape, setup: Setup) -> bool:
+def _recomputes_norms_and_gates(shape: ModelShape, setup: Setup) -> bool:
     """Return whether the outputs of norms and gates, and a gate's activation, are recomputed in the backward instead of
     kept. That is so on a CPU with plain LoRA (neither DoRA nor dropout, no full training) in families with a gated MLP
     and without experts."""
@@ -227,7 +234,7 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     if (wide := shape.wide) and not shape.per_layer_size:
         return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
-    again_made = _makes_again(shape, setup) and shape.model_type not in constants.cpu.keeps_gates
+    again_made = _recomputes_norms_and_gates(shape, setup) and shape.model_type not in constants.cpu.keeps_gates
     gone = 0 if again_made else readers_of(shape, setup)["down"]
     besides = _values(shape, constants.moving_besides.get(shape.model_type, {})) if setup.trainer.counted else 0.0
     product = _values(shape, setup.trainer.moving) + besides - shape.active_width * gone

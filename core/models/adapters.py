@@ -65,7 +65,7 @@ def facts_in(folder: Path) -> AdapterFacts:
         raise ModelError("adapter.no_config", folder=folder.name) from None
 
 
-def name_in(names: Collection[str], name: str) -> str:
+def matching_layer(names: Collection[str], name: str) -> str:
     """Return the name of a text layer among `names`, the layer names of the model in use, for `name`, the layer's name
     in another class of the same family; `name` itself if it is among them or none matches.
 
@@ -86,19 +86,23 @@ def layer_of(key: str) -> str:
 
 def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
     """Return an adapter's weights by their names on a model with these layers."""
-    return {key.replace(layer := layer_of(key), name_in(layers, layer), 1): weight for key, weight in weights.items()}
+    return {
+        key.replace(layer := layer_of(key), matching_layer(layers, layer), 1): weight for key, weight in weights.items()
+    }
 
 
-def fit(config: PeftConfig, layers: Collection[str]) -> None:
+def rename_layers(config: PeftConfig, layers: Collection[str]) -> None:
     """Rename the layers (target modules, parameters, rank and alpha patterns) in PEFT's config of an adapter to those
     of the model, in place."""
     if not isinstance(config.target_modules, str | None):
-        config.target_modules = {name_in(layers, name) for name in config.target_modules}
+        config.target_modules = {matching_layer(layers, name) for name in config.target_modules}
     if config.target_parameters:  # full names in adapters of other programs; ours are suffixes
         parts = (name.rpartition(".") for name in config.target_parameters)
-        config.target_parameters = sorted(f"{name_in(layers, module)}{dot}{own}" for module, dot, own in parts)
+        config.target_parameters = sorted(f"{matching_layer(layers, module)}{dot}{own}" for module, dot, own in parts)
     for pattern in ("rank_pattern", "alpha_pattern"):
-        setattr(config, pattern, {name_in(layers, name): value for name, value in getattr(config, pattern).items()})
+        setattr(
+            config, pattern, {matching_layer(layers, name): value for name, value in getattr(config, pattern).items()}
+        )
 
 
 # Values of init_lora_weights with which training leaves the base's weights as they are.

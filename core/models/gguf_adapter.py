@@ -21,7 +21,7 @@ from core.errors import ModelError
 from core.hub.cached import REPO_ID
 from core.messages import msg
 from core.models import headers
-from core.models.adapters import PREFIX, name_in
+from core.models.adapters import PREFIX, matching_layer
 from core.models.shapes.shape import ModelShape
 
 # llama.cpp's name of each family whose matrices its converter writes as they are, but for REORDERED.
@@ -132,7 +132,7 @@ def _layers(architecture: str, blocks: int, of_base: Collection[headers.Tensor])
     return {
         theirs: layer
         for key, (_, theirs) in known
-        if theirs != "token_embd" and (layer := name_in(names, key)) in names
+        if theirs != "token_embd" and (layer := matching_layer(names, key)) in names
     }
 
 

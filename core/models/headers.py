@@ -139,7 +139,7 @@ def of_file(path: Path) -> list[Tensor]:
     return in_file
 
 
-def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
+def refuse_contradiction(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> None:
     """Compare the weights of a model with its config.json, and raise ModelError if the layers, vocabulary or width
     differ.
 

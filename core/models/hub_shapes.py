@@ -44,7 +44,7 @@ def fetch_shape(repo_id: str, revision: str | None = None, endpoint: str | None 
     tensors = [tensor for one in parts for tensor in one]
     if several and (full_index := index.result()) is not None:
         return shape.with_held(_scaled(tensors, full_index, config, shape))
-    headers.refuse_untrue(tensors, config, shape)
+    headers.refuse_contradiction(tensors, config, shape)
     return shape.with_held(headers.count_weights(tensors, config, shape))
 
 

@@ -75,7 +75,7 @@ def known_models() -> tuple[KnownModel, ...]:
     return tuple(model_of(dict(entry), content["spoken"]) for entry in content["models"])
 
 
-def of_hub(hub: str) -> KnownModel | None:
+def with_hub_id(hub: str) -> KnownModel | None:
     """Return the known model with this id on the hub; None for another."""
     return next((model for model in known_models() if model.hub == hub), None)
 

@@ -328,7 +328,7 @@ def _shape_in(folder: Path) -> ModelShape:
     do not match its config.json."""
     config, tensors = _config_of(folder / "config.json"), headers.of_folder(folder)
     shape = ModelShape.from_config(config)
-    headers.refuse_untrue(tensors, config, shape)
+    headers.refuse_contradiction(tensors, config, shape)
     return shape.with_held(headers.count_weights(tensors, config, shape))
 
 
@@ -340,7 +340,7 @@ def _check_weights(folder: Path) -> None:
         shape = ModelShape.from_config(config)
     except ModelError:
         return  # unknown to the arithmetic, maybe not to transformers
-    headers.refuse_untrue(tensors, config, shape)
+    headers.refuse_contradiction(tensors, config, shape)
 
 
 def check_folder(folder: Path, model_id: str) -> Path:

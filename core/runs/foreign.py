@@ -230,7 +230,7 @@ def _leaves_layers(layers: Iterable[str], of_base: Iterable[Tensor]) -> bool:
     """Return whether the base has layers of the same kinds that the adapter leaves as they are. A recipe cannot name
     some layers of a kind."""
     text = {one.name.removesuffix(".weight") for one in of_base if not headers.OTHER_SENSES.search(one.name)}
-    adapted = {adapters.name_in(text, layer) for layer in layers}
+    adapted = {adapters.matching_layer(text, layer) for layer in layers}
     kinds = {layer.rpartition(".")[2] for layer in layers}
     return any(name.rpartition(".")[2] in kinds for name in text - adapted)
 
@@ -274,7 +274,7 @@ def _misfits(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Messa
             wrong.append(msg("foreign.half", layer=layer, a="-", b=str(a)))
         if not key.endswith(".lora_A.weight") or layer.endswith(".experts"):
             continue
-        b, matrix = shapes.get(key.replace(".lora_A.", ".lora_B.")), plain.get(adapters.name_in(plain, layer))
+        b, matrix = shapes.get(key.replace(".lora_A.", ".lora_B.")), plain.get(adapters.matching_layer(plain, layer))
         if b is None or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             wrong.append(msg("foreign.half", layer=layer, a=str(a), b=str(b)))
         elif matrix is None and layer.rpartition(".")[2] in ends:

@@ -144,10 +144,10 @@ def _differing(recipe: Recipe, other: Recipe) -> list[str]:
     keys = [key for key in dict.fromkeys([*USUAL, *every]) if _value(recipe, *key) != _value(other, *key)]
     values = ((key[1], _value(recipe, *key)) for key in [key for key in keys if key in USUAL] or keys)
     usable = ((key, value) for key, value in values if isinstance(value, str | float | int) and value not in ("", -1))
-    return [_in_words(key, value) for key, value in usable][:MAX_DIFFERING]
+    return [_as_in_a_name(key, value) for key, value in usable][:MAX_DIFFERING]
 
 
-def _in_words(key: str, value: str | float) -> str:
+def _as_in_a_name(key: str, value: str | float) -> str:
     """Return a setting's value as a run's name shows it: "r 16", "epochs 2", 0.0005 as "5e-4"; of a path or a model's
     id only the last part; some settings without their name."""
     if key == "learning_rate" and isinstance(value, float):

@@ -80,7 +80,7 @@ def environment_nearest(device: str | None) -> dict[str, str]:
     """Return the variables to add to the environment of a chat or an export, so that it runs on `device`, or on the
     nearest present one if that is missing."""
     nvidia = devices.read_cards()
-    return devices.environment_of(devices.nearest(device, nvidia), nvidia)
+    return devices.environment_of(devices.available_or_best(device, nvidia), nvidia)
 
 
 def require_device(run: RunFolder) -> None:

@@ -238,7 +238,7 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Fac
         and not os.environ.get("LORA_GARAGE_NOT_READY"),
         missing=missing_requirements(),
         bitsandbytes=_version_of("bitsandbytes"),
-        torch=ask_torch(),
+        torch=torch_facts(),
         nvidia=gpu.probe(),
         amd=_has_amd_card(),
         around=surroundings.gather(workspace_root, log, port, keeps_awake),
@@ -292,7 +292,7 @@ print("\\n" + json.dumps(facts))
 """
 
 
-def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
+def torch_facts(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
     """Return torch's facts, or its error, from a child process (program: its code), so that a torch that crashes or
     hangs is a finding and does not end this one."""
     try:

@@ -151,7 +151,7 @@ def selector_of(card: Card | None, nvidia: Nvidia) -> str | None:
     return CPU if nvidia.cards else None
 
 
-def nearest(device: str | None, nvidia: Nvidia) -> str | None:
+def available_or_best(device: str | None, nvidia: Nvidia) -> str | None:
     """Return device if it is the CPU or a usable GPU's uuid; otherwise what selects the best usable GPU
     (`selector_of`), or "cpu" if the PC has GPUs but none is usable. None if CUDA is to choose, or the PC has no GPU.
     For work that may move to another device."""

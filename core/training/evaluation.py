@@ -22,7 +22,7 @@ class Evaluation:
     def __init__(self, step: Step, rows: Rows, recipe: Recipe, reporter: Reporter):
         self._step, self._rows, self._recipe, self._reporter = step, rows, recipe, reporter
 
-    def loss(self) -> float | None:
+    def measure(self) -> float | None:
         """Return the mean loss over the rows' trained tokens, or over pairs, and report progress; None without a
         validation split. Leaves the model in eval mode, and the step's metrics of pairs are those of this evaluation
         alone."""

@@ -29,7 +29,8 @@ class NotFiniteError(GarageError):
 
 class Recovery:
     """Repeats a failed step with less memory, or goes back to a checkpoint. report: logs each of these decisions with
-    its step. write_checkpoint: of the current position. would_fit: what to try if no way to save memory is left."""
+    its step. write_checkpoint: of the current position. advice_when_full: what to try if no way to save memory is
+    left."""
 
     def __init__(
         self,
@@ -38,10 +39,10 @@ class Recovery:
         checkpoints: Checkpoints,
         report: Callable[[str, int, Message], None],
         write_checkpoint: Callable[[], None],
-        would_fit: Callable[[], Message] | None = None,
+        advice_when_full: Callable[[], Message] | None = None,
     ):
         self._step, self._position, self._checkpoints = step, position, checkpoints
-        self._report, self._write_checkpoint, self._would_fit = report, write_checkpoint, would_fit
+        self._report, self._write_checkpoint, self._advice_when_full = report, write_checkpoint, advice_when_full
 
     # ---- out of memory ----------------------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
@@ -65,7 +66,9 @@ class Recovery:
         self._step.discard_unfinished()
         measuring = number == self._position.step
         if not self._reduce_memory(failed, msg("retreat.in_step", step=number), number, measuring):
-            raise NothingLeftError("retreat.nothing_left", self._would_fit() if self._would_fit else None, step=number)
+            raise NothingLeftError(
+                "retreat.nothing_left", self._advice_when_full() if self._advice_when_full else None, step=number
+            )
         self._write_checkpoint()  # so that an interrupted attempt resumes from here, with the same memory settings
 
     def reduce_memory_beforehand(self, longest: Rows) -> bool:

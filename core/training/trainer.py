@@ -81,7 +81,7 @@ class Trainer:
     """Trains an adapter. tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in
     PEFT's format.
 
-    shown: the sample answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and
+    shown: the sample answers. spill: watches the memory. advice_when_full: what to try if a step runs out of memory and
     nothing more can be saved. make_step: creates the step; another one for several ranks (core/training/ranks).
     rewards: creates what draws the answers of a training by rewards.
     """
@@ -97,7 +97,7 @@ class Trainer:
         *,
         shown: SampleSettings | None = None,
         spill: SpillWatch | None = None,
-        would_fit: Callable[[Ahead], Message] | None = None,
+        advice_when_full: Callable[[Ahead], Message] | None = None,
         make_step: Callable[..., Step] = Step.from_recipe,
         rewards: Callable[..., Drawing] | None = None,
     ):
@@ -122,7 +122,9 @@ class Trainer:
         self.patience = best.patience(recipe, total, self.eval_every, len(data.evaluation))
         self.position = Position()
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
-        self.rewards = rewards(self.step, recipe, reporter, self._log_guard, self._save_and_go_on) if rewards else None
+        self.rewards = (
+            rewards(self.step, recipe, reporter, self._log_decision, self._save_and_go_on) if rewards else None
+        )
         self.evaluation: Evaluation | HeldOutReward = (
             HeldOutReward(self.rewards, data.evaluation, recipe, reporter)
             if self.rewards
@@ -131,9 +133,9 @@ class Trainer:
         self.sample_answers = (
             SampleAnswers(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
         )
-        advice = (lambda: would_fit(self.ahead)) if would_fit else None
+        advice = (lambda: advice_when_full(self.ahead)) if advice_when_full else None
         self.recovery = Recovery(
-            self.step, self.position, self.checkpoints, self._log_guard, self._save_and_go_on, advice
+            self.step, self.position, self.checkpoints, self._log_decision, self._save_and_go_on, advice
         )
         self._memory = MemoryUse(reporter, compute.on_card)
         # a number of threads that the person has set stays
@@ -195,11 +197,11 @@ class Trainer:
                 self._roll_back(number, metrics, is_end=verdict == "stop")
                 continue
             if verdict == "skip":
-                self._log_guard("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(metrics)))
+                self._log_decision("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(metrics)))
             self.position.step, self.position.tokens_seen = number, metrics["tokens_seen"]
-            self.step.finished()
+            self.step.note_finished()
             self._memory.note(number, last=number == total)
-            tokens = self.rewards.tokens if self.rewards else sum(self._tokens(batch) for batch in micro_batches)
+            tokens = self.rewards.newest_tokens if self.rewards else sum(self._tokens(batch) for batch in micro_batches)
             if self._spill:
                 self._spill.note(number, seconds, tokens)
             if self._threads and (changed := self._threads.note(seconds, tokens)):
@@ -228,7 +230,7 @@ class Trainer:
         parts = [part for each in rows for part in self.step.parts(each)]
         computed = self.step.compute(parts, learning_rate, self.reporter.check)
         # the loss of drawn answers tells nothing; the surprise at them rises when they become gibberish
-        health = self.rewards.surprise if self.rewards else computed.loss
+        health = self.rewards.newest_surprise if self.rewards else computed.loss
         verdict = self.position.health.judge(health, computed.is_finite, number)
         self.step.apply(verdict == "good", is_first=not self.position.step)
         metrics = {
@@ -257,7 +259,7 @@ class Trainer:
         self.recovery.roll_back(number, metrics, is_end)
         key = "sanity.ran_away" if health.has_diverged else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
-        self._log_guard(
+        self._log_decision(
             "went_back",
             number,
             msg(key, step=number, back=back, start=health.started_at, rate=rate, **loss_and_norm(metrics)),
@@ -287,10 +289,10 @@ class Trainer:
         are worth more."""
         position = self.position
         try:
-            loss = self.recovery.attempt(number, self.evaluation.loss)
+            loss = self.recovery.attempt(number, self.evaluation.measure)
         except NothingLeftError:
             position.measured_step = number
-            self._log_guard("not_measured", number, msg("retreat.not_measured", step=number))
+            self._log_decision("not_measured", number, msg("retreat.not_measured", step=number))
             return
         if loss is None:
             return
@@ -340,7 +342,7 @@ class Trainer:
         self.step.retreat.reductions = list(saved.position.retreats)
 
     # ---- events and forecasts ---------------------------------------------------------------------------------------
-    def _log_guard(self, what: str, step: int, message: Message) -> None:
+    def _log_decision(self, what: str, step: int, message: Message) -> None:
         """Log an automatic decision of the run (what: its kind), for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 

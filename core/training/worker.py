@@ -221,9 +221,9 @@ def _load(
         if prepared.scenes
         else None
     )
-    spill, save = probe.watch(reporter, compute.on_card), adapters.save
+    spill, save, advice = probe.watch(reporter, compute.on_card), adapters.save, probe.advice_when_full
     trainer = Trainer(
-        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **shared
+        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, advice_when_full=advice, **shared
     )
     run.add_facts(
         RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)

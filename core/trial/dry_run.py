@@ -295,7 +295,7 @@ class _SimulatedModel:
         from core.engine.variants import fsdp
 
         layers = streaming.layers_of(self.base)
-        size = sum(each.nbytes for own in fsdp.in_parts(layers) for each in own)
+        size = sum(each.nbytes for own in fsdp.sharded_parameters(layers) for each in own)
         return size - size // self.setup.shards - arithmetic.GATHERED_THERE * size // max(1, len(layers))
 
     def run(self) -> _StepMemory:
@@ -314,7 +314,7 @@ class _SimulatedModel:
         paged state of the optimizer counts like any other."""
         setup = self.setup
         optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
-        optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
+        optimizer = optimizers.by_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
         retreat = Retreat(
             setup.per_device_train_batch_size, self.family.packs, True, setup.gradient_checkpointing, setup.offloads
         )

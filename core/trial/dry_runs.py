@@ -77,7 +77,7 @@ class DryRuns:
             if known := self._results.get(question.key):
                 return known
         if takes_processor(self._running()):
-            self.rest()
+            self.end_process()
             return DryRunState(why=msg("dry_run.run_at_work"))
         with self._changed:
             if question.key != self._at_work:
@@ -96,7 +96,7 @@ class DryRuns:
                 self._changed.wait_for(lambda: question.key in self._results, 1.0)
         return DryRunState(why=self._too_slow()) if state.is_counting else state
 
-    def rest(self) -> None:
+    def end_process(self) -> None:
         """End the process: a run is about to start, or the app ends. An unfinished dry run starts anew at the next
         look."""
         with self._changed:
@@ -121,11 +121,11 @@ class DryRuns:
                 if state is not None:
                     self._results = dict(list((self._results | {question.key: state}).items())[-KEPT:])
                 self._changed.notify_all()
-        self.rest()
+        self.end_process()
 
     def _answer(self, question: Question) -> DryRunState | None:
-        """Let the worker, started if needed, answer a question; None if `rest` ended it meanwhile."""
-        with self._changed:  # or `rest` would miss a worker that is just being started
+        """Let the worker, started if needed, answer a question; None if `end_process` ended it meanwhile."""
+        with self._changed:  # or `end_process` would miss a worker that is just being started
             if not self._at_work:
                 return None
             worker, lines = self._worker, self._lines
@@ -141,7 +141,7 @@ class DryRuns:
         try:
             line = lines.get(timeout=self._limit_s)
         except queue.Empty:
-            self.rest()
+            self.end_process()
             return DryRunState(why=self._too_slow())
         if "answer" in line:
             return DryRunState(DryRun.model_validate(line["answer"]))

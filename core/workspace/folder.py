@@ -1,7 +1,7 @@
 """The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
 
 `--workspace DIR` or LORA_GARAGE_HOME names another; the default is `workspace` beside launch.py, for the wheel the
-user's data folder. A file `moved.json` in it names the folder that is used instead (`use`), so that a workspace on
+user's data folder. A file `moved.json` in it names the folder that is used instead (`use_copy`), so that a workspace on
 another drive is found as before.
 """
 
@@ -31,7 +31,7 @@ def expand(path: str | Path) -> Path:
         raise RecipeError("workspace.no_home", path=str(path)[:200]) from None
 
 
-def use(old: Path, folder: Path) -> Path:
+def use_copy(old: Path, folder: Path) -> Path:
     """Write moved.json into `old`, a workspace, so that folder, the user's copy of it, is used from now on; return
     folder's path. Raises RecipeError if one lies in the other, or a file is missing in the copy."""
     new, old_resolved = expand(folder).absolute(), old.resolve()

@@ -126,7 +126,7 @@ class Base:
     def make(step: Step, parts: Sequence[Rows]) -> None:
         step.compute(parts, 1e-4)
         step.apply(is_good=True)
-        step.finished()
+        step.note_finished()
 
     def end(self, step: Step) -> None:
         step.release()

@@ -74,13 +74,13 @@ def undisturbed(folder: Path) -> tuple[torch.Tensor, int, int]:
 def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, Any]:
     trainer, before, messages, error = trainer_in(folder), refused(), list[Message](), None
     trainer.recovery._report = lambda what, step, message: messages.append(message)
-    tell = trainer._log_guard
+    tell = trainer._log_decision
 
     def hear(what: str, step: int, message: Message) -> None:
         messages.append(message)
         tell(what, step, message)
 
-    trainer._log_guard = hear  # type: ignore[method-assign]
+    trainer._log_decision = hear  # type: ignore[method-assign]
     card.nullcard_refuse(nth)
     try:
         trainer.run()

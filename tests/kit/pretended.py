@@ -376,7 +376,7 @@ def _step(case: Case, tuned: Any) -> Step:
     groups = optimizers.groups_of(tuned, None)
     retreat = Retreat(sum(LENGTHS), packed, True, case.checkpointing, case.offload == "activations")
     preference = Preference(case.objective, 0.1, sft_weight=0.5) if case.objective else None
-    optimizer, head = optimizers.of_name("adamw_torch", groups, lr=1e-4), Head.from_config(base.config)
+    optimizer, head = optimizers.by_name("adamw_torch", groups, lr=1e-4), Head.from_config(base.config)
     step = Step(tuned, CARD, torch.bfloat16, optimizer, head, retreat, criterion=preference)
     step.save_memory()
     step.fuse()

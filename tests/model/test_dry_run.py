@@ -79,7 +79,7 @@ def dry_runs() -> Iterator[DryRuns]:
     """One warm process for all of them."""
     runs = DryRuns(limit_s=PATIENT_S)
     yield runs
-    runs.rest()
+    runs.end_process()
 
 
 def question_of(
@@ -328,7 +328,7 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
-        adamw = optimizer.of_name(None, optimizer.groups_of(tuned, None))
+        adamw = optimizer.by_name(None, optimizer.groups_of(tuned, None))
         step = Step(tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True))
         step.save_memory()
         step.fuse()
@@ -393,11 +393,11 @@ def test_a_question_that_waited_for_a_process_that_dies_is_answered_by_the_next(
 def test_what_a_run_interrupted_is_counted_anew_and_what_is_too_slow_is_a_sentence(dry_runs: DryRuns):
     question = question_of(KNOWN["qwen3-32b"], r=9)
     at_work(dry_runs, question)
-    dry_runs.rest()
+    dry_runs.end_process()
     assert answer(dry_runs, question)
     hasty = DryRuns(limit_s=0.01)
     assert "0 s" in str(hasty.wait(question).why) and hasty.wait(question).answer is None
-    hasty.rest()
+    hasty.end_process()
 
 
 def test_a_process_that_is_being_started_when_a_run_begins_is_ended_too(monkeypatch: pytest.MonkeyPatch):
@@ -406,7 +406,7 @@ def test_a_process_that_is_being_started_when_a_run_begins_is_ended_too(monkeypa
 
     class Starting(Child):
         def __init__(self, *arguments: Any, **how: Any):
-            rest = threading.Thread(target=runs.rest)
+            rest = threading.Thread(target=runs.end_process)
             rest.start()
             rest.join(0.5)  # with nothing to end, unless it waits for this start
             super().__init__("tests.kit.bad_judges")  # hangs

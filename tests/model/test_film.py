@@ -322,7 +322,7 @@ def test_a_run_that_stops_early_ends_with_a_frame(
 ) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, recipe=recipe_of(max_steps=40, eval_steps=1))
     assert trainer.sample_answers.every == 2, "not at every evaluation"
-    trainer.patience, trainer.evaluation.loss = 1, iter([3.0, 2.5, 2.0, 2.5]).__next__
+    trainer.patience, trainer.evaluation.measure = 1, iter([3.0, 2.5, 2.0, 2.5]).__next__
     trainer.run()
     assert trainer.position.step == 3 and [step for step, _, _ in shown_in(tmp_path)] == [0, 2, 3]
 

@@ -168,7 +168,7 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     """Optimizers leave PyTorch's version counters as they are: after a step its products would be those of the step
     before."""
     tuned = adapted(tiny().to(torch.bfloat16))
-    adam = optimizer.of_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
+    adam = optimizer.by_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
     step = Step(tuned, CPU, torch.bfloat16, adam, Head.from_model(tuned.get_base_model()), Retreat(4, False, False))
     step.fuse()
     before = loss_and_gradients(tuned)

@@ -332,7 +332,7 @@ def test_what_would_fit_instead_is_reckoned_with_pairs_of_two_examples(
     calls: list[tuple[Recipe, list[int]]] = []
     monkeypatch.setattr(remedies, "ways", lambda case, now, lengths: calls.append((now, lengths)) or [])
     shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
-    Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape).would_fit(trainer.ahead)
+    Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape).advice_when_full(trainer.ahead)
     (now, lengths) = calls[0]
     longest = max(len(example.input_ids) for row in trainer.data.train for example in row.examples)
     assert max(lengths) == now.data.max_length == longest and len(lengths) == len(trainer.data.train)

@@ -188,7 +188,7 @@ def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(
                 parameter.add_(0.05)
         watch(trainer.step, name)
         trainer.step.begin(1)
-        return trainer.recovery.attempt(0, trainer.evaluation.loss)
+        return trainer.recovery.attempt(0, trainer.evaluation.measure)
 
     def watch(step: Step, name: int) -> None:
         measures = step.evaluate_batch
@@ -220,10 +220,10 @@ def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tm
 
         step.evaluate_batch = full  # type: ignore[method-assign]
 
-    alone = trainer_of(tmp_path / "alone", tiny_model, recipe_of(), measured=20).evaluation.loss()
+    alone = trainer_of(tmp_path / "alone", tiny_model, recipe_of(), measured=20).evaluation.measure()
     with in_threads(tmp_path / "ranks", tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
         trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe_of(), ranks, measured=20)
-        assert trainer.recovery.attempt(0, trainer.evaluation.loss) == pytest.approx(alone, rel=1e-6)
+        assert trainer.recovery.attempt(0, trainer.evaluation.measure) == pytest.approx(alone, rel=1e-6)
         assert HALVE in trainer.step.retreat.reductions == steps[0].retreat.reductions
 
 
@@ -239,7 +239,7 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
 
         trainer.step.evaluate_batch = kill_first  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
-            trainer.evaluation.loss()
+            trainer.evaluation.measure()
     assert failed.value.message.key == "ranks.gone"
 
 
@@ -250,7 +250,7 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_one(
     with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
         ranks.report_use = reports.append
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        finished = trainer.step.finished
+        finished = trainer.step.note_finished
 
         def kill_in_the_third() -> None:
             trainer.step._in_use._read_at = float("-inf")  # type: ignore[attr-defined]
@@ -258,7 +258,7 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_one(
             if trainer.position.step == 3:
                 others[0].kill()
 
-        trainer.step.finished = kill_in_the_third  # type: ignore[method-assign]
+        trainer.step.note_finished = kill_in_the_third  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
             trainer.run()
         trainer.checkpoint()  # as the worker does

@@ -123,13 +123,13 @@ def test_the_best_checkpoint_is_that_of_the_highest_held_out_reward_and_without_
 ) -> None:
     """Whatever the loss is: here evaluations get worse from the second on."""
     trainer, values = of_rewards(tmp_path, max_steps=12, eval_steps=1, early_stopping_patience=3), [0.1, 0.2, 0.5]
-    loss = trainer.evaluation.loss
+    loss = trainer.evaluation.measure
 
     def falling() -> float | None:
         loss()
         return values.pop(0) if values else 0.4
 
-    monkeypatch.setattr(trainer.evaluation, "loss", falling)
+    monkeypatch.setattr(trainer.evaluation, "measure", falling)
     trainer.run()
     assert trainer.position.step == 5 and trainer.position.best_reward == 0.5
     assert trainer.best_to_keep() == trainer.position.best_checkpoint == "checkpoint-000002"
@@ -193,7 +193,7 @@ def test_in_several_micro_batches_it_is_the_same_step_but_where_adam_divides_rou
 def test_surprising_answers_send_it_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gibberish: its tokens have hardly any probability. The loss would say nothing of it."""
     trainer = of_rewards(tmp_path, max_steps=12, save_steps=1, early_stopping_patience=0)
-    usual = Drawing.surprise.fget
+    usual = Drawing.newest_surprise.fget
     assert usual
     went = []
 
@@ -201,7 +201,7 @@ def test_surprising_answers_send_it_back_once(tmp_path: Path, monkeypatch: pytes
         is_bad = not went and trainer.position.step >= 2
         return usual(drawing) + 5.0 * is_bad
 
-    monkeypatch.setattr(Drawing, "surprise", property(surprise))
+    monkeypatch.setattr(Drawing, "newest_surprise", property(surprise))
     roll_back = trainer.recovery.roll_back
     monkeypatch.setattr(trainer.recovery, "roll_back", lambda *a: went.append(1) or roll_back(*a))
     trainer.run()
@@ -213,7 +213,7 @@ def test_the_first_held_out_reward_is_no_loss_that_steps_are_compared_with(
 ) -> None:
     """It raised the surprise from which a run goes back."""
     trainer = of_rewards(tmp_path, max_steps=1)
-    monkeypatch.setattr(trainer.evaluation, "loss", lambda loss=trainer.evaluation.loss: 50 + loss())
+    monkeypatch.setattr(trainer.evaluation, "measure", lambda loss=trainer.evaluation.measure: 50 + loss())
     trainer.run()
     assert trainer.position.health.started_at == trainer.reporter.told["train", 1]["entropy"] < 50
 

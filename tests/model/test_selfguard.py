@@ -68,7 +68,7 @@ def trainer_of(
     make: Callable[[], Any] = tiny_base,
     lora: dict | None = None,
     rows_of: TrainingData | None = None,
-    would_fit: Callable[[Ahead], Message] | None = None,
+    advice_when_full: Callable[[Ahead], Message] | None = None,
     **settings: Any,
 ) -> Trainer:
     """A trainer in folder, gone on from its newest checkpoint where an earlier one left one."""
@@ -80,7 +80,7 @@ def trainer_of(
     }  # fmt: skip
     data = {"source": "x", "max_length": 16} | settings.pop("data", {})
     recipe = plan.resolve(Recipe.parse({"data": data, "train": train | settings}), "x", has_card=False)
-    return assembled(tuned, recipe, Watched(RunFolder(folder), pause_at), rows_of, would_fit=would_fit)
+    return assembled(tuned, recipe, Watched(RunFolder(folder), pause_at), rows_of, advice_when_full=advice_when_full)
 
 
 def guard_keys(trainer: Trainer) -> list[str]:
@@ -221,10 +221,10 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
 
 
 def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path) -> None:
-    def would_fit(ahead: Ahead) -> Message:
+    def advice_when_full(ahead: Ahead) -> Message:
         return Message(key="probe.advice_nothing", params={"asked": ahead.step is trainer.step})
 
-    trainer = trainer_of(tmp_path, would_fit=would_fit, save_steps=2)
+    trainer = trainer_of(tmp_path, advice_when_full=advice_when_full, save_steps=2)
 
     def fault() -> None:
         if trainer.position.step == 4:

@@ -82,7 +82,7 @@ def learned(step: Step, updates: int = 2) -> tuple[list[Any], torch.Tensor]:
     for number in range(updates):
         results.append(step.compute([rows(4), rows(3)], 1e-2))
         step.apply(True, is_first=not number)
-        step.finished()
+        step.note_finished()
     step.tuned.eval()
     results.append(step.evaluate_batch(rows(5)))
     return results, torch.cat([p.detach().flatten() for p in step.parameters])

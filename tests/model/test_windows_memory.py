@@ -160,11 +160,11 @@ def test_what_would_fit_is_said_for_the_card_in_use(probed: Make, monkeypatch: p
     monkeypatch.setattr(
         probe.stopped, "advice", lambda this, on_card: stops.append(this) or msg("probe.advice_nothing")
     )
-    memory_probe.would_fit(trainer.ahead)
+    memory_probe.advice_when_full(trainer.ahead)
     assert (stops[0].budget.name, stops[0].budget.sold_gb, stops[0].budget.equal_cards) == ("RTX", 8, 0)
     plan = {"budget": {"kind": "card", "equal_cards": 1, "equal_free_gib": 3.0}}
     memory_probe._run.add_facts(RunFacts(advice=plan))
-    memory_probe.would_fit(trainer.ahead)
+    memory_probe.advice_when_full(trainer.ahead)
     assert (stops[1].budget.equal_cards, stops[1].budget.equal_free_gib) == (1, 3.0), (
         "as planned: this process sees its own card alone"
     )

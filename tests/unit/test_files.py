@@ -72,7 +72,9 @@ def test_other_faults_are_neither(error: Exception) -> None:
 def test_a_page_file_that_is_too_small_gets_its_own_remedy(tmp_path: Path) -> None:
     failed = Failed.from_error(PAGE_FILE[0], tmp_path)
     assert failed.message.key == "run.out_of_memory" and "page file" in str(failed.advice)
-    assert "Virtual memory" in str(chat_worker.explain(PAGE_FILE[1])[1]) and "虚拟内存" in failed.advice.render("zh")
+    assert "Virtual memory" in str(chat_worker.describe_error(PAGE_FILE[1])[1]) and "虚拟内存" in failed.advice.render(
+        "zh"
+    )
 
 
 def test_a_folder_is_weighed_while_another_program_tidies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from core.errors import GarageError
 from core.export.llamacpp.export_support import export_support
 from core.memory.budget import Budget
 from core.models import starter
-from core.models.known import of_hub
+from core.models.known import with_hub_id
 from core.models.library import ModelRef
 from core.models.shapes.shape import ModelShape
 from webui.form.planner import FormResult, Planner
@@ -56,10 +56,10 @@ class ModelStep:
     def _label(self, model_id: str, budget: Budget) -> str:
         """Return a model's line in the list: "Qwen3 4B · 4.0B parameters · QLoRA fits"; the name alone for a model that
         is not in the catalogue."""
-        w, model = self.w, of_hub(model_id)
+        w, model = self.w, with_hub_id(model_id)
         if model is None:
             return format.model_name(model_id)
-        recipe, verdict, _ = recommend.weigh(open_recipe(), Grounds(budget, model.shape))
+        recipe, verdict, _ = recommend.fill_memory_settings(open_recipe(), Grounds(budget, model.shape))
         fit = w.t(
             "wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}")
         )
@@ -77,7 +77,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
     except GarageError as error:
         return notice(w.render(error.message))
     lines: list[Html | None] = []
-    model = of_hub(model_id)
+    model = with_hub_id(model_id)
     if model_id == "starter":
         lines.append(tag("p", w.t("wizard.starter_about")))
     elif model is not None:
@@ -107,7 +107,7 @@ def download_bytes(model_id: object, shape: ModelShape) -> int:
     the starter's own."""
     if model_id == "starter":
         return starter.WHEEL_BYTES
-    model = of_hub(model_id.strip()) if isinstance(model_id, str) else None
+    model = with_hub_id(model_id.strip()) if isinstance(model_id, str) else None
     return 2 * ((model.in_files if model else None) or shape.in_files)
 
 
@@ -115,6 +115,6 @@ def summary(model_id: object, result: FormResult, w: Wording) -> tuple[str, str]
     """Return (name, size) of the chosen model, "none" without one; "" for an unknown size."""
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet"), ""
-    model = of_hub(model_id.strip())
+    model = with_hub_id(model_id.strip())
     name = model.title if model else format.model_name(model_id.strip())
     return name, format.parameters(w, result.shape.params) if result.shape else ""

@@ -12,7 +12,7 @@ from core import files
 from core.chat.comparison import ANSWERS, LEFT_OUT, Contestant
 from core.chat.evaluation import model_judge, sets, votes
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, lost_since, newest, table_of
+from core.chat.evaluation.of_run import JUDGE, lost_since, newest_evaluation_of, table_of
 from core.chat.evaluation.table import Table
 from core.files import JsonObject
 from core.messages import Message, msg
@@ -178,7 +178,7 @@ def _conclusion(table: Table) -> Message | None:
 def _newest(workspace: Workspace, run_id: str, stamp: object) -> SetEvaluation | None:
     """Return the newest evaluation of a run, on whatever questions; None without one. stamp: of the folder of
     evaluations, so that a changed one is read again."""
-    return newest(workspace, run_id)
+    return newest_evaluation_of(workspace, run_id)
 
 
 @lru_cache(maxsize=8)

@@ -47,7 +47,7 @@ class SecondAdapter(Panel):
             [self.run.change, self.method.input],
             lambda second, chosen: (
                 gr.update(visible=bool(second)),
-                gr.update(visible=combination.thins(str(chosen))),
+                gr.update(visible=combination.uses_density(str(chosen))),
             ),
             [self.run, self.method],
             [how, self.density],

@@ -78,7 +78,7 @@ class Services:
         def free_chat_and_dry_runs(why: Message) -> None:
             """Free the device for other work: end the process of the dry runs, and unload the chat's model. why: the
             reason, which Chat shows."""
-            dry_runs.rest()
+            dry_runs.end_process()
             chat.unload(why)
 
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
@@ -143,5 +143,5 @@ class Services:
         self.trying.stop()
         self.serving.stop()
         self.supervisor.close()
-        self.dry_runs.rest()
+        self.dry_runs.end_process()
         self.chat.unload()

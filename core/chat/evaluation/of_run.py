@@ -93,7 +93,7 @@ def contestants_of(words: Iterable[str], system: str, run: str = "", other: str 
             )
 
 
-def newest(workspace: Workspace, run_id: str) -> SetEvaluation | None:
+def newest_evaluation_of(workspace: Workspace, run_id: str) -> SetEvaluation | None:
     """Return the newest evaluation whose first fine-tuned contestant is this run; None without one."""
     return next((evaluation for evaluation in SetEvaluation.all_of(workspace) if evaluation.run == run_id), None)
 

@@ -78,7 +78,7 @@ def create(title: str, prompts: Sequence[Prompt], judge: JudgeSpec | None = None
     return TestSet(title=title, prompts=tuple(newest.values()), judge=judge, base=base)
 
 
-def import_file(path: Path) -> TestSet:
+def read_file(path: Path) -> TestSet:
     """Read a set that was exported, or any file of prompts, titled by its name, and return it without saving it. Raises
     ChatError with one sentence and its line."""
     values = values_of_file(path)
@@ -220,7 +220,7 @@ def _write(workspace: Workspace, test_set: TestSet) -> TestSet:
     damaged file, which stays."""
     path = _file(workspace, test_set)
     if path.exists():  # one that cannot be read, damaged or edited by hand, stays as it is
-        before = import_file(path)
+        before = read_file(path)
         version = before.version + (before.fingerprint != test_set.fingerprint)
         test_set = test_set.model_copy(update={"version": max(version, test_set.version)})
     files.replace(path, "".join(lines(test_set)).encode("utf-8", "replace"))
@@ -231,7 +231,7 @@ def open_set(workspace: Workspace, name: str) -> TestSet:
     """Return the set with this name or title. Raises ChatError if there is none, or its file cannot be read."""
     path = workspace.root / FOLDER / f"{name}.jsonl"
     if re.fullmatch(r"[\w-]{1,80}", name) and path.is_file():
-        return import_file(path)
+        return read_file(path)
     titled = next((one for one in all_sets(workspace) if one.title == name), None)
     if titled is None:
         known = ", ".join(one.name for one in all_sets(workspace)) or "-"
@@ -243,7 +243,7 @@ def all_sets(workspace: Workspace) -> Iterator[TestSet]:
     """All sets of a workspace by name; files that cannot be read are skipped."""
     for path in sorted((workspace.root / FOLDER).glob("*.jsonl")):
         with suppress(ChatError):
-            yield import_file(path)
+            yield read_file(path)
 
 
 def _prompt(value: object, file: str, number: int) -> Prompt:

@@ -37,7 +37,7 @@ def write_passage(
     language = order.language or language_of(passage.text) or "en"
     rows, failed = list[MadeRow](), list[Dropped]()
     kinds: list[tuple[Kind, int]] = [(order.kind, order.count)]
-    if _draws(order, passage):
+    if _has_unanswerable_question(order, passage):
         kinds.append(("absent", 1))
     for kind, count in kinds:
         request = prompts.writing(kind, language, passage.text, count, order.wordings, to_follow, to_avoid)
@@ -65,7 +65,7 @@ def size_message(count: int, passages: Sequence[Passage]) -> Message:
     )
 
 
-def _draws(order: MakingOrder, passage: Passage) -> bool:
+def _has_unanswerable_question(order: MakingOrder, passage: Passage) -> bool:
     """Return whether a question that this passage does not answer is written from it: evenly by the share, the first
     half a step from the beginning, so that a short document has one too."""
     return int(order.absent * (passage.number + 1) + 0.5) > int(order.absent * passage.number + 0.5)

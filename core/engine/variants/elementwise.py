@@ -81,7 +81,7 @@ def install(tuned: PeftModel) -> Elementwise:
         if _may_be_norm(module):
             if function := tested_forward(module, _norm_function):
                 norms.append(_replace_forward(module, _norm_forward(module, function)))
-        elif _parts(module) and (function := tested_forward(module, _gate_function)):
+        elif _gate_up_down(module) and (function := tested_forward(module, _gate_function)):
             gates.append(_replace_forward(module, _gate_forward(module, function)))
     # A family's layers call it as a global of their file, so one replacement there reaches all of them.
     for code in {sys.modules[type(module).__module__] for module in decoder.modules()}:
@@ -360,7 +360,7 @@ ACTS = {
 }
 
 
-def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
+def _gate_up_down(module: torch.nn.Module) -> tuple[str, str, str] | None:
     """Return the names of the module's gate, up and down layers, in this order; None if it is no gated MLP by them."""
     return next((names for names in PARTS if all(name in vars(module)["_modules"] for name in names)), None)
 
@@ -368,7 +368,7 @@ def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
 def _gate_function(module: torch.nn.Module) -> Forward | None:
     """Return the function of (gate, up) that gives down_proj's input, if the module's forward on small made-up weights
     equals a gated MLP with one of ACTS; otherwise None, also if the module has float settings other than 0."""
-    names = _parts(module)
+    names = _gate_up_down(module)
     assert names
     if any(isinstance(value, float) and value for value in vars(module).values()):
         # a factor, as in Falcon H1, where it is seldom 1; a sparsity of 0, as in most layers of Gemma 3n, is none
@@ -389,7 +389,7 @@ def _gate_function(module: torch.nn.Module) -> Forward | None:
 
 def _gate_forward(module: torch.nn.Module, function: Forward) -> Forward:
     """Return a forward of the MLP with our gate; called in another way than with one tensor it is the module's own."""
-    own, names = type(module).forward, _parts(module)
+    own, names = type(module).forward, _gate_up_down(module)
     assert names
 
     def gate_or_own(*args: torch.Tensor, **kwargs: object) -> torch.Tensor:

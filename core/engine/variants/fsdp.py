@@ -50,7 +50,7 @@ def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable
         raise ModelError("fsdp.no_layers", model_type=base.config.model_type)
     sharded = Sharded(base.get_decoder(), layers, lead)
     inside = set[torch.nn.Parameter]()
-    for number, (layer, own) in enumerate(zip(layers, in_parts(layers), strict=True)):
+    for number, (layer, own) in enumerate(zip(layers, sharded_parameters(layers), strict=True)):
         sharded.bytes += sum(each.nbytes for each in own)
         scales = _scales(layer, card)
         # FSDP2 leaves ignored parameters as they are: the adapter, small ones, and what layers share.
@@ -71,7 +71,7 @@ def shard(tuned: PeftModel, card: torch.device, mesh: DeviceMesh, lead: Callable
     return sharded
 
 
-def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]:
+def sharded_parameters(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]:
     """Return the sharded parameters of each layer: its frozen matrices, except those shared with another layer."""
     holders = streaming.holders_of(layers)
     return [

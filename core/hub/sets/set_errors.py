@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.errors import DataError
-from core.hub.hub_errors import HubRequest, Search, TooSlow, host_of, sentence, sentence_of_search
+from core.hub.hub_errors import HubRequest, Search, TooSlow, host_of, hub_error, search_error
 from core.messages import Message
 
 _DATASET_KEYS = {
@@ -28,9 +28,9 @@ def dataset_error(error: Exception, request: HubRequest) -> DataError:
     """Return an error of the hub as a DataError with one sentence."""
     if isinstance(error, TooSlow):
         return DataError("hub_set.slow", repo=request.repo, host=host_of(request.endpoint))
-    return DataError(dataset_message(sentence(error, request).message))
+    return DataError(dataset_message(hub_error(error, request).message))
 
 
 def dataset_search_error(error: Exception, request: Search) -> DataError:
     """Return the error of a search on the hub as a DataError with one sentence."""
-    return DataError(dataset_message(sentence_of_search(error, request).message))
+    return DataError(dataset_message(search_error(error, request).message))

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.files import JsonObject
 from core.hub.card import front_matter
 from core.messages import Message, msg
-from core.models.known import LICENCES, Commercial, of_hub
+from core.models.known import LICENCES, Commercial, with_hub_id
 
 # The licences that the hub accepts as `license:`; all others are written as `other` with their name.
 _OF_THE_HUB = {
@@ -67,7 +67,7 @@ def for_model(model_id: str, folder: Path | None) -> Licence:
     from the card; commercial and gated from the catalogue, None and False without it. model_id: as in a recipe. folder:
     of the base; None: no card.
     """
-    known = of_hub(model_id)
+    known = with_hub_id(model_id)
     card = header_of(folder / "README.md") if folder else {}
     named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))
     pipeline = card.get("pipeline_tag")

@@ -371,7 +371,7 @@ class Probe:
         advice = self._advice(ahead, longest, measured, most)
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
-    def would_fit(self, ahead: Ahead) -> Message:
+    def advice_when_full(self, ahead: Ahead) -> Message:
         """Return advice on what to change so that the run fits, for a run in training that has no way left to save
         memory. The memory that is free now counts, as other programs may use more than at the start. Nothing is
         measured."""

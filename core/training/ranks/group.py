@@ -167,7 +167,7 @@ class Ranks:
                 names = {"host": other["host"], "main": first["host"]}
                 raise RunError(msg("ranks.other_base", **names, **prints), msg("ranks.alike"))
 
-    def in_turn(self, after: int) -> None:
+    def take_part_in_exchanges(self, after: int) -> None:
         """Take part in `after` empty exchanges, each of which waits for all ranks.
 
         Called with rank before loading the base and with size - rank after it, so that one rank loads after another and

@@ -78,7 +78,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // local))
         folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, lambda *_: None, lambda: None)
         if recipe.train.fsdp:
-            ranks.in_turn(ranks.rank)
+            ranks.take_part_in_exchanges(ranks.rank)
         load = streaming.load if recipe.train.fsdp else base_model.load_finite
         base, compute = load(folder, compute, chosen.method == "qlora", chosen.load_in_8bit)
         tuned = adapter.add(base, chosen, str(folder), None)

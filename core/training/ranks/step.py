@@ -68,7 +68,7 @@ class SharedStep(Step):
             lead = None if ranks.rank else lambda layer: ranks.order("gather", layer=layer)
             sharded = shard(tuned, compute.device, mesh, lead)
             ranks.report_decision(sharded.message)
-            ranks.in_turn(ranks.size - ranks.rank)
+            ranks.take_part_in_exchanges(ranks.size - ranks.rank)
         step = cls.from_recipe(tuned, recipe, compute, pad_token_id)
         assert isinstance(step, cls)
         step.ranks, step.sharded = ranks, sharded
@@ -139,9 +139,9 @@ class SharedStep(Step):
             self.ranks.order("apply", is_good=is_good)
         super().apply(is_good, is_first)
 
-    def finished(self) -> None:
-        """Mark the step as done, as `Step.finished`, and publish this rank's use."""
-        super().finished()
+    def note_finished(self) -> None:
+        """Mark the step as done, as `Step.note_finished`, and publish this rank's use."""
+        super().note_finished()
         self.ranks.publish_use(self._in_use.read())
 
     def evaluate_batches(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:

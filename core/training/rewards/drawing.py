@@ -183,14 +183,14 @@ class Drawing:
         ]
 
     @property
-    def surprise(self) -> float:
+    def newest_surprise(self) -> float:
         """Return the mean negative log-probability, in nats, of the tokens drawn for the newest step: an estimate of
         the entropy. Answers of an evaluation do not count."""
         assert self._last
         return self._last.surprise
 
     @property
-    def tokens(self) -> int:
+    def newest_tokens(self) -> int:
         """Return the number of answer tokens drawn for the newest step; answers of an evaluation do not count."""
         assert self._last
         return self._last.tokens

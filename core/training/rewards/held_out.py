@@ -31,7 +31,7 @@ class HeldOutReward:
         self._metrics: dict[str, float] = {}
         self._first: float | None = None
 
-    def loss(self) -> float | None:
+    def measure(self) -> float | None:
         """Draw and judge answers to the validation rows, MAX_ROWS at most, and return one number, of which the higher
         is the better, unlike a loss: their mean reward as a share of the largest, less OF_A_NAT for each nat of KL
         divergence a token from the adapter before training. None without a validation split.

@@ -274,7 +274,7 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
     """A page asks at each pause of typing; free memory trembles between them."""
     shelf.find("", CARD)
     counted: list[object] = []
-    monkeypatch.setattr("core.advice.recommend.weigh", lambda *asked: counted.append(asked))
+    monkeypatch.setattr("core.advice.recommend.fill_memory_settings", lambda *asked: counted.append(asked))
     trembling = CARD.model_copy(update={"free_gib": CARD.free_gib + 0.01})  # type: ignore[operator]  # a planned card's is known
     for words in ("", "german", "qwen", "calls tools under 4B"):
         assert shelf.find(words, trembling).rows

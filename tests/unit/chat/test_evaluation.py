@@ -57,7 +57,7 @@ def test_a_set_is_read_as_it_was_written_and_its_file_is_its_export(space: Works
     )
     sets.save(space, made)
     file = file_of(space, made.name)
-    assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.import_file(file)
+    assert sets.open_set(space, made.name) == sets.open_set(space, "Fragen, 问题") == made == sets.read_file(file)
     assert list(sets.all_sets(space)) == [made] and file.parent == tmp_path / "evaluation" / "sets"
     file.unlink()
     with pytest.raises(ChatError, match="no test set"):
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_test_set_is_a_sentence(tmp_path: Path, content: bytes
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"".join(content % n for n in range(1001)) if b"%d" in content else content)
     with pytest.raises(ChatError) as refused:
-        sets.import_file(file)
+        sets.read_file(file)
     assert sentence in str(refused.value)
 
 
@@ -117,7 +117,7 @@ def test_a_bad_answer_is_a_test_by_one_press_and_a_corrected_one_has_the_judge_o
     assert [(one.question, one.judge and one.judge.kind, one.tags, one.source) for one in made.prompts] == [
         ("How many legs?", "person", ("legs",), "failure"), ("How heavy?", "number", (), "failure"),
     ]  # fmt: skip
-    assert made.base == "Qwen/Qwen3-0.6B" and made.version == 2 and made == sets.import_file(file_of(space, made.name))
+    assert made.base == "Qwen/Qwen3-0.6B" and made.version == 2 and made == sets.read_file(file_of(space, made.name))
     assert sets.open_set(space, "failures-starter").prompts[0].judge == JsonJudge(fields=("legs",))
     assert votes.read(space.root)[votes.key_of(turns, "<think>Hm</think>Nine.")] == "wrong"
     with pytest.raises(ChatError, match="has no prompt"):

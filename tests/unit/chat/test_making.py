@@ -14,7 +14,7 @@ from core.api.datasets import dataset_id, dataset_store
 from core.chat.making import checks, prompts
 from core.chat.making.drafts import drafts_of
 from core.chat.making.making import Making, Mark
-from core.chat.making.passage_rows import _draws, write_passage
+from core.chat.making.passage_rows import _has_unanswerable_question, write_passage
 from core.chat.making.passages import Passage, blocks_of, passages_of
 from core.chat.making.rows import MakingOrder
 from core.data.store import DatasetStore
@@ -146,7 +146,9 @@ def test_questions_that_a_passage_does_not_answer_are_written_for_a_share(
     absent = [row for row in making._all_rows() if row.kind == "absent"]
     assert len(absent) == 3 and {row.draft.steps[0].answer for row in absent} == {"The document does not say."}
     early = MakingOrder.model_validate(ORDER.model_dump() | {"absent": 0.1})
-    assert sum(_draws(early, passage) for passage in passages[:5]) == 1, "a short document has one too"
+    assert sum(_has_unanswerable_question(early, passage) for passage in passages[:5]) == 1, (
+        "a short document has one too"
+    )
     stated = "What does the lever of the Brassel 2 do?"
     writer = ScriptedWriter(lambda call, text: text.replace("Who painted the Brassel?", stated))
     told = write_passage(ORDER.model_copy(update={"absent": 0.4}), passages[1], writer)

@@ -159,10 +159,13 @@ def test_what_a_process_is_started_with():
 
 def test_what_is_not_there_gives_way_to_the_best_that_is():
     lost = Nvidia(cards=(card(0, lost=True), card(1)))
-    assert devices.nearest("GPU-0abc", TWO) == "GPU-0abc" and devices.nearest("GPU-0abc", lost) == "GPU-1abc"
-    assert devices.nearest(None, TWO) == "GPU-1abc" and devices.nearest(CPU, TWO) == CPU
-    assert devices.nearest("GPU-0abc", Nvidia()) is None  # what torch finds, which NVML may not know
-    assert devices.nearest(None, devices.with_exclusions(TWO, "", CUDA_13)) == CPU
+    assert (
+        devices.available_or_best("GPU-0abc", TWO) == "GPU-0abc"
+        and devices.available_or_best("GPU-0abc", lost) == "GPU-1abc"
+    )
+    assert devices.available_or_best(None, TWO) == "GPU-1abc" and devices.available_or_best(CPU, TWO) == CPU
+    assert devices.available_or_best("GPU-0abc", Nvidia()) is None  # what torch finds, which NVML may not know
+    assert devices.available_or_best(None, devices.with_exclusions(TWO, "", CUDA_13)) == CPU
 
 
 def test_a_plan_names_the_card_that_it_is_for():

@@ -285,10 +285,10 @@ def test_launch_and_doctor_wait_as_long_for_torch():
 
 
 def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
-    assert checkup.ask_torch("import os; os.abort()").error
-    assert "0 s" in checkup.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
-    assert checkup.ask_torch("print('hello')").error
-    assert checkup.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == checkup.Torch(version="2.13.0")
+    assert checkup.torch_facts("import os; os.abort()").error
+    assert "0 s" in checkup.torch_facts("import time; time.sleep(60)", timeout_s=0.3).error
+    assert checkup.torch_facts("print('hello')").error
+    assert checkup.torch_facts("""print('noise'); print('{"version": "2.13.0"}')""") == checkup.Torch(version="2.13.0")
 
 
 PRETENDED = """
@@ -306,7 +306,7 @@ torch._C._cuda_getCurrentRawStream = lambda card: 0
 )
 def test_a_bitsandbytes_that_was_loaded_without_its_library_for_the_card_is_a_finding(cards: int, reason: str):
     """Its import succeeds all the same, and the doctor called that fine; the first product raises."""
-    torch = checkup.ask_torch(PRETENDED.replace("CARDS", str(cards)) + checkup._CHILD)
+    torch = checkup.torch_facts(PRETENDED.replace("CARDS", str(cards)) + checkup._CHILD)
     assert torch.error is None and torch.bitsandbytes_error is None and reason in torch.bitsandbytes_on_cpu
 
 

@@ -12,7 +12,7 @@ import pytest
 from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import SetEvaluation
-from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest
+from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest_evaluation_of
 from core.chat.prompts import MAX_BYTES, Prompt
 from core.errors import GarageError
 from core.files import JsonObject
@@ -419,7 +419,7 @@ def test_another_run_is_compared_and_the_evaluation_stays_that_of_the_first(
     html = drawn(place, **fields)
     assert ">Other</th>" in html and ">Fine-tuned model</th>" in html
     assert "ev-conclusion" not in drawn(place, **fields | {"model": f"run:{other.id}", "also": ""})
-    assert newest(space, other.id) is None and newest(space, run.id) is not None
+    assert newest_evaluation_of(space, other.id) is None and newest_evaluation_of(space, run.id) is not None
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

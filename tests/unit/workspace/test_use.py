@@ -13,7 +13,7 @@ from core.commands.__main__ import main
 from core.errors import RecipeError
 from core.messages import msg
 from core.workspace import lease
-from core.workspace.folder import MOVED, Workspace, use
+from core.workspace.folder import MOVED, Workspace, use_copy
 from core.workspace.owner import Ownership
 
 
@@ -38,7 +38,7 @@ def test_a_copy_is_found_by_the_old_name_and_can_come_back(space: Workspace, tmp
     assert (Workspace.open(space.root).runs / "2026-11-28_a").is_dir()
     copied(Workspace.open(new), tmp_path / "back")
     shutil.copytree(new, space.root, dirs_exist_ok=True)
-    use(new, space.root)
+    use_copy(new, space.root)
     assert Workspace.open(space.root).root == Workspace.open(new).root == space.root
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_copy_is_refused_and_nothing_changes(space: Workspace, tmp_pa
         (Path("~nobody-here/x"), "workspace.not_copied" if os.name == "nt" else "workspace.no_home"),
     ):
         with pytest.raises(RecipeError) as refused:
-            use(space.root, folder)
+            use_copy(space.root, folder)
         assert refused.value.message.key == key
     assert Workspace.open(space.root).root == space.root
 
@@ -69,7 +69,7 @@ def test_a_copy_that_was_cut_off_is_refused_and_names_the_file(space: Workspace,
     new = copied(space, tmp_path / "new")
     (new / "runs" / "2026-11-28_a" / "recipe.yaml").write_text("na", "utf-8")
     with pytest.raises(RecipeError) as refused:
-        use(space.root, new)
+        use_copy(space.root, new)
     assert str(Path("runs", "2026-11-28_a", "recipe.yaml")) in refused.value.message.render("en")
 
 
@@ -97,7 +97,7 @@ def test_a_pointer_to_a_folder_that_is_gone_is_said_and_no_new_workspace_is_made
     space: Workspace, tmp_path: Path
 ) -> None:
     new = copied(space, tmp_path / "new")
-    use(space.root, new)
+    use_copy(space.root, new)
     shutil.rmtree(new)
     with pytest.raises(RecipeError) as refused:
         Workspace.open(space.root)

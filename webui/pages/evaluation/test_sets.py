@@ -117,7 +117,7 @@ def imported(workspace: Workspace, request: JsonObject) -> TestSet:
         path = Path(folder) / f"set{suffix if suffix in ('.json', '.txt') else '.jsonl'}"
         path.write_text(text, "utf-8", errors="replace", newline="")
         try:
-            made = sets.import_file(path)
+            made = sets.read_file(path)
         except ChatError as error:
             params = {key: name if value == path.name else value for key, value in error.message.params.items()}
             raise ChatError(error.message.key, **params) from None
