@@ -459,7 +459,7 @@ def test_the_plan_is_there_before_the_dry_run_and_has_one_number(services: Servi
     """It said that something is being counted, then two numbers that hardly ever differed."""
     questions: list[Question] = []
     services.dry_runs.look = lambda question: questions.append(question) or DryRunState()
-    outlook = Planner(services).look(form("size:8"), EN)
+    outlook = Planner(services).plan_form(form("size:8"), EN)
     assert outlook.plan.advice.estimate is not None and outlook.unsettled
     assert questions[0].setup == outlook.plan.advice.setup, "what the arithmetic was asked"
     assert questions[0].config["model_type"] == "qwen3"
@@ -478,7 +478,7 @@ def test_a_model_of_the_catalogue_is_measured_from_its_own_config_alone(
     """GPT-OSS was measured from its widths, without its experts: 4 GiB in place of 15."""
     monkeypatch.setattr(services.dry_runs, "look", lambda question: pytest.fail(str(question)))
     known = "unsloth/gpt-oss-20b-BF16"
-    assert Planner(services).look(replace(form("size:8"), model=known), EN).dry_run is None
+    assert Planner(services).plan_form(replace(form("size:8"), model=known), EN).dry_run is None
     refused = ModelError("hub.no_network", repo=known, host="hub")
     with monkeypatch.context() as patch:
         patch.setattr(peek, "fetch_config", lambda *asked: (_ for _ in ()).throw(refused))
@@ -488,7 +488,7 @@ def test_a_model_of_the_catalogue_is_measured_from_its_own_config_alone(
 
 def test_a_dry_run_that_disagrees_says_both_numbers_and_warns_where_only_the_estimate_fits(services: Services):
     services.dry_runs.look = lambda question: looked_at(4.4)
-    outlook = Planner(services).look(form("size:8"), EN)
+    outlook = Planner(services).plan_form(form("size:8"), EN)
     thumb = f"{outlook.plan.advice.estimate.on_card_gib:.1f}"
     assert not outlook.unsettled
     drawn = str(plan_view.dry_run_line(outlook.dry_run, outlook.plan.advice, EN))
@@ -502,7 +502,7 @@ def test_a_dry_run_that_disagrees_says_both_numbers_and_warns_where_only_the_est
 
 def test_a_plan_for_the_processor_has_no_dry_run(services: Services):
     services.dry_runs.look = lambda question: pytest.fail("asked")
-    assert Planner(services).look(form("cpu"), EN).dry_run is None
+    assert Planner(services).plan_form(form("cpu"), EN).dry_run is None
 
 
 @pytest.mark.spawn

@@ -210,14 +210,14 @@ class Comparing(Panel):
         """
         w = self.w
         if form.answers.parent:
-            return w.t("comparing.from_run", name=self._name(form.answers.parent))
+            return w.t("comparing.from_run", name=self._run_name(form.answers.parent))
         base = format.model_name(form.model if isinstance(form.model, str) and form.model else "starter")
         corrected = self.services.datasets.get(form.data).corrects or ""
-        if corrected.startswith("run:") and (name := self._name(corrected.removeprefix("run:"))):
+        if corrected.startswith("run:") and (name := self._run_name(corrected.removeprefix("run:"))):
             return w.t("comparing.from_base_not_run", model=base, name=name)
         return w.t("comparing.from_base", model=base) if compares else ""
 
-    def _name(self, run: str) -> str:
+    def _run_name(self, run: str) -> str:
         """Return the name of a run; "" if it is gone."""
         try:
             return self.services.runs.get(run).name

@@ -418,7 +418,7 @@ class Wizard:
         return Form(**questions, memory=memory, answers=answers, cards=self.planner.cards_of(memory, answers.cards))
 
     def result_of(self, form: Form) -> FormResult:
-        return self.planner.look(form, self.w)
+        return self.planner.plan_form(form, self.w)
 
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
         """Return the filling of the form with a recipe, planned for this PC, and the updates beside it."""

@@ -123,7 +123,7 @@ class Planner:
     _configs: dict[tuple[str, str | None], JsonObject] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def look(self, form: Form, w: Wording) -> FormResult:
+    def plan_form(self, form: Form, w: Wording) -> FormResult:
         """Return the result for a form: its recipe planned with the model's shape and the data's preview, pace,
         findings and dry run, or what is missing or wrong. Never raises a GarageError: errors are part of the result."""
         missing = None

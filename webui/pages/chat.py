@@ -227,7 +227,7 @@ class ChatPage:
 
         def keep(event: Dependency) -> None:
             """Save the conversation once the event has succeeded."""
-            event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)
+            event.success(self.shelf.save_histories, [opened, self.base, self.tuned], None, **AT_ONCE)
 
         corrects = self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
         talk = (

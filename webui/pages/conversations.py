@@ -162,7 +162,7 @@ class ConversationShelf:
         except ChatError as error:
             return None, error
 
-    def put(self, opened: object, base: list[Message] | None, tuned: list[Message] | None) -> None:
+    def save_histories(self, opened: object, base: list[Message] | None, tuned: list[Message] | None) -> None:
         """Save both histories, which a correction has changed, in the open conversation. Inputs: opened, both
         histories. Does nothing for an unsaved conversation. Raises ChatError if the disk refuses."""
         try:

@@ -289,7 +289,7 @@ class DataPage:
             self.questions: id,
             **table,
             **closed,
-            **(self.mending.look(id) if rows.stored <= FOUND_AT_ONCE else {}),
+            **(self.mending.problems_and_filters(id) if rows.stored <= FOUND_AT_ONCE else {}),
             **self.parting.draw(id, choices),
         }
 

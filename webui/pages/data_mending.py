@@ -59,10 +59,10 @@ class Mending(Panel):
     def follow(self, event: Dependency, sets: gr.Radio) -> None:
         """Let an event be followed by showing the problems of the chosen dataset, and the table's filters. event: has
         drawn the dataset. sets: the list of datasets."""
-        findings = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
+        findings = event.then(self.problems_and_filters, [sets], self.outputs, **LAST, **QUIET)
         findings.then(None, [self.filters], None, js=FOUND, **QUIET)
 
-    def look(self, id: str) -> Updates:
+    def problems_and_filters(self, id: str) -> Updates:
         """Return the updates with a dataset's problems and the table's filters; nothing of either if it cannot be read.
         A version's report is computed once, at its first request."""
         try:

@@ -110,7 +110,7 @@ class RowsTable(Panel):
         """Return a part of the table's rows, and how many there are so far. request: set, show, words, begin, count.
         Continues the search if words were not yet searched in all rows. Raises DataError."""
         row_filter, stamp, view = self.views.get(RowFilter.from_request(request))
-        view.look()
+        view.search_more()
         begin, count = max(0, _int(request, "begin")), min(MAX_ROWS, max(0, _int(request, "count")))
         return {
             "stamp": stamp,
@@ -181,7 +181,7 @@ class RowsTable(Panel):
             if stamp != request.get("stamp"):
                 raise DataError("data_page.stale")
             while view.looked_at < view.row_count:
-                view.look()
+                view.search_more()
             numbers = set(view.numbers()) - numbers
         return self._done(working.edit_rows(self.services.datasets, id, remove=sorted(numbers)))
 

@@ -28,7 +28,7 @@ class View:
 
     def __init__(self, rows: Rows, only: Collection[int] | None = None, unusable: bool = False, words: str = ""):
         """Select rows. only: their numbers, None for all. unusable: select only rows that cannot be used. words: for
-        `look` to search."""
+        `search_more` to search."""
         self.rows, self.words = rows, words
         good, flawed = rows.numbers(), rows.flawed_numbers()
         numbers = np.concatenate((good, flawed))
@@ -55,7 +55,7 @@ class View:
         """The number of rows of this selection, whether they have the words or not."""
         return len(self._codes)
 
-    def look(self) -> None:
+    def search_more(self) -> None:
         """Search the next LOOKED_AT rows for the words and keep the matches."""
         with self._guard:
             end = min(self.looked_at + LOOKED_AT, len(self._codes))

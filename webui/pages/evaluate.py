@@ -54,7 +54,7 @@ class EvaluatePlace:
         choice, models, questions = choice_of(services, fields, w)
         ground, table, lost, problem = None, None, None, ""
         try:
-            ground = services.evaluating.ground(choice)
+            ground = services.evaluating.basis(choice)
             table, lost = result_of(services.workspace, self._newest(choice, ground.test_set.title))
         except GarageError as error:
             problem = w.render(error.message)
@@ -103,7 +103,7 @@ class EvaluatePlace:
         """Return the Start or Stop button, and below the fields the progress, or why the last one ended without a
         result."""
         w, progress = self.w, self.services.evaluating.progress()
-        mine = progress.choice is not None and progress.choice.is_same_place(choice)
+        mine = progress.choice is not None and progress.choice.has_same_model_and_questions(choice)
         if progress.at_work and mine:
             sentence, line, stop = at_work(progress, w)
             return stop, [sentence, line]
@@ -168,7 +168,7 @@ class EvaluatePlace:
             raise ChatError("making_view.elsewhere")
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         evaluating = self.services.evaluating
-        if newest := self._newest(choice, evaluating.ground(choice).test_set.title):  # it may have been deleted
+        if newest := self._newest(choice, evaluating.basis(choice).test_set.title):  # it may have been deleted
             evaluating.start(choice, newest)
         return {"said": ""}
 
@@ -184,7 +184,7 @@ class EvaluatePlace:
         if choice.judge in ("regex", "model") and not choice.option:
             return {"said": ""}  # its field comes now
         evaluating = self.services.evaluating
-        ground = evaluating.ground(choice)
+        ground = evaluating.basis(choice)
         if evaluation := self._newest(choice, ground.test_set.title):
             keep_judge(self.services.workspace, evaluation, evaluating.judge(choice, ground))
             evaluating.keep_result(choice, evaluation)
@@ -194,7 +194,7 @@ class EvaluatePlace:
         """Return the table on the screen with the numbers of question and contestant of a button. Raises ChatError if
         they are gone."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
-        title = self.services.evaluating.ground(choice).test_set.title
+        title = self.services.evaluating.basis(choice).test_set.title
         table, _ = result_of(self.services.workspace, self._newest(choice, title))
         number, place = (int(text) if (text := _text(request, at)).isdecimal() else -1 for at in ("number", "place"))
         if table is None or (number, place) not in table.answers:

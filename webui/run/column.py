@@ -103,7 +103,7 @@ class RunColumn:
                 self.actions,
                 lambda context: gr.update(visible=bool(context.snapshot.shown and context.snapshot.shown.row.can_chat)),
             ),
-            LivePart(self.take_out, self._take_out_button),
+            LivePart(self.take_out, self._export_button),
             LivePart(self.further, lambda context: gr.update(visible=self._may_continue(context.snapshot))),
             LivePart(self.settings, lambda context: self._about(context, card.settings)),
             LivePart(self.story, lambda context: self._about(context, card.story)),
@@ -149,7 +149,7 @@ class RunColumn:
         key = "pause_under_way" if busy.status.state == State.PAUSING else "pause"
         return gr.update(visible=True, interactive=may_pause(busy.status.state), value=self.w.t(f"train_page.{key}"))
 
-    def _take_out_button(self, context: ViewContext) -> Update:
+    def _export_button(self, context: ViewContext) -> Update:
         """Show the button to exports if the shown run has an adapter and is over."""
         row = context.snapshot.shown.row if context.snapshot.shown else None
         return gr.update(visible=bool(row and row.status.has_adapter and row.status.state not in BUSY))

@@ -124,11 +124,13 @@ class PublishPanel:
                 None, None, shows, js=FORGET, **QUIET
             )  # in the browser, so that it cannot arrive after the answer to a look
         for event in (opened.change, picked.then):
-            event(lambda: {**self.forget(), self.which: gr.update(value=None)}, None, [*shows, self.which], **AT_ONCE)
+            event(
+                lambda: {**self.hide_list(), self.which: gr.update(value=None)}, None, [*shows, self.which], **AT_ONCE
+            )
         poller.after(self.send.click(self.begin, [self.listed, *inputs, self.who], [*shows, self.listed], **CONTROL))
         poller.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
-    def forget(self) -> Updates:
+    def hide_list(self) -> Updates:
         """Return the updates that hide the list of files, the button that sends them, and the notice."""
         return {self.files: shown(""), self.send: gr.update(visible=False), self.notice: shown("")}
 
@@ -179,7 +181,7 @@ class PublishPanel:
                 self._chosen(opened, which), self._stripped_repo(repo), private=who != "public", with_film=film is True
             ),
         )
-        return {**self.forget(), self.notice: begun, self.listed: None}
+        return {**self.hide_list(), self.notice: begun, self.listed: None}
 
     def stop(self, opened: str | None) -> Update:
         """Cancel the uploads of all the run's exports, and return the notice."""

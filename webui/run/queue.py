@@ -124,7 +124,7 @@ class QueuePanel(Panel):
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
             poller.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
-        removed = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
+        removed = self.out.click(self.remove_from_queue, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
         poller.after(removed.then(None, None, None, js=FORGET, **AT_ONCE))
         poller.after(
             self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL)
@@ -142,7 +142,7 @@ class QueuePanel(Panel):
             raise RunError("train_page.nothing_to_resume")
         self.services.supervisor.resume(self.services.runs.get(row.id))
 
-    def take_out(self, chosen: object) -> Updates:
+    def remove_from_queue(self, chosen: object) -> Updates:
         """Stop the chosen run, which removes it from the queue, and return the notice; nothing is chosen any more. An
         error is shown."""
         try:

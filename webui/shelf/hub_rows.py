@@ -34,7 +34,7 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     model = each.result
     if model.why_not is not None:
         reason = tag("p", w.render(model.why_not), class_="lg-quiet")
-        return tag("li", tag("p", tag("strong", model.id)), reason, instead(model.made_from, marks, w))
+        return tag("li", tag("p", tag("strong", model.id)), reason, base_in_its_place(model.made_from, marks, w))
     seconds = seconds_of(each, each.shape, marks)
     badge = verdict(each, seconds, w) if each.fits is not None else None
     return tag(
@@ -45,7 +45,7 @@ def row(each: HubRow, marks: Marks, w: Wording) -> Html:
     )
 
 
-def instead(base: str | None, marks: Marks, w: Wording) -> Html | None:
+def base_in_its_place(base: str | None, marks: Marks, w: Wording) -> Html | None:
     """Return the model that this one was made from, with its button; None without one."""
     if base is None:
         return None

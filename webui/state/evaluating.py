@@ -79,7 +79,7 @@ class Choice:
         examples = [] if self.run_id or self.questions.startswith(DATA) else ["base+examples"]
         return tuple(word for word in (OF_RUN if self.run_id else OF_BASE) if word not in examples)
 
-    def is_same_place(self, other: Choice) -> bool:
+    def has_same_model_and_questions(self, other: Choice) -> bool:
         """Return whether the other choice has the same model and the same questions; contestants, prompt and judge may
         differ."""
         return (self.model, self.questions) == (other.model, other.questions)
@@ -146,7 +146,7 @@ class Evaluating:
             self._stopped.set()
             self._chat.stop()
 
-    def ground(self, choice: Choice) -> Ground:
+    def basis(self, choice: Choice) -> Ground:
         """Return the basis of an evaluation: its questions, the training rows if they are known, the proposed judge and
         system prompt. The newest one is kept in memory until a file of it changes. Raises GarageError if there is
         nothing to evaluate."""
@@ -220,7 +220,7 @@ class Evaluating:
         A test set that belongs to no base model yet gets that of the evaluated run. Raises GarageError, also without
         any contestant.
         """
-        ground = self.ground(choice)
+        ground = self.basis(choice)
         system = choice.prompt.strip() or ground.system
         lineup = [*_contestants(choice, system), *self._further(choice)]
         if not lineup:

@@ -196,7 +196,7 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
     id = added(services, tmp_path, [*numbered_rows(3), {"question": "And this?", "answer": ""}])
 
     def told() -> tuple[str, list[tuple[str, str, str]]]:
-        looked = page.mending.look(id)
+        looked = page.mending.problems_and_filters(id)
         return looked[page.mending.problems], looked[page.mending.filters]["filters"]
 
     assert "1 row is not used for training" in told()[0] and ("problems", "Cannot be used", "1") in told()[1]
@@ -378,7 +378,7 @@ def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, pa
     services.datasets.delete(id)
     assert "no longer there" in page.draw(id)[page.head] and "error" in ask(page, "rows", set=id)
     assert value_of(page.row.saved(updates[page.row.opened], "Mine?", "Mine.")[page.notice])
-    assert page.mending.look(id)[page.mending.filters] is None
+    assert page.mending.problems_and_filters(id)[page.mending.filters] is None
 
 
 def test_a_row_that_is_opened_shows_what_the_model_reads(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -396,14 +396,14 @@ def mend_with(page: DataPage, id: str, kind: str, action: str, argument: str = "
 
 def offered(page: DataPage, id: str) -> list[list[str]]:
     """The repairs that the page has a button for."""
-    markup = page.mending.look(id)[page.mending.problems]
+    markup = page.mending.problems_and_filters(id)[page.mending.problems]
     return [json.loads(html.unescape(mend)) for mend in re.findall(r'data-mend="([^"]*)"', markup)]
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, [*numbered_rows(5), *numbered_rows(3)])
     assert ["repeated", "remove", "", id] in offered(page, id)
-    assert "Remove these rows (3)" in page.mending.look(id)[page.mending.problems]
+    assert "Remove these rows (3)" in page.mending.problems_and_filters(id)[page.mending.problems]
     assert "“3 rows removed”" in mend_with(page, id, "repeated", "remove")
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", "", id] not in offered(page, id)  # counted anew
@@ -414,7 +414,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 
 def test_what_a_row_says_stays_text_beside_its_problem(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f'Dear [<img src=x>], {{{{name}}}} "of" {i}.'} for i in range(4)]
-    markup = page.mending.look(added(services, tmp_path, rows))[page.mending.problems]
+    markup = page.mending.problems_and_filters(added(services, tmp_path, rows))[page.mending.problems]
     assert "{{name}}" in markup and "<img" not in markup
 
 
@@ -455,7 +455,7 @@ def test_a_file_that_is_dropped_becomes_a_set_and_is_opened(services: Services, 
     updates = drop(page, tmp_path / "odd.csv")
     odd = updates[page.sets]["value"]
     assert services.datasets.report(odd).undecided
-    shown = page.mending.look(odd)[page.mending.problems]
+    shown = page.mending.problems_and_filters(odd)[page.mending.problems]
     assert "how it is to be read" in shown and "No problems" not in shown
     (tmp_path / "empty.jsonl").write_text("", "utf-8")
     updates = drop(page, tmp_path / "empty.jsonl")
@@ -524,7 +524,7 @@ def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
 def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, page: DataPage, tmp_path: Path) -> None:
     given = numbered_rows(30)
     id = added(services, tmp_path, [*given, *given[:25], {"question": "", "answer": "nothing asked"}])
-    assert ("repeated", "Duplicates", "25") in page.mending.look(id)[page.mending.filters]["filters"]
+    assert ("repeated", "Duplicates", "25") in page.mending.problems_and_filters(id)[page.mending.filters]["filters"]
     assert numbers(page, id, show="repeated") == [*range(31, 56)]
     assert numbers(page, id, show="repeated", begin=20) == [*range(51, 56)]
     assert numbers(page, id, show="repeated", words="NUMBER 7?") == [37]

@@ -115,7 +115,7 @@ def test_answers_that_a_rule_can_judge_are_offered_training_by_rewards(services:
     drawn = part.draw(chosen)
     assert "writes 8 answers to each question" in drawn[part.text] and "Imitate" in drawn[part.button]["value"]
     assert part.switched(chosen) == {}
-    result = Planner(services).look(chosen, Wording("en"))
+    result = Planner(services).plan_form(chosen, Wording("en"))
     assert result.plan and result.plan.recipe.rewards and result.pace is None, "not that of training on answers"
     own = part.switched(form("sample:sums_as_json"))["rewards"]
     assert [judge["kind"] for judge in own["judges"]] == ["regex", "number"], "the sample's own judges"
@@ -152,7 +152,7 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
     form = Form(
         goal="style", model="starter", data="sample:shop_messages", memory="here", name="", answers=FormAnswers()
     )
-    part._try(form, lambda form: Planner(services).look(form, Wording("en")))
+    part._try(form, lambda form: Planner(services).plan_form(form, Wording("en")))
     [(key, recipe, parent)] = begun
     assert recipe.rewards and recipe.rewards.judges[0]["kind"] == "label" and parent is None
     chosen = replace(form, answers=FormAnswers(explicit=part.switched(form)))
@@ -173,13 +173,13 @@ def test_the_model_is_tried_from_the_offer_and_its_verdict_is_shown(
     planner = Planner(services)
     for tried, has_time in ((recipe, True), (recipe.model_copy(update={"rewards": None}), False)):
         monkeypatch.setattr(services.trying, "_progress", TryingProgress(key, tried, trial=trial))
-        result = planner.look(chosen, Wording("en"))
+        result = planner.plan_form(chosen, Wording("en"))
         assert result.plan and (steps := result.plan.advice.planned_steps)
         train = result.plan.recipe.train
         rows = steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
         assert result.seconds == (pytest.approx(7.5 * rows) if has_time else None)
     for junk in (replace(form, model="no/such/model"), replace(chosen, data=7), replace(chosen, data="gone")):
         monkeypatch.setattr(services.trying, "_progress", TryingProgress())
-        part._try(junk, lambda form: Planner(services).look(form, Wording("en")))
+        part._try(junk, lambda form: Planner(services).plan_form(form, Wording("en")))
         assert services.trying.progress().error, "why it did not begin"
     assert len(begun) == 1

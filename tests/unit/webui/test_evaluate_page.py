@@ -134,7 +134,7 @@ def test_a_tolerance_leaves_the_other_options_of_the_proposed_judge(place: Evalu
     mine = sets.save(space, sets.create("Weights", rows))
     choice = Choice("base:starter", f"set:{mine.name}", judge="number", option="0.1")
     evaluating = place.services.evaluating
-    assert evaluating.judge(choice, evaluating.ground(choice)) == NumberJudge(tolerance=0.1, decimal=",")
+    assert evaluating.judge(choice, evaluating.basis(choice)) == NumberJudge(tolerance=0.1, decimal=",")
 
 
 def test_a_model_judges_once_a_person_at_this_pc_sends_it_the_answers(
@@ -164,7 +164,7 @@ def test_a_base_model_alone_is_asked_what_would_be_trained_on(place: EvaluatePla
     html = drawn(place, model="base:starter", questions="data:sample:shop_messages")
     assert re.findall(r'name="who" value="([\w+]+)" checked', html) == ["base", "base+prompt", "base+examples"]
     assert 'value="base:starter" selected' in html and 'value="data:sample:shop_messages" selected' in html
-    ground = place.services.evaluating.ground(Choice("base:starter", "data:sample:shop_messages"))
+    ground = place.services.evaluating.basis(Choice("base:starter", "data:sample:shop_messages"))
     assert len(ground.test_set.prompts) == 20 and ground.system
 
 

@@ -65,7 +65,7 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
         assert "adapter_model.safetensors" in files and "README.md" in files and private in files
         assert "Apache-2.0" in files and drawn[shows.send]["visible"] and not drawn[shows.notice]["visible"]
         assert public in shows.list(result.run, result.name, "anna/pirate", False, "public")[shows.files]["value"]
-        hidden = shows.forget()
+        hidden = shows.hide_list()
         assert not hidden[shows.files]["visible"] and not hidden[shows.send]["visible"]
 
 

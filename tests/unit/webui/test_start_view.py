@@ -42,7 +42,7 @@ def services(tmp_path: Path) -> Services:
 
 def looked(services: Services, data: str, model: str = "starter") -> FormResult:
     form = Form(goal="style", model=model, data=data, memory=HERE, name="", answers=FormAnswers({}))
-    return replace(Planner(services).look(form, EN), pace=PACE)
+    return replace(Planner(services).plan_form(form, EN), pace=PACE)
 
 
 @pytest.mark.parametrize("model", ["starter", "Qwen/Qwen3-0.6B"])

@@ -91,9 +91,9 @@ def test_a_run_gets_the_card_that_its_plan_is_for(
     services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_cards(services, monkeypatch)
-    result = planner.look(form(), EN)
+    result = planner.plan_form(form(), EN)
     assert (result.plan.advice.budget.name, device(planner), result.note) == ("RTX 4060", "GPU-1", None)
-    assert device(planner, PROCESSOR) == "cpu" and planner.look(form(memory=PROCESSOR), EN).note is None
+    assert device(planner, PROCESSOR) == "cpu" and planner.plan_form(form(memory=PROCESSOR), EN).note is None
     assert planner.cards_of(HERE, ["GPU-1"]) == (), "torch has no code for the other, so that there is no choice"
     assert [value for _, value in PlanStep(services, EN).memory_choices(services.monitor.newest())][:3] == [
         HERE,
@@ -107,7 +107,7 @@ def device(planner: Planner, choice: str = HERE) -> str | None:
 
 
 def chosen(planner: Planner, *uuids: str, **more: object) -> FormResult:
-    return planner.look(
+    return planner.plan_form(
         replace(form(**more), answers=FormAnswers({"cards": [*uuids]}), cards=planner.cards_of(HERE, uuids)), EN
     )
 
@@ -135,7 +135,7 @@ def test_the_cards_that_are_chosen_are_planned_for_by_the_smallest_and_no_other(
     assert (of_both.card_uuid, of_both.free_gib, of_both.smallest) == ("GPU-0", 7, "RTX 4060")
     assert (of_both.beside, both.plan.recipe.train.ranks) == ((("GPU-1", "RTX 4060"),), 2)
     assert "Trains on 2 GPUs together" in plan_view.card(both, EN)
-    by_recipe = planner.look(replace(form(), answers=FormAnswers({"train.ranks": 2})), EN)
+    by_recipe = planner.plan_form(replace(form(), answers=FormAnswers({"train.ranks": 2})), EN)
     assert by_recipe.plan.advice.budget.beside == of_both.beside, "the two with most free memory"
     assert planner.cards_of(PROCESSOR, ["GPU-0"]) == planner.cards_of("size:24", ["GPU-0"]) == ()
     assert planner.cards_of(HERE, ["GPU-9", "GPU-1"]) == ("GPU-1",)
@@ -185,7 +185,7 @@ def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
 ) -> None:
     """PyPI's torch for Windows has no +cpu in its version, so that nothing was said."""
     two_cards(services, monkeypatch, visible, build)
-    result = planner.look(form(), EN)
+    result = planner.plan_form(form(), EN)
     assert sentence in EN.render(result.note) and "{" not in ZH.render(result.note)
     assert device(planner) == ("cpu" if visible else "GPU-0")
 
@@ -291,7 +291,7 @@ def test_the_alpha_of_a_duplicate_follows_its_rank_where_it_did(alpha: int, is_k
 
 
 def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Planner) -> None:
-    tried = planner.look(form(), EN).plan
+    tried = planner.plan_form(form(), EN).plan
     assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (
         48,
         8e-4,
@@ -300,7 +300,7 @@ def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Pla
     assert "tested with the starter" in " ".join(
         EN.render(reason.text) for reason in tried.advice.reasons if reason.field == "r"
     )
-    large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
+    large = planner.plan_form(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
     assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (
         -1,
         "qlora",
@@ -308,7 +308,7 @@ def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Pla
 
 
 def test_an_edited_setting_wins_over_sample_and_advice(planner: Planner) -> None:
-    made = planner.look(form(settings={"adapter.r": 16, "train.num_train_epochs": 2}), EN).plan
+    made = planner.plan_form(form(settings={"adapter.r": 16, "train.num_train_epochs": 2}), EN).plan
     assert (made.recipe.adapter.r, made.recipe.adapter.lora_alpha) == (16, 32), (
         "the sample's alpha belonged to its own rank"
     )
@@ -318,7 +318,7 @@ def test_an_edited_setting_wins_over_sample_and_advice(planner: Planner) -> None
 
 
 def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_off(planner: Planner) -> None:
-    recipe = planner.look(form(), EN).plan.recipe
+    recipe = planner.plan_form(form(), EN).plan.recipe
     open_fields = {
         (section, name)
         for section in ("data", "adapter", "train")
@@ -344,7 +344,7 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
 
 @pytest.mark.parametrize("data", [None, "", ["x"], {"a": 1}])
 def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None:
-    result = planner.look(form(data=data), EN)
+    result = planner.plan_form(form(data=data), EN)
     assert result.missing.key == "wizard.missing_data" and result.plan is not None, (
         "the plan is shown before there is data"
     )
@@ -370,26 +370,26 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
     ],
 )
 def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, sentence: str) -> None:
-    result = planner.look(form(**changes), EN)
+    result = planner.plan_form(form(**changes), EN)
     assert sentence in EN.render(result.problem) and ZH.render(result.problem) != EN.render(result.problem)
 
 
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
-    result = planner.look(form(memory="size:24"), EN)
+    result = planner.plan_form(form(memory="size:24"), EN)
     assert result.problem.key == "wizard.only_planned" and result.plan.advice.budget.planned
 
 
 def test_a_model_has_a_computed_time_before_a_run_has_told_it_and_on_a_planned_card(planner: Planner) -> None:
     """Seen: 31B "fits" on two cores, Start green, no time; and none for a planned GPU."""
-    large = planner.look(form(model="google/gemma-4-31B-it"), EN)
+    large = planner.plan_form(form(model="google/gemma-4-31B-it"), EN)
     assert large.pace.source.key == "pace.computed" and large.seconds > 600
-    assert planner.look(form(), EN).seconds < 300
-    days = planner.look(form(model="google/gemma-4-31B-it", settings={"train.max_steps": 10**6}), EN)
+    assert planner.plan_form(form(), EN).seconds < 300
+    days = planner.plan_form(form(model="google/gemma-4-31B-it", settings={"train.max_steps": 10**6}), EN)
     assert days.is_long and days.is_doubtful and "takes very long" in plan_view.card(days, EN)
-    starter = planner.look(form(settings={"train.max_steps": 10**6}), EN)
+    starter = planner.plan_form(form(settings={"train.max_steps": 10**6}), EN)
     bar = StartView(planner.services, EN).draw_bar(Summary(), starter)
     assert starter.is_long and "lg-warn" in bar and "lg-ok" not in bar  # a green "fits" for days
-    there = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN)
+    there = planner.plan_form(form(model="Qwen/Qwen3-8B", memory="size:12"), EN)
     assert "RTX 3060" in plan_view.card(there, EN) and there.seconds > 10
 
 
@@ -412,7 +412,7 @@ def test_a_base_that_is_quantised_otherwise_is_no_plan(
     files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
     services = Services.open(Workspace.open(space))
     services.dry_runs.look = lambda question: DryRunState()
-    look = Planner(services).look(form(model="library:packed"), EN)
+    look = Planner(services).plan_form(form(model="library:packed"), EN)
     assert (look.problem and look.problem.key) == problem and (look.plan is None) == bool(problem)
     about = model.about("library:packed", look, services, EN)
     assert ("maker/Model" in about) == bool(problem) and "135M" in about
@@ -435,13 +435,13 @@ def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict,
     (folder / "model.safetensors").write_bytes(b"")
     files.replace_json(space / "settings.yaml", {"library_folders": [str(folder.parent)]})
     services = Services.open(Workspace.open(space))
-    look = Planner(services).look(form(model="library:other"), EN)
+    look = Planner(services).plan_form(form(model="library:other"), EN)
     assert look.plan is None and look.problem.key == key
     assert EN.render(look.problem) in html.unescape(model.about("library:other", look, services, EN))
 
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
-    assert planner.look(form(memory=PROCESSOR), EN).plan.advice.budget.kind == "cpu"
+    assert planner.plan_form(form(memory=PROCESSOR), EN).plan.advice.budget.kind == "cpu"
     assert device(planner, PROCESSOR) == "cpu" and device(planner) is None
 
 
@@ -449,7 +449,7 @@ def test_the_processor_may_be_chosen(planner: Planner) -> None:
 def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callable[[], Workspace]) -> None:
     services = Services.open(make_workspace())
     services.dry_runs.look = lambda question: DryRunState()
-    result = Planner(services).look(form(settings={"data.max_length": 8}), EN)
+    result = Planner(services).plan_form(form(settings={"data.max_length": 8}), EN)
     assert "None of the 68 rows has anything to train on within the first 8 tokens" in EN.render(result.problem)
     assert result.preview.counts(8).rows_dropped == 68
 
@@ -471,7 +471,7 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
     ]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     done.to(State.COMPLETED)
-    result = planner.look(form(), EN)
+    result = planner.plan_form(form(), EN)
     assert result.pace.tokens_per_second == pytest.approx(125)
     tokens = 48 * 4 * result.preview.counts(128).tokens / 68
     assert result.seconds == pytest.approx(tokens / 125)
@@ -812,7 +812,7 @@ def test_a_sample_set_brings_its_own_goal(wizard: Wizard) -> None:
 def test_a_plan_is_all_words_and_lights_the_row_that_applied(
     planner: Planner, wizard: Wizard, memory: str, w: Wording
 ) -> None:
-    result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
+    result = planner.plan_form(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
     shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w)
     shown += wizard.start_view.draw_bar(Summary(), result)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
@@ -823,7 +823,7 @@ def test_a_plan_is_all_words_and_lights_the_row_that_applied(
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
 def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Planner, w: Wording) -> None:
     picked = form(model="mistralai/Mistral-7B-Instruct-v0.3", memory="size:8", settings={"adapter.method": "lora"})
-    result = planner.look(picked, w)
+    result = planner.plan_form(picked, w)
     assert result.plan.advice.verdict == "does_not_fit"
     fitting = [other for other in result.plan.advice.alternatives if other.verdict == "fits"]
     card = plan_view.card(result, w)
@@ -832,21 +832,21 @@ def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Plan
         and w.t("plan_view.would_fit") in card
         and all(str(tag("li", w.render(other.text))) in card for other in fitting)
     )
-    fits = planner.look(replace(picked, answers=FormAnswers({})), w)
+    fits = planner.plan_form(replace(picked, answers=FormAnswers({})), w)
     assert fits.plan.advice.verdict == "fits" and w.t("plan_view.would_fit") not in plan_view.card(fits, w)
 
 
 def test_rows_for_validation_are_not_counted_among_those_trained(planner: Planner) -> None:
-    result = planner.look(form(settings={"data.eval_fraction": 0.25}), EN)
+    result = planner.plan_form(form(settings={"data.eval_fraction": 0.25}), EN)
     assert "Trains on 51 rows, with 17 more for validation;" in plan_view.card(result, EN)  # of 68
-    result = planner.look(form(settings={"data.eval_fraction": 0.0}), EN)
+    result = planner.plan_form(form(settings={"data.eval_fraction": 0.0}), EN)
     assert "Trains on 68 rows, with none held out for validation;" in plan_view.card(result, EN)
 
 
 def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(
     planner: Planner, wizard: Wizard
 ) -> None:
-    look = planner.look(form(), EN)
+    look = planner.plan_form(form(), EN)
     keys = [f"wizard.{name}" for name in ("missing_data", "missing_model", "start", "not_added")]
     advice = look.plan.advice.model_copy(update={"warnings": tuple(msg(key) for key in keys)})
     result = replace(look, plan=replace(look.plan, advice=advice))

@@ -63,7 +63,7 @@ class ImportPart:
 
     def wire(self) -> None:
         drawn = [self.row, self.progress, self.clock]
-        self.clock.tick(self.look, [self.newest], drawn, **AT_ONCE)
+        self.clock.tick(self.progress_update, [self.newest], drawn, **AT_ONCE)
         self.cancel.click(self.cancelled, [self.newest], drawn, **AT_ONCE)
 
     def announced(self, listen: Listen, file: gr.File | None = None) -> Listen:
@@ -114,7 +114,7 @@ class ImportPart:
         return filled
 
     # ---- handlers -------------------------------------------------------------------------------------------------
-    def look(self, newest: object) -> Updates:
+    def progress_update(self, newest: object) -> Updates:
         """Return the updates that show the rows read so far; at the end they hide the line and stop the clock. newest:
         as of `unfinished`."""
         reading = self.current(newest)
@@ -128,7 +128,7 @@ class ImportPart:
         """Cancel the import that is shown, if there is one, and show that it ends."""
         if reading := self.current(newest):
             reading.is_cancelled = True
-        return self.look(newest)
+        return self.progress_update(newest)
 
     def current(self, newest: object) -> Import | None:
         """Return the import to show: of several, which run one after the other, the first that was not cancelled, else
