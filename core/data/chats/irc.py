@@ -46,7 +46,7 @@ _STYLES = {
     r"(?:[ ]+(?:to|->)[ ]+[^:]{1,40})?[ ]?:[ \t]+"
     r"(?P<text>.*)",
     "named": rf"\[(?P<nick>[^\s\[\]][^\[\]]{{0,39}})\][ ]{_TIME}(?P<text>.*)",
-    "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
+    "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/\[\]]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
     # A date and seconds without brackets are a program's too; a diary has none.
     "posts": rf"(?=[\[(]|\d{{4}}-\d\d-\d\d[ T]\d{{1,2}}:\d\d:\d\d){_TIME}"
     r"(?P<nick>[^\s<>:*#-][^<>:\t()]{0,39}?)(?:[ ]?\([^()]*\))?(?P<text>)[ ]*\Z",
@@ -65,6 +65,8 @@ _BY_APP = re.compile(
     r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
     r"was kicked)\b"
 )
+# <TXT=interview1>, alone in a line
+_MARK_LINE = re.compile(r"\s*<[^<>]{1,60}>\s*")
 # --- 12.03.2024 09:00 ---
 _DAY_LINE = re.compile(rf"[-= ]*{_STAMP}[-= ]*\Z", re.VERBOSE)
 # sshd[411]
@@ -175,7 +177,7 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             match = message or (action if is_action else None)
             form = _time_with_zeros(line)
             is_day = (day := _DAY_LINE.match(line)) and day["date"]
-            by_app = not is_post and (_EVENT.match(line) or is_day or form in forms)
+            by_app = not is_post and (_EVENT.match(line) or _MARK_LINE.fullmatch(line) or is_day or form in forms)
             if match is None and not by_app and line != _END:
                 # In a log blank lines mean nothing.
                 if current and (line.strip() or is_post):

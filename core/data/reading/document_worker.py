@@ -195,8 +195,14 @@ def _page(text: str) -> Iterator[object]:
     own = list(_blocks(main))
     if sum(map(len, own)) < _MIN_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
         own = every
+    own = [block for block in own if not _is_button(block)]
     yield from own
     yield {"around": tags + whole - sum(map(bool, own))}
+
+
+def _is_button(block: str) -> bool:
+    """Return True for a block of one sign, such as the + that opens an answer."""
+    return len(block) == 1 and not block.isalnum()
 
 
 def _is_beside(element: lxml.html.HtmlElement) -> bool:
@@ -246,6 +252,28 @@ def _walk(top: lxml.etree._Element) -> Iterator[tuple[str, str, str]]:
             continue
         if element is not top and element.tail:
             yield "text", "", element.tail
+
+
+def _odt(file: IO[bytes]) -> Iterator[object]:
+    """Yield the headings and paragraphs of an OpenDocument text, those of lists and tables among them, without notes,
+    as _blocks. Raises _Locked for an encrypted one."""
+    import lxml.etree
+
+    parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+    with zipfile.ZipFile(file) as book:
+        if b"encryption-data" in book.read("META-INF/manifest.xml"):
+            raise _Locked
+        root = lxml.etree.fromstring(book.read("content.xml"), parser)
+    lxml.etree.strip_elements(root, "{*}annotation", "{*}note", "{*}tracked-changes", with_tail=False)
+    for space in root.iter("{*}s", "{*}tab", "{*}line-break"):
+        space.text = " "
+    for element in root.iter("{*}h", "{*}p"):
+        text = _SPACE.sub(" ", "".join(element.itertext())).strip()
+        level = next((int(value) for name, value in element.items() if name.endswith("}outline-level")), 1)
+        if text and lxml.etree.QName(element).localname == "h":
+            yield f"{'#' * min(level, 6)} {text}"
+        elif text:
+            yield from (text, "")
 
 
 def _epub(file: IO[bytes]) -> Iterator[object]:
@@ -320,7 +348,7 @@ def _subtitles(content: str) -> Iterator[object]:
         yield text
 
 
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[object]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[object]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub, "odt": _odt}
 _TEXTS: dict[str, Callable[[str], Iterator[object]]] = {
     "html": _page,
     "srt": _subtitles,

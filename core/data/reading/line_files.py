@@ -20,6 +20,7 @@ from core.errors import DataError
 from core.values import MIB
 
 _MIN_LINES, _LARGEST = 20, 64 * MIB
+_MAX_BESIDE = 4  # files of a folder; of more, two may have as many lines by chance, as two poems have
 _MIN_ENTRIES, _MAX_ENTRY_CHARS = 10, 500  # lines of a text; characters of a line
 _CLASSES = re.compile(
     r"pos|neg|(?:pos|poz)[iíy]t\w*|neg[aáà]t\w*|neutr\w*|spam|ham|fake|real|true|false|toxic|clean|ai|human",
@@ -36,7 +37,8 @@ class SizedFile(Readable, Protocol):
 
 def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
     """Raise DataError if two files of one folder belong together line by line: a text and a list of labels, or the two
-    sides of a translation, with equal numbers of lines (_MIN_LINES or more).
+    sides of a translation, with equal numbers of lines (_MIN_LINES or more). A list is looked for beside at most
+    _MAX_BESIDE - 1 other files.
 
     A side may be code (dev.sql beside dev.nl) if no other code is there. Files above _LARGEST bytes are not compared.
     """
@@ -55,7 +57,7 @@ def refuse_side_by_side(name: str, parts: Sequence[SizedFile]) -> None:
             if lengths[one.name] != lengths[other.name] or lengths[one.name] < _MIN_LINES:
                 continue
             are_sides = _are_sides(one, other)
-            if are_sides or _is_list(one) or _is_list(other):
+            if are_sides or len(group) <= _MAX_BESIDE and (_is_list(one) or _is_list(other)):
                 key = "data.line_pairs" if are_sides else "data.side_by_side"
                 raise DataError(key, file=name, files=[one.name, other.name], lines=lengths[one.name])
 

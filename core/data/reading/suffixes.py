@@ -21,6 +21,7 @@ FileKind = Literal[
     "docx",
     "pdf",
     "epub",
+    "odt",
     "html",
     "srt",
     "yaml",
@@ -32,8 +33,8 @@ SUFFIXES: dict[str, FileKind] = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
     ".arrow": "arrow", ".feather": "arrow", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
-    ".epub": "epub", ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
-    ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ipynb": "ipynb", ".log": "txt",
+    ".epub": "epub", ".odt": "odt", ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt",
+    ".txt": "txt", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ipynb": "ipynb", ".log": "txt",
 }  # fmt: skip
 MARKDOWN = (".md", ".markdown", ".mdown", ".mkd")
 SUFFIXES |= dict.fromkeys(MARKDOWN, "txt")
@@ -50,7 +51,7 @@ CODE = {
 }  # fmt: skip
 SUFFIXES |= dict.fromkeys(CODE, "code")
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
-DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
+DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "odt", "html", "srt")
 # Kinds that in a folder more often describe the data than contain it.
 DOCUMENTATION_SUFFIXES = {*MARKDOWN, *CODE, ".ipynb", ".log", ".yaml", ".yml", ".toml"} | {
     ending for ending, kind in SUFFIXES.items() if kind in (*DOCUMENTS, "sqlite")

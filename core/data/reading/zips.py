@@ -36,6 +36,7 @@ BROKEN = (
 _KINDS: dict[str, FileKind] = {"xl/workbook.xml": "xlsx", "xl/workbook.bin": "xlsb", "word/document.xml": "docx"}
 _MIMETYPES: dict[bytes, FileKind] = {
     b"application/vnd.oasis.opendocument.spreadsheet": "ods",
+    b"application/vnd.oasis.opendocument.text": "odt",
     b"application/epub+zip": "epub",
 }
 

@@ -315,6 +315,8 @@ class _Table:
             and (_last_word(name) not in _PERSONS or self.texts.get(name, MIN_WORDS) >= MIN_WORDS)
         ]
         meant = [name for name in meant if meaning_of(name, exact=True) == role] or meant
+        if role == "text":  # a chapter may be a text, or the title of many rows
+            meant = [name for name in meant if not (self.repeats(name) and self.texts[name] < MIN_WORDS)]
         if role == "question":  # a query may be one, or SQL; a source may be a text, or the name of one
             has_text = any(meaning_of(name) == "text" for name in self.texts)
             meant = [
