@@ -565,11 +565,12 @@ def costs(case: Case, draft: Recipe) -> dict[str, Message]:
     target_parameters that differs from its default, the plan's memory and trained parameters with it and without."""
     chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
     return {
-        name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()
+        name: _cost_message(case, draft, with_settings(draft, **{name: usual}), keys)
+        for name, (usual, *keys) in chosen.items()
     }
 
 
-def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
+def _cost_message(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
     """Return the message keys[0] with memory and trained parameters of draft and of plain; keys[1] if they are
     unknown."""
     known, unknown = keys

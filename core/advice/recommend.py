@@ -73,11 +73,11 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         of_processes = "advise.processes_fsdp" if train.fsdp else "advise.processes"
         key = of_cards if budget.kind == "card" else of_processes
         ground.append(Reason(field="budget", text=msg(key, **facts)))
-        ground += _of_unequal(recipe, filled, verdict, grounds)
+        ground += _unequal_gpu_reasons(recipe, filled, verdict, grounds)
     return Advice(
         recipe=filled,
         verdict=verdict,
-        reasons=(*ground, Reason(field="verdict", text=why), *reasons, *_of_pairs(filled), *once),
+        reasons=(*ground, Reason(field="verdict", text=why), *reasons, *_beta_reasons(filled), *once),
         alternatives=others,
         documented=documented(case, filled),
         estimate=case.estimate(filled),
@@ -100,7 +100,7 @@ def fill_memory_settings(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verd
     return filled, judge(case, filled)[0], case.estimate(filled)
 
 
-def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
+def _unequal_gpu_reasons(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
     """Return [a reason that compares with the largest of several GPUs alone], if the smallest prevents the fit or
     reduces the batch size; else []."""
     budget, largest = grounds.budget, grounds.budget.largest
@@ -127,7 +127,7 @@ def _learned_from_one_row(recipe: Recipe, grounds: Grounds) -> list[Reason]:
     return []
 
 
-def _of_pairs(filled: Recipe) -> list[Reason]:
+def _beta_reasons(filled: Recipe) -> list[Reason]:
     """Return [the reason for beta: chosen, or the usual one of the loss] in preference training, else []."""
     train = filled.train
     if not train.compares:

@@ -99,7 +99,7 @@ class DatasetStore:
         if IMPORTED.fullmatch(id):
             folder = self.root / id
             path = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
-            path = path if path and _inside(path, self.root) else None
+            path = path if path and _is_inside(path, self.root) else None
         else:
             path = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
         if path is None:
@@ -123,7 +123,7 @@ class DatasetStore:
         return {
             f"sample:{path.stem}": path
             for path in paths
-            if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)
+            if _SAMPLE_STEM.fullmatch(path.stem) and _is_inside(path, self._samples)
         }
 
     def _library_files(self) -> dict[str, Path]:
@@ -141,7 +141,7 @@ class DatasetStore:
             except OSError:  # e.g. a drive that is not plugged in
                 continue
             for path in paths:
-                if path.is_file() and not path.name.startswith(".") and _inside(path, folder):
+                if path.is_file() and not path.name.startswith(".") and _is_inside(path, folder):
                     id = f"library:{path.name}"
                     files_by_id[id if id not in files_by_id else f"library:{number}/{path.name}"] = path
         return files_by_id
@@ -255,11 +255,11 @@ class DatasetStore:
             if folder.name.startswith(".trash-"):
                 shutil.rmtree(folder, ignore_errors=True)
             elif IMPORTED.fullmatch(folder.name) and folder.is_dir() and not (folder / "dataset.json").exists():
-                if self._abandoned(folder):
+                if self._is_abandoned(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
-    def _abandoned(folder: Path) -> bool:
+    def _is_abandoned(folder: Path) -> bool:
         """Return True if no import can still be writing into a folder without dataset.json: if it is empty for more
         than a minute, or its marker is of this process or older than an hour.
 
@@ -469,7 +469,7 @@ def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: Path, folder: Path) -> bool:
     """Return True if a path, its links followed, lies in a folder."""
     try:
         return path.resolve().is_relative_to(folder.resolve())

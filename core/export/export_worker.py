@@ -348,11 +348,11 @@ class Exporter:
         the training's verifies it."""
         card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
         (out / "README.md").write_text(card, "utf-8", newline="\n")
-        if other_gpu := self._other_gpu(method.compute):
+        if other_gpu := self._other_gpu_note(method.compute):
             notes = (*notes, other_gpu)
         return check, base.dtype_name, notes
 
-    def _other_gpu(self, compute: Compute) -> Message | None:
+    def _other_gpu_note(self, compute: Compute) -> Message | None:
         """Return a note if the verifying GPU is not the one of the training, else None. On the CPU there is none: that
         is a matter of memory."""
         from core.engine.device import card_in_use

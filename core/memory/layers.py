@@ -162,9 +162,9 @@ def _recomputes_norms_and_gates(shape: ModelShape, setup: Setup) -> bool:
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
     """Return the bytes per token that one layer keeps for its backward, without `windows` and `scans`; section 1.4."""
-    return setup.base_bytes * (_values(shape, kept_values(shape, setup)) + _by_adapters(shape, setup)) + _scores(
-        "kept", shape, setup
-    )
+    return setup.base_bytes * (
+        _values(shape, kept_values(shape, setup)) + _values_kept_by_adapters(shape, setup)
+    ) + _scores("kept", shape, setup)
 
 
 def windows(shape: ModelShape, setup: Setup) -> float:
@@ -305,7 +305,7 @@ def _special(setup: Setup) -> str | None:
     return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
 
 
-def _by_adapters(shape: ModelShape, setup: Setup) -> float:
+def _values_kept_by_adapters(shape: ModelShape, setup: Setup) -> float:
     """Return the values per token that the adapters of one layer keep besides `kept_values`: with DoRA or dropout; 0
     for plain LoRA and full training."""
     special = _special(setup)

@@ -76,7 +76,7 @@ def from_folder(
     inside = tuple(f".{str(name).rpartition('.')[0]}" for name in config.get("target_parameters") or ["-.-"])
     model_id, base_folder = _base(models, folder, base, tensors)
     of_base = headers.of_folder(base_folder)
-    if wrong := _misfits(tensors, of_base):
+    if wrong := _misfit_messages(tensors, of_base):
         raise ModelError("foreign.misfit", base=model_id, count=len(wrong), first=wrong[0])
     name = folder.name if combined else source.rpartition("/")[2] or folder.name
     recipe = _recipe(config, layers, model_id, names.display_name(name, 60) or "adapter")
@@ -256,12 +256,12 @@ def _fits(models: Models, model_id: str, tensors: Iterable[Tensor]) -> bool:
     read."""
     try:
         folder = models.local_folder(model_id)
-        return folder is not None and not _misfits(tensors, headers.of_folder(folder))
+        return folder is not None and not _misfit_messages(tensors, headers.of_folder(folder))
     except ModelError:
         return False
 
 
-def _misfits(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Message]:
+def _misfit_messages(tensors: Iterable[Tensor], of_base: Iterable[Tensor]) -> list[Message]:
     """Return a message for each layer whose factors do not fit the base: B and A are (out, r) and (r, in) for a matrix
     (out, in). Layers that transformers names otherwise than the files, and quantized ones, are left to PEFT, as long as
     some layer is found."""

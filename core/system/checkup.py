@@ -80,14 +80,14 @@ def examine(facts: Facts) -> list[CheckResult]:
     """Return every finding, the good ones too."""
     around = facts.around
     return [
-        *_of_the_program(facts),
+        *_program_checks(facts),
         *surroundings.examine_windows(around),
-        *_of_the_card(facts),
+        *_gpu_checks(facts),
         *surroundings.examine(around),
     ]
 
 
-def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
+def _program_checks(facts: Facts) -> Iterator[CheckResult]:
     """Yield the checks of Python's version, the environment and the packages."""
     python = msg("doctor.python", version=".".join(map(str, facts.python)), path=facts.executable)
     yield result("python", python, None if (3, 11) <= facts.python[:2] <= (3, 13) else msg("doctor.python_fix"))
@@ -103,7 +103,7 @@ def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
         yield result("packages", msg("doctor.packages"))
 
 
-def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
+def _gpu_checks(facts: Facts) -> Iterator[CheckResult]:
     """Yield the checks of the GPUs, of torch with them (at most one problem, the first that stops it), and of
     bitsandbytes."""
     torch, nvidia = facts.torch, facts.nvidia

@@ -94,7 +94,7 @@ class DryRuns:
         while (state := self.look(question)).is_counting and time.monotonic() < end:
             with self._changed:
                 self._changed.wait_for(lambda: question.key in self._results, 1.0)
-        return DryRunState(why=self._too_slow()) if state.is_counting else state
+        return DryRunState(why=self._too_slow_message()) if state.is_counting else state
 
     def end_process(self) -> None:
         """End the process: a run is about to start, or the app ends. An unfinished dry run starts anew at the next
@@ -142,7 +142,7 @@ class DryRuns:
             line = lines.get(timeout=self._limit_s)
         except queue.Empty:
             self.end_process()
-            return DryRunState(why=self._too_slow())
+            return DryRunState(why=self._too_slow_message())
         if "answer" in line:
             return DryRunState(DryRun.model_validate(line["answer"]))
         if "why" in line:
@@ -151,7 +151,7 @@ class DryRuns:
             was_rested, self._worker = self._worker is not worker, None
         return None if was_rested else DryRunState(why=msg("dry_run.failed", reason=f"exit status {line['ended']}"))
 
-    def _too_slow(self) -> Message:
+    def _too_slow_message(self) -> Message:
         """Return the message that a dry run got no answer within limit_s."""
         return msg("dry_run.too_slow", seconds=round(self._limit_s))
 

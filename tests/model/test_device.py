@@ -58,10 +58,10 @@ def test_an_export_that_another_card_proves_says_so(cuda: FakeCuda, workspace: W
     run = trained(workspace, "A run")
     run.add_facts(RunFacts(wanted_device="GPU-2", advice={"budget": {"kind": "card", "name": "larger"}}))
     exporter = Exporter(workspace, run, ExportRequest(workspace=str(workspace.root), run=run.id, kind="adapter"), None)
-    assert exporter._other_gpu(compute("cuda:0")) == msg("device.instead", then="larger", now="RTX")
-    assert exporter._other_gpu(compute("cpu")) is None, "a matter of memory"
+    assert exporter._other_gpu_note(compute("cuda:0")) == msg("device.instead", then="larger", now="RTX")
+    assert exporter._other_gpu_note(compute("cpu")) is None, "a matter of memory"
     run.add_facts(RunFacts(wanted_device="GPU-1"))
-    assert exporter._other_gpu(compute("cuda:0")) is None
+    assert exporter._other_gpu_note(compute("cuda:0")) is None
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def _columns_of_roles(table: _FirstRows) -> MessageColumns | None:
         system_answers = "assistant" not in known and "system" in known
         if "assistant" not in known and not system_answers:
             continue
-        columns = _around(table, speaker, are_roles=True)
+        columns = _columns_around(table, speaker, are_roles=True)
         if columns is None:
             continue
         columns = columns.model_copy(update={"system_answers": system_answers})
@@ -210,7 +210,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
         # People write more than once.
         if not all(isinstance(person, str) for person in people) or not 2 <= len(set(people)) <= len(people) * 2 / 3:
             continue
-        columns = _around(table, speaker, are_roles=False)
+        columns = _columns_around(table, speaker, are_roles=False)
         if columns is None or _last_word(speaker) in _set_of_words(_ID) and not columns.conversation:
             continue
         is_clear = _has_word(speaker, _CLEAR_SPEAKER)
@@ -224,7 +224,7 @@ def _columns_of_names(table: _FirstRows) -> MessageColumns | None:
     return None
 
 
-def _around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns | None:
+def _columns_around(table: _FirstRows, speaker: str, are_roles: bool) -> MessageColumns | None:
     """Return the columns of the messages beside a column of speakers: the text with the conversation, turn and time,
     or, if rows name the message that they answer, with the ids and the rank alone. None without a column of text."""
     others = [name for name in table.values if name != speaker]

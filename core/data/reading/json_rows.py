@@ -67,7 +67,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                 line = line.strip("\0 \t")
                 if not is_padded:
                     is_padded = True
-                    yield _padding(number)
+                    yield _padding_warning(number)
                 if not line:
                     row -= 1
                     continue
@@ -86,7 +86,7 @@ def jsonl_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem]:
                     yield RawRow(row, one, number)
 
 
-def _padding(line: int) -> Problem:
+def _padding_warning(line: int) -> Problem:
     """Return a warning for NULs in place of rows, which a crash leaves in the file that was being written."""
     return Problem(row=0, severity="warning", text=msg("data.nul_padding", line=line))
 
@@ -138,13 +138,13 @@ def json_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Omi
         try:
             yield from _object(text, _key_of_rows(source, limits)) if text.peek() == "{" else _list(text)
             if (rest := text.peek()) == "\0":
-                yield _padding(text.line)
+                yield _padding_warning(text.line)
             elif rest:
                 raise text.wrong("Extra data")
         except UnicodeError:  # a ValueError too, about the encoding
             raise
         except (ValueError, RecursionError) as error:
-            raise _broken(error, text, source, limits) from None
+            raise _broken_json_error(error, text, source, limits) from None
 
 
 def _list(text: _RowsText, row: int = 0, validation: bool = False) -> Iterator[RawRow]:
@@ -284,7 +284,7 @@ def _has_value(text: _RowsText) -> bool:
     return has_content
 
 
-def _broken(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
+def _broken_json_error(error: Exception, text: _RowsText, source: Source, limits: Limits) -> DataError:
     """Return the DataError for an exception while a JSON file was read: a value that is too large or too deep, more
     text after the end, or broken JSON. It names the row (except after the end) and line."""
     about = {"file": source.path.name, "row": text.row, "line": text.line}

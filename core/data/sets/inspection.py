@@ -128,7 +128,7 @@ def inspect_file(
         **{
             name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
         },
-        notes=(*notes, *_assumptions(source, decision, choices)),
+        notes=(*notes, *_assumption_notes(source, decision, choices)),
         guessed=evidence == "content" or format is None and "turns" in counts.tally.assumed,
         undecided=evidence == "none",
         readings=tuple(map(dict, decision.readings)) if len(decision.readings) > 1 or evidence == "none" else (),
@@ -226,7 +226,7 @@ def undecided_error(report: DataReport) -> DataError:
     return DataError("data.which_answer", columns=list(dict.fromkeys(columns)))
 
 
-def _assumptions(source: Source, decision: Decision, choices: Choices) -> list[Message]:
+def _assumption_notes(source: Source, decision: Decision, choices: Choices) -> list[Message]:
     """Return notes on how a file's columns are used and why (by names, by contents, or chosen), on a question column
     without answers, and on a header that was assumed although that was in doubt."""
     header = choices.header is None and any(part.header for part in source.parts or (source,))

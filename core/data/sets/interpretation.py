@@ -73,7 +73,7 @@ def interpret(
     source = path if isinstance(path, Source) else sniff.probe(path, limits, choices, check)
     # What the file itself says (an app's export, several files) comes before guesses about its columns.
     if source.chat:
-        return _of_chat(replace(source, choices=choices), check).started(limits)
+        return _chat_meaning(replace(source, choices=choices), check).started(limits)
     if source.parts:
         return part_rows.start_each(source, lambda part: interpret(part, format, limits, choices, check), limits)
     may_be_messages = format in (None, "messages")
@@ -81,7 +81,7 @@ def interpret(
     rows = _sample(source, limits, SAMPLE_ROWS if may_be_messages or choices.columns else 1, check)
     source = _noted_as_pairs(source, rows[0])
     if may_be_messages and not choices.columns and (grouped := _with_messages(source, rows, choices)):
-        return (_of_chat(grouped, check) if grouped.chat else _Meaning(grouped, "messages")).started(limits)
+        return (_chat_meaning(grouped, check) if grouped.chat else _Meaning(grouped, "messages")).started(limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
 
@@ -94,10 +94,10 @@ def interpret(
     source, rows = _with_class_names(source, rows, every_row)
     with _saying_more(source, [*map(str, rows[0].values)]):
         decide = partial(_meaning, format=format, choices=choices, every_row=every_row)
-        return _of_table(source, rows, choices.columns or {}, decide).started(limits)
+        return _table_meaning(source, rows, choices.columns or {}, decide).started(limits)
 
 
-def _of_chat(source: Source, check: Callable[[], None]) -> _Meaning:
+def _chat_meaning(source: Source, check: Callable[[], None]) -> _Meaning:
     """Return how an exported chat is read: as conversations in which one person's or assistant's messages are the
     answers.
 
@@ -129,7 +129,7 @@ def _saying_more(source: Source, names: Sequence[str]) -> Iterator[None]:
         raise error
 
 
-def _of_table(
+def _table_meaning(
     source: Source, rows: list[Row], chosen: Roles, decide: Callable[[Source, list[Row]], _Meaning]
 ) -> _Meaning:
     """Return how a table's rows are read, as `decide` tells for the source and rows, after two preparations: a column
@@ -148,7 +148,7 @@ def _of_table(
             raise error
         # What is left may be clear without them.
         try:
-            meaning = _of_table(source, rows, chosen, decide)
+            meaning = _table_meaning(source, rows, chosen, decide)
         except DataError:
             raise error from None
         if meaning.format == "text" or meaning.decision.evidence == "content":
@@ -236,7 +236,7 @@ def _of_texts(source: Source, rows: list[Row], format: Format | None, choices: C
     if isinstance(known, Decision):
         return _by_roles(source, rows, known)
     if known == "text":
-        return _as_text(_Meaning(source, known), rows)
+        return _text_meaning(_Meaning(source, known), rows)
     if known == "prompt_completion" and (pair := marked_rows.marked_pair(rows)):
         return _Meaning(_noted(source, pair[0]), "question_answer", conversions=(pair[1],))
     if known != "text_label":
@@ -295,10 +295,10 @@ def _by_roles(source: Source, rows: list[Row], decision: Decision) -> _Meaning:
         source = _noted(source, bare)
     if "text" not in roles.values():
         return _Meaning(source, "question_answer", decision, (convert,))
-    return _as_text(_Meaning(source, "text", decision, (convert,)), [convert(row) for row in rows])
+    return _text_meaning(_Meaning(source, "text", decision, (convert,)), [convert(row) for row in rows])
 
 
-def _as_text(meaning: _Meaning, rows: list[Row]) -> _Meaning:
+def _text_meaning(meaning: _Meaning, rows: list[Row]) -> _Meaning:
     """Return how texts are read: as conversations if a column has turn markers in it, with a note; else as texts. If
     their lines seem to be no running text, a person has to decide, unless one has already chosen the columns."""
     column = None if meaning.source.is_prose and meaning.source.kind == "txt" else marked_rows.marked(rows)

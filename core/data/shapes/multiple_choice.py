@@ -152,14 +152,14 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
     names = _from_question_to_key(values, names) if reading.are_unnamed(names) else names
     # Only all rows tell if numbers count from 0.
     for place in map(partial(_with_right_one, values, names), _places_of_options(values, names)):
-        if not _most((place.options(each) is not None for each in values), len(values)):
+        if not _holds_for_most((place.options(each) is not None for each in values), len(values)):
             continue
         question, contexts = _question_columns(values, [name for name in names if name not in place.names], place)
         if not question:
             continue
         layout = MultipleChoice(place, question, contexts, "", "label")
         marked = (bool((one := place.options(each)) and one.right) for each in values)
-        if place.kind == "apart" or _most(marked, len(values)):
+        if place.kind == "apart" or _holds_for_most(marked, len(values)):
             return layout
         keys = _key_columns(names, {*place.names, question, *contexts})
         if keys and (key := _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys))):
@@ -175,7 +175,7 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
     for place in _places_of_options(values, names):
         if place.kind in ("list", "columns") and not reading.are_unnamed(names):
             question, _ = _question_columns(values, [name for name in names if name not in place.names], place)
-            if question and _most((place.options(each) is not None for each in values), len(values)):
+            if question and _holds_for_most((place.options(each) is not None for each in values), len(values)):
                 raise DataError("data.options_without_key", question=question, options=[*place.names])
 
 
@@ -195,7 +195,7 @@ def refuse_unread(sample: Sequence[Row]) -> None:
                 is_named and _KEY.fullmatch(str(each.peek(key))) or _is_key(each.peek(key), cell)
                 for each, cell in cells
             ]
-            if key != name and _most(map(bool, are_keys), len(cells)):
+            if key != name and _holds_for_most(map(bool, are_keys), len(cells)):
                 raise DataError("data.options_unread", answer=key, options=name)
 
 
@@ -213,7 +213,9 @@ def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Itera
     if apart := reading.right_and_wrong(names):
         yield Place("apart", (apart[0], *apart[1]))
     yield from (Place("list", (name,)) for name in reading.LISTS if name in names)
-    marked = (name for name in names if _most((reading.are_marked(each.peek(name)) for each in values), len(values)))
+    marked = (
+        name for name in names if _holds_for_most((reading.are_marked(each.peek(name)) for each in values), len(values))
+    )
     yield from (Place("list", (name,)) for name in marked if name not in reading.LISTS)
     columns = reading.columns_of_options(names)
     if not columns and all(_half_have_letters(values, name) for name in reading.lettered(names)):
@@ -224,7 +226,7 @@ def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Itera
         yield Place("inline", (question,))
 
 
-def _most(flags: Iterable[bool], count: int) -> bool:
+def _holds_for_most(flags: Iterable[bool], count: int) -> bool:
     """Return True if nearly all are true. Stops reading once too many are not."""
     others = 0
     for one in flags:
@@ -283,7 +285,7 @@ def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> li
 
     def are(pattern: re.Pattern[str], name: str) -> bool:
         """Return True if nearly all values of a column match a pattern as a whole."""
-        return _most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
+        return _holds_for_most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
 
     named = [*dropwhile(lambda name: are(_NUMBER, name), names)] or [*names]
     keys = [name for name in named[3:] if are(_KEY, name)]
@@ -309,7 +311,7 @@ def _with_right_one(values: Sequence[Columns], names: Sequence[str], place: Plac
 
 def _is_wordy(values: Sequence[Columns], name: str) -> bool:
     """Return True for a column that has several words in nearly every row."""
-    return _most((len(words_of(_text(each.peek(name)))) >= MIN_WORDS for each in values), len(values))
+    return _holds_for_most((len(words_of(_text(each.peek(name)))) >= MIN_WORDS for each in values), len(values))
 
 
 def _key_columns(names: Sequence[str], others: set[str]) -> list[str]:

@@ -129,7 +129,7 @@ def _made_up(*shapes: Sequence[int]) -> list[torch.Tensor]:
     return [torch.randn(tuple(shape), generator=chance) * 1.7 + 0.3 for shape in shapes]
 
 
-def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
+def _are_same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
     """True if both give the same tensors, within a tolerance, shapes and dtypes included, and the same gradients of
     given; False if one raises on these arguments."""
     tolerance = EXACT if given[0].dtype == torch.float32 else NEAR
@@ -190,7 +190,7 @@ def _norm_function(module: torch.nn.Module) -> Forward | None:
     # Families differ in the name of eps, and some (Gemma) multiply by 1 + weight.
     for eps in {value for value in vars(module).values() if isinstance(value, float) and value < 0.1}:
         for offset in (0.0, 1.0):
-            if _same(partial(own, twin), partial(_normed, weight=weight, eps=eps, offset=offset), [x]):
+            if _are_same(partial(own, twin), partial(_normed, weight=weight, eps=eps, offset=offset), [x]):
                 # Which formula it is was seen in fp32; 16 bits, where rounding hides a difference, are tested as they
                 # will run.
                 function = partial(_normed, eps=eps, offset=offset)
@@ -199,7 +199,7 @@ def _norm_function(module: torch.nn.Module) -> Forward | None:
                 # its own may still be on another device (streaming)
                 x, weight = x.to(module.weight), weight.to(module.weight)
                 twin._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
-                return function if _same(partial(own, twin), partial(function, weight=weight), [x]) else None
+                return function if _are_same(partial(own, twin), partial(function, weight=weight), [x]) else None
     return None
 
 
@@ -382,7 +382,7 @@ def _gate_function(module: torch.nn.Module) -> Forward | None:
         twin._modules[name].weight = torch.nn.Parameter(weight / 4, requires_grad=False)
     for act in ACTS.values():
         function = partial(_gated, act=act)
-        if _same(partial(type(module).forward, twin), partial(_mlp, twin, names, function), [x]):
+        if _are_same(partial(type(module).forward, twin), partial(_mlp, twin, names, function), [x]):
             return function
     return None
 
@@ -463,7 +463,9 @@ def _rotary_replacement(own: Forward) -> Forward | None:
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):
         angles = _made_up((1, ROWS, width), (1, ROWS, width))
-        if _same(partial(_with_angles, own, angles), partial(_with_angles, _rotary, angles), _made_up(*shapes[:count])):
+        if _are_same(
+            partial(_with_angles, own, angles), partial(_with_angles, _rotary, angles), _made_up(*shapes[:count])
+        ):
             proven.add((count, width == WIDTH))
     if not proven:
         return None
@@ -490,7 +492,7 @@ def _is_tested_call(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bo
 def _with_angles(
     function: Forward, angles: Sequence[torch.Tensor], *states: torch.Tensor
 ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """Call a rotary function with states, then angles (cos, sin); fixing the angles lets `_same` vary only states."""
+    """Call a rotary function with states, then angles (cos, sin); with fixed angles `_are_same` varies only states."""
     return function(*states, *angles)
 
 

@@ -247,7 +247,7 @@ class Ranks:
                 checked_at = time.monotonic()
                 self._check_agent()
             if self.lost.is_set():
-                raise self._gone("torchrun's agent ends this run")
+                raise self._lost_rank_error("torchrun's agent ends this run")
             if time.monotonic() > end:
                 raise RankError("ranks.silent", msg("ranks.fewer"), ranks=self.size, seconds=round(patience))
             time.sleep(POLL_S)
@@ -273,9 +273,9 @@ class Ranks:
         except RuntimeError as error:  # Gloo: a peer's connection is closed
             if self.rank:
                 raise
-            raise self._gone(str(error)) from error
+            raise self._lost_rank_error(str(error)) from error
 
-    def _gone(self, reason: str) -> RankError:
+    def _lost_rank_error(self, reason: str) -> RankError:
         """Return the error of a failed rank, with the reason it reported if it could. reason: torch's, for the log."""
         if failure := reported_failure(self._store, self.size):
             return failure
