@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from core.data.reading.file_rows import Row
 from core.errors import DataError
@@ -192,4 +193,4 @@ def renamed(row: Row, roles: Roles) -> Row:
         ):
             value = "\n".join(value)
         values[role or (f"{name} (2)" if str(name).strip().lower() in roles.values() else name)] = value
-    return Row(row.number, values, row.line, row.omissions, validation=row.validation)
+    return replace(row, values=values)

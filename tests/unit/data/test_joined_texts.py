@@ -86,6 +86,12 @@ def test_files_are_never_joined_with_each_other(store: DatasetStore, tokenizer: 
     assert [f"The {name} fell" in one for name, one in zip(("one", "three", "two"), texts, strict=True)] == [True] * 3
 
 
+def test_a_text_whose_column_a_person_chose_is_joined_too(store: DatasetStore) -> None:
+    """Seen: --columns text=text made each paragraph of a book an example of its own, and lost the pages of a PDF."""
+    id = added(store, book(60))
+    assert store.rows(id, choices=Choices(columns={"text": "text"})).paragraphs() is not None
+
+
 def test_texts_of_a_table_stay_examples_of_their_own(store: DatasetStore, tokenizer: Tokenizer) -> None:
     id = added(store, "".join(f'{{"text": "It was day {n}."}}\n' for n in range(30)), "texts.jsonl")
     assert store.rows(id).paragraphs() is None and len(trained(store, id, tokenizer)) == 30
