@@ -200,7 +200,8 @@ def beside_pair(rows: Sequence[Row], format: Format) -> Decision | None:
         for column in ("text", "label")
     )
     if format == "text_label" and text and label:
-        if others := [n for n in table.sentences if n != text and _SECOND.sub("", n).lower() == _SECOND.sub("", text)]:
+        stem = _SECOND.sub("", text).lower()
+        if others := [n for n in table.sentences if n != text and _SECOND.sub("", n).lower() == stem]:
             beside: dict[str, Role] = {text: "context"}
             return _left_to_person([beside | _pair(others[0], label), _pair(text, label), _pair(text, others[0])])
     is_doubtful = format == "text_label" and answers and text and label and not table.named("question")

@@ -16,7 +16,7 @@ from core.data.reading.file_rows import Row
 from core.data.sets import working
 from core.data.sets.inspection import inspect_file, undecided_error
 from core.data.shapes.roles import parse, with_answer
-from core.data.shapes.sides import decide
+from core.data.shapes.sides import beside_pair, decide
 from core.data.store import DatasetStore
 from core.errors import DataError, RecipeError
 from core.recipe import Data, Recipe
@@ -131,6 +131,12 @@ def as_arrow(roles: dict[str, str]) -> str:
 def test_labels_beside_texts_are_offered_as_answers(columns: Any, readings: list[str]) -> None:
     decision = decide([Row(number + 1, columns(number)) for number in range(60)])
     assert decision and [as_arrow(roles) for roles in decision.readings] == readings
+
+
+def test_two_alike_sentences_beside_a_label_are_a_question_in_capitals_too() -> None:
+    """Seen: of Sentence and Sentence2 only the first was read."""
+    decision = beside_pair([Row(n, {"Sentence": Q, "Sentence2": A, "label": "yes"}) for n in range(20)], "text_label")
+    assert decision and as_arrow(decision.readings[0]) == "Sentence2>label+Sentence"
 
 
 @pytest.mark.parametrize(("wordings", "evidence"), [(8, "names"), (30, "none")])
