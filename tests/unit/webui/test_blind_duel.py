@@ -12,7 +12,7 @@ import pytest
 
 from core.chat import corrections
 from core.chat.comparison import ComparisonAnswer, PromptComparison
-from core.chat.prompts import Prompt
+from core.chat.prompts import Prompt, own_prompts
 from core.errors import ChatError
 from core.messages import msg
 from core.runs.folder import RunFolder
@@ -24,6 +24,7 @@ from webui.pages.duel.blind_duel import BlindDuel
 from webui.run import better
 from webui.state.services import Services
 
+OWN = "What is <i>a lantern</i>?\nWhat is <i>rain</i>?"
 USUAL = ("", "adapter", 100, "trained")
 BASE, TUNED = "A light in the dark & nothing more.", "A light, arr! <b>Yo-ho-ho!</b>"
 
@@ -40,11 +41,8 @@ def run(space: Workspace) -> RunFolder:
 
 @pytest.fixture
 def duel(space: Workspace, run: RunFolder) -> BlindDuel:
-    """Two questions, all answered."""
-    prompts = [
-        Prompt(turns=({"role": "user", "content": f"What is <i>{what}</i>?"},)) for what in ("a lantern", "rain")
-    ]
-    made = PromptComparison.create(space, prompts, pair_of(run, "Base", "Pirate"))
+    """Two own questions, all answered."""
+    made = PromptComparison.create(space, own_prompts(OWN), pair_of(run, "Base", "Pirate"))
     for prompt in range(2):
         for contestant, text in enumerate((BASE, TUNED)):
             made.add(
@@ -59,7 +57,7 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> dict[Any, Any]:
-    return list(duel.start(target, "adapter", count, "", 256, *USUAL, *USUAL, voter))[-1]
+    return list(duel.start(target, "adapter", count, OWN, 256, *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
@@ -161,6 +159,19 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(
         view = duel.vote(comparison.id, at, better, "me")
     assert "“Pirate further, 4 bit” won 2, “Pirate, 50 %” won 0" in view[duel.result]["value"]
     assert corrections.answered_by(comparison) == f"run:{child.id}"
+
+
+def test_questions_of_the_data_do_not_resume_a_comparison_of_others(
+    duel: BlindDuel, space: Workspace, run: RunFolder
+) -> None:
+    """Seen: without own questions, an unfinished comparison of own ones was resumed."""
+    (own,) = PromptComparison.all_of(space)
+    duel.services = replace(duel.services, chat=Chat())
+    asked = [
+        list(duel.start(f"run:{run.id}", "adapter", 10, "", 256, *USUAL, *USUAL, "me"))[-1][duel.opened]
+        for _ in range(2)
+    ]
+    assert asked[0] == asked[1] != own.id
 
 
 def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:

@@ -164,10 +164,11 @@ class BlindDuel:
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[object, object], prompts: list[Prompt], voter: str
     ) -> PromptComparison:
-        """Return the newest comparison of the same contestants and answer length that this voter has not finished, or a
-        new one: with the same own questions, or if there are none (prompts []) with at most as many questions.
+        """Return the newest comparison of the same contestants, questions and answer length that this voter has not
+        finished, or a new one.
 
-        numbers: count of questions, tokens of an answer. Raises GarageError, also for numbers out of their limits.
+        numbers: count of questions, tokens of an answer. prompts: the own questions, [] for those of `_prompts`. Raises
+        GarageError, also for numbers out of their limits.
         """
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
@@ -175,17 +176,18 @@ class BlindDuel:
         length = ANSWER_TOKENS if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_TOKENS:
             raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MAX_TOKENS)
+        prompts = prompts or self._prompts(two, count)
         for comparison in PromptComparison.all_of(services.workspace):
             contestants = comparison.lineup.contestants
             same = (
                 len(contestants) == 2
                 and all(map(Contestant.is_same, contestants, two))
                 and comparison.lineup.max_new_tokens == length
+                and list(comparison.lineup.prompts) == prompts
             )
-            of_same = list(comparison.lineup.prompts) == prompts if prompts else len(comparison.lineup.prompts) <= count
-            if same and of_same and (comparison.missing() or comparison.next_for(voter) is not None):
+            if same and (comparison.missing() or comparison.next_for(voter) is not None):
                 return comparison
-        return PromptComparison.create(services.workspace, prompts or self._prompts(two, count), two, length)
+        return PromptComparison.create(services.workspace, prompts, two, length)
 
     def _prompts(self, two: tuple[Contestant, Contestant], count: int) -> list[Prompt]:
         """Return questions of the data of the second contestant, else of the first; neutral ones if neither is a
