@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from importlib.util import find_spec
@@ -96,14 +96,15 @@ class Agents:
     async def find_model(self, words: str = "", fits: bool = True) -> JsonObject:
         """Search known models by words such as "qwen 4b german" or "for 12 GB"; without words, all. fits: only those
         that can be trained on this PC, or on the GPU in the words."""
-        return await self._run(None, *SEARCH, *words.split(), *(["--fits"] if fits else []))
+        return await self._run(None, *SEARCH, *(["--fits"] if fits else []), values=words.split())
 
     async def inspect_data(self, data: str, rows: int = 4, columns: dict[str, str] | None = None) -> JsonObject:
         """Show what is in a file, a folder or a dataset of the app: format, problems, the first rows as trained.
         columns: what each is, if their names do not show it: {"Frage": "question", "Antwort": "answer"}; also for
         start. sample:pirate_answers is a sample."""
         roles = ",".join(f"{role}={name}" for name, role in (columns or {}).items())
-        return await self._run(None, "inspect", data, "--rows", str(rows), *_given({"--columns": roles or None}))
+        options = _given({"--columns": roles or None})
+        return await self._run(None, "inspect", "--rows", str(rows), *options, values=[data])
 
     async def plan(
         self, model: str, data: str | None = None, goal: str | None = None, vram_gb: float | None = None
@@ -144,8 +145,8 @@ class Agents:
 
     async def _train(self, options: list[str], before: set[str]) -> RunFolder:
         """Start `train` with these options in a process that outlives this one, wait until its run exists, and return
-        the run. before: ids of the runs that existed already. Raises CommandFailed, with its output, if it ends first
-        or no run appears within BEGIN_S."""
+        the run. before: ids of the runs that existed already. Raises CommandFailed, with its output, if it ends first,
+        or is ended because no run appears within BEGIN_S."""
         with TemporaryFile() as output:  # not one of the workspace: a second start would overwrite that of a first
             process = await self._process("train", *options, outlives_with=output)
             deadline = time.monotonic() + BEGIN_S
@@ -154,29 +155,32 @@ class Agents:
                     await asyncio.wait_for(process.wait(), POLL_S)
                 if new := [run for run in Runs(self._space).list() if run.id not in before]:
                     return new[0]
+            if process.returncode is None:  # no agent could name its run
+                process.kill()
+                await process.wait()
             output.seek(0)
             raise CommandFailed(output.read())
 
     async def status(self, run: str = "") -> JsonObject:
         """Return a run with its state, losses and findings; without one all runs, newest first."""
-        return await self._run(None, "runs", *([run] if run else []))
+        return await self._run(None, "runs", values=[run] if run else [])
 
     async def stop(self, run: str, dry_run: bool = False) -> JsonObject:
         """Pause a run: it saves a checkpoint and frees the GPU. The person can resume it."""
-        result = await self._run(None, "pause", run, as_json=False, dry_run=dry_run)
+        result = await self._run(None, "pause", values=[run], as_json=False, dry_run=dry_run)
         return result or await self.status(run)
 
     async def evaluate(self, run: str, ctx: Context, rows: int = 20, dry_run: bool = False) -> JsonObject:
         """Compare base, base with a prompt, base with examples and tuned model on held-out questions: was fine-tuning
         needed? Takes minutes."""
-        return await self._run(ctx, "evaluate", run, "--rows", str(rows), dry_run=dry_run)
+        return await self._run(ctx, "evaluate", "--rows", str(rows), values=[run], dry_run=dry_run)
 
     async def chat(
         self, run: str, prompt: str, ctx: Context, with_base: bool = False, dry_run: bool = False
     ) -> JsonObject:
         """Ask the tuned model one question; with_base: its base too."""
         options = ["--base"] if with_base else []
-        return await self._run(ctx, "chat", run, "--prompt", prompt, *options, dry_run=dry_run)
+        return await self._run(ctx, "chat", "--prompt", prompt, *options, values=[run], dry_run=dry_run)
 
     async def export(
         self,
@@ -188,18 +192,25 @@ class Agents:
     ) -> JsonObject:
         """Write a run's model as files, verified; with gguf comes a Modelfile for Ollama. quant: of GGUF, such as
         q4_k_m. Takes minutes."""
-        return await self._run(ctx, "export", run, "--to", kind, *_given({"--quant": quant}), dry_run=dry_run)
+        options = _given({"--quant": quant})
+        return await self._run(ctx, "export", "--to", kind, *options, values=[run], dry_run=dry_run)
 
     # ---- commands ---------------------------------------------------------------------------------------------------
     async def _run(
-        self, ctx: Context | None, *arguments: str, as_json: bool = True, dry_run: bool = False
+        self,
+        ctx: Context | None,
+        *arguments: str,
+        values: Sequence[str] = (),
+        as_json: bool = True,
+        dry_run: bool = False,
     ) -> JsonObject:
         """Run a command and return its object, with a progress notification every PROGRESS_S seconds; with dry_run only
-        the command itself. Raises CommandFailed with the command's sentence."""
+        the command itself. values: its arguments that are no options, even if they begin with "-". Raises CommandFailed
+        with the command's sentence."""
         arguments = (*arguments, "--json") if as_json else arguments
         if dry_run:
-            return {"dry_run": True, "command": [*COMMAND.split(), *arguments]}
-        process = await self._process(*arguments)
+            return {"dry_run": True, "command": [*COMMAND.split(), *arguments, "--", *values]}
+        process = await self._process(*arguments, values=values)
         ending, begun = asyncio.ensure_future(process.communicate()), time.monotonic()
         try:
             while not (await asyncio.wait({ending}, timeout=PROGRESS_S))[0]:
@@ -213,13 +224,15 @@ class Agents:
             raise CommandFailed(errors or output)
         return dict(json.loads(output)) if as_json else {}
 
-    async def _process(self, *arguments: str, outlives_with: IO[bytes] | None = None) -> asyncio.subprocess.Process:
-        """Start a command on the workspace. outlives_with: the file for the output of one that goes on when this
-        process ends."""
+    async def _process(
+        self, *arguments: str, values: Sequence[str] = (), outlives_with: IO[bytes] | None = None
+    ) -> asyncio.subprocess.Process:
+        """Start a command on the workspace. values: as of `_run`. outlives_with: the file for the output of one that
+        goes on when this process ends."""
         output = outlives_with or asyncio.subprocess.PIPE
         place = () if arguments[:2] == SEARCH else ("--workspace", str(self._space.root))
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "core.commands", *arguments, *place),
+            *(sys.executable, "-m", "core.commands", *arguments, *place, "--", *values),
             cwd=PROJECT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

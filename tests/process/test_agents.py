@@ -40,9 +40,28 @@ def test_a_journey_up_to_the_run_that_waits(workspace: Workspace) -> None:
     with pytest.raises(CommandFailed, match="nowhere.csv"):
         call(agents.inspect_data, "nowhere.csv")
     assert call(agents.status) == {"runs": []}
-    assert call(agents.export, "RUN", "gguf", None, quant="q8_0", dry_run=True)["command"][-6:] == [
-        "RUN", "--to", "gguf", "--quant", "q8_0", "--json",
+    assert call(agents.find_model, "--hub", fits=False)["rows"] == []  # a word, no option that asks the Hub
+    with pytest.raises(CommandFailed, match="--help"):
+        call(agents.status, "--help")
+    assert call(agents.export, "RUN", "gguf", None, quant="q8_0", dry_run=True)["command"][-7:] == [
+        "--to", "gguf", "--quant", "q8_0", "--json", "--", "RUN",
     ]  # fmt: skip
+
+
+def test_a_start_without_a_run_in_time_leaves_no_process(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.commands.agents.BEGIN_S", 0.0)
+    started, agents = [], Agents(workspace)
+    process_of = agents._process
+
+    async def noted(*arguments: Any, **options: Any) -> Any:
+        started.append(await process_of(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(agents, "_process", noted)
+    with pytest.raises(CommandFailed):
+        new = {"model": "starter", "data": "sample:pirate_answers", "name": "Late"}
+        asyncio.run(agents.start(**new, dry_run=False))
+    assert started[0].returncode is not None
 
 
 def test_without_the_sdk_it_is_a_sentence(workspace: Workspace) -> None:
