@@ -19,7 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from filelock import Timeout
 from huggingface_hub import constants
+from huggingface_hub.utils import WeakFileLock
 from pydantic import ValidationError
 
 from core import files
@@ -306,16 +308,28 @@ class Downloads:
 
     def _check_disk(self, key: str, row: Download, change: Callable[..., None], missing: int, total: int) -> None:
         """Raise ModelError if the disk has no room for the missing bytes of this download beside those that the other
-        running downloads still need; else set done and total of its row, in bytes. change: the function that changes
-        the row."""
+        running downloads to the same drive still need; else set done and total of its row, in bytes. change: the
+        function that changes the row."""
         with self._lock:
             others = [each for other, each in self._rows.items() if other in self._work and other != key]
-            needed = sum(each.total - each.done for each in others if each.state in ACTIVE and each.unit == "bytes")
+            needed = sum(
+                each.total - each.done
+                for each in others
+                if each.state in ACTIVE
+                and each.total
+                and each.unit == "bytes"
+                and self._drive(each) == self._drive(row)
+            )
             if row.part:
                 refuse_full_disk_of_set(self.workspace, row.part, missing, needed)
             else:
                 refuse_full_disk(_cached(row.repo), missing, needed, DISK_MARGIN)
             change(done=total - missing, total=total)
+
+    def _drive(self, row: Download) -> int:
+        """Return the number of the drive that a download is written to. Raises OSError while its folder is missing."""
+        is_model = not row.part and row.adapter is None
+        return (cache_folder(None) if is_model else self.workspace.root).stat().st_dev
 
     def _set_stop(self, key: str) -> None:
         """Signal the thread of a download to stop, without waiting for it. Nothing happens if none works on it. The
@@ -331,16 +345,21 @@ class Downloads:
 
     def _delete_files(self, row: Download) -> None:
         """Delete a cancelled download's incomplete files, and all of a model if this was its first download and it is
-        incomplete. Other tools' files stay, and what Windows refuses to delete stays for the next download."""
+        incomplete. Nothing is deleted while the list has another revision of the model, or another process downloads
+        it. Other tools' files stay, and what Windows refuses to delete stays for the next download."""
         if row.part:
             files.remove_tree(part_folder(self.workspace, row.part), files.MOMENT_S)
             return
         cached = _cached(row.repo)
-        if row.is_first and cached.snapshot(row.revision) is None:
-            files.remove_tree(cached.folder, files.MOMENT_S)
-        for path in (cached.folder / "blobs").glob("*.incomplete"):
-            with suppress(PermissionError):
-                files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
+        if any(each.repo == row.repo and each.state != "done" for each in self._rows.values()):
+            return
+        cached.lock.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), WeakFileLock(cached.lock, timeout=files.LOOK_S):
+            if row.is_first and cached.snapshot(row.revision) is None:
+                files.remove_tree(cached.folder, files.MOMENT_S)
+            for path in (cached.folder / "blobs").glob("*.incomplete"):
+                with suppress(PermissionError):
+                    files.retry_if_busy(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
     def _row_of(self, repo: str, revision: str | None) -> tuple[str, Download]:
         """Return (key, row) of a download. Raises ModelError if it is not in the list."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import WeakFileLock
 
 from core.errors import ModelError, RunError, StopRequested
 from core.hub import cached, download, hub_errors, partial_file
@@ -186,6 +187,24 @@ def test_a_cancelled_download_leaves_what_another_tool_had(hub: FakeHub, app: Do
     assert theirs.read_bytes() == b"theirs" and incomplete(cache) == 0
 
 
+@here_holds_its_file
+def test_a_cancelled_download_leaves_what_another_process_is_downloading(
+    hub: FakeHub, app: Downloads, cache: Path
+) -> None:
+    """Seen: cancelling one that waited for a run's download of the same model deleted the files of that."""
+    held = cached.CachedRepo(REPO, cache)
+    theirs = held.folder / "blobs" / "theirs.incomplete"
+    for file in (theirs, held.lock):
+        file.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    hub.stall_after = CHUNK
+    with WeakFileLock(held.lock):
+        app.start(REPO)
+        app.cancel(REPO)
+        idle(app)
+    assert theirs.read_bytes() == b"theirs"
+
+
 def test_what_is_done_leaves_the_list_but_not_the_disk(hub: FakeHub, app: Downloads) -> None:
     app.start(REPO)
     until(app, "done")
@@ -301,6 +320,22 @@ def test_a_disk_that_another_download_is_about_to_fill_counts_as_full(
     hub.release.set()
     until(app, "done")
     app.resume(OTHER)
+    until(app, "done", OTHER)
+
+
+def test_a_download_to_another_drive_takes_no_room(
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a model was refused for the rest of a dataset that goes to another drive."""
+    usage = SimpleNamespace(total=10**9, used=10**9 - 400_000, free=400_000)  # each needs 1.1 * 262,190 bytes
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(Downloads, "_drive", lambda self, row: row.repo)
+    hub.stall_after = CHUNK
+    app.start(REPO)
+    wait_until(lambda: (row := app.row(REPO)) is not None and row.total > 0)
+    app.start(OTHER)
+    wait_until(lambda: (row := app.row(OTHER)) is not None and row.total > 0)
+    hub.release.set()
     until(app, "done", OTHER)
 
 
