@@ -154,14 +154,13 @@ class Supervisor:
         A run that game mode had paused continues all the same. Raises BusyError or RunError, with the queue as before.
         """
         with self._submitting, self.queue.locked():
-            order = self.queue.read()
-            if order.game and order.game.run == run.id:
-                self.queue.put(game=None, ignore_game=True)
-            now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
             before = self.queue.read()
-            # First the place, which alone starts nothing.
-            order = self.queue.add(run.id, waiting, now=now, front=True)
             try:
+                if before.game and before.game.run == run.id:
+                    self.queue.put(game=None, ignore_game=True)
+                now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
+                # First the place, which alone starts nothing.
+                order = self.queue.add(run.id, waiting, now=now, front=True)
                 if order.hold and order.hold.run == run.id:
                     self.queue.put(hold=None)
                 self.runs.queue_again(run, "app")
@@ -182,10 +181,11 @@ class Supervisor:
         """Let the run that game mode paused stay paused after game mode, and hold the queue for the user if others
         wait."""
         with self.queue.locked():
-            game = self.queue.read().game
-            if game and game.run:
+            order = self.queue.read()
+            if (game := order.game) and game.run:
                 self.runs.get(game.run).request("pause")
-                hold = Hold(why="paused", since=time.time(), run=game.run) if self.runs.waiting() else None
+                others = self.runs.waiting() or self.turns.other.waits_since() is not None
+                hold = Hold(why="paused", since=time.time(), run=game.run) if others else order.hold
                 self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
     def close(self, wait_s: float = 30.0) -> None:

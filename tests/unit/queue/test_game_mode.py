@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RecipeError
+from core.errors import RecipeError, RunError
 from core.messages import msg
 from core.presets import PROJECT
 from core.progress import RankUse
 from core.queue import game_mode
 from core.queue.game_mode import HoldState, Observation, decide, demand_of_card, demand_of_programs
+from core.queue.queue import Hold
+from core.runs.all import Runs
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.gpu import Card, Holder, Nvidia
@@ -342,6 +344,36 @@ def test_stay_paused_is_the_persons_word_and_the_line_waits_for_it(world: World)
     world.look(after_s=5)
     assert world.look(after_s=100) is None and a.status().state == State.PAUSED
     assert world.line.read().game is None and world.line.read().hold.why == "paused"
+
+
+def test_stay_paused_keeps_a_hold_while_no_run_waits_and_holds_what_else_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused_by_game(world)
+    for run in world.supervisor.runs.waiting():
+        world.supervisor.stop(run)
+    world.look()
+    game, hold = world.line.read().game, Hold(why="person", since=world.time)
+    world.line.put(hold=hold)
+    world.supervisor.stay_paused()
+    assert world.line.read().hold == hold
+    world.line.put(game=game)
+    monkeypatch.setattr(world.supervisor.turns.other, "waits_since", lambda: world.time)
+    world.supervisor.stay_paused()
+    assert world.line.read().hold.why == "paused"
+
+
+def test_a_resume_that_fails_leaves_game_mode_its_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = paused_by_game(world)
+    before = world.line.read()
+
+    def refuse(*_: object) -> None:
+        raise RunError("run.gone", name="a")
+
+    monkeypatch.setattr(Runs, "queue_again", refuse)
+    with pytest.raises(RunError):
+        world.supervisor.resume(a)
+    assert before.game.run == a.id and world.line.read() == before
 
 
 def test_a_pause_that_a_person_asked_for_is_not_undone_when_the_game_ends(world: World) -> None:
