@@ -248,7 +248,9 @@ class Evaluating:
     def judge(self, choice: Choice, ground: Ground) -> JudgeSpec:
         """Return the chosen judge, else the proposed one. Raises GarageError for an unknown kind, or an option that it
         cannot have."""
-        if choice.judge in ("", ground.judge.kind) and choice.option in (None, option_of(ground.judge)):
+        is_same_model = not isinstance(ground.judge, ModelJudge) or choice.judge_model in ("", ground.judge.model)
+        is_same_option = choice.option in (None, option_of(ground.judge))
+        if choice.judge in ("", ground.judge.kind) and is_same_option and is_same_model:
             return ground.judge
         expected = [one.expected for one in ground.test_set.prompts if one.expected]
         return judge_of_kind(choice.judge, expected, choice.option or "", choice.judge_model, ground.judge)

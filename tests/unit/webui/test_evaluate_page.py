@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from core.chat.comparison import ComparisonAnswer
 from core.chat.evaluation import sets
 from core.chat.evaluation.evaluation import SetEvaluation
 from core.chat.evaluation.of_run import JUDGE, contestants_of_run, newest_evaluation_of
+from core.chat.evaluation.table import judge_of_kind, option_of
 from core.chat.prompts import MAX_BYTES, Prompt
 from core.errors import GarageError
 from core.files import JsonObject
@@ -135,6 +137,14 @@ def test_a_tolerance_leaves_the_other_options_of_the_proposed_judge(place: Evalu
     choice = Choice("base:starter", f"set:{mine.name}", judge="number", option="0.1")
     evaluating = place.services.evaluating
     assert evaluating.judge(choice, evaluating.basis(choice)) == NumberJudge(tolerance=0.1, decimal=",")
+
+
+def test_another_model_at_the_proposed_server_is_the_judge(place: EvaluatePlace, space: Workspace) -> None:
+    mine = own_set(space)
+    judge = judge_of_kind("model", (), "http://localhost:1/v1", "a")
+    choice = Choice("base:starter", f"set:{mine.name}", judge="model", option=option_of(judge), judge_model="b")
+    ground = replace(place.services.evaluating.basis(choice), judge=judge)
+    assert place.services.evaluating.judge(choice, ground) == judge.model_copy(update={"model": "b"})
 
 
 def test_a_model_judges_once_a_person_at_this_pc_sends_it_the_answers(
