@@ -5,7 +5,7 @@ messages            messages: [{role, content}, ...]                the assistan
 sharegpt            conversations: [{from, value}, ...]             the assistant's turns
 alpaca              instruction, input (optional), output           output, as the assistant's answer
 question_answer     question, context (optional), answer            answer, as the assistant's answer
-prompt_completion   prompt, completion                              completion, with no chat template around it
+prompt_completion   prompt, completion                              completion, as the assistant's answer
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
@@ -279,7 +279,7 @@ def _question_answer(values: Columns, notes: Notes) -> Example:
 
 
 def _prompt_completion(values: Columns, notes: Notes) -> Example:
-    """Return the example of a prompt and its completion, verbatim. Raises Flaw if one is missing, empty or no text."""
+    """Return the example of a prompt and its completion. Raises Flaw if one is missing, empty or no text."""
     prompt = _cell(values, "prompt_completion", "prompt", notes)
     completion = _cell(values, "prompt_completion", "completion", notes)
     if not completion.strip():

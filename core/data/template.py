@@ -80,8 +80,8 @@ class ChatTemplate:
 
     def __post_init__(self) -> None:
         """Raise TemplateError if the source is larger than MAX_TEMPLATE_BYTES."""
-        if len(self.source.encode("utf-8", "replace")) > MAX_TEMPLATE_BYTES:
-            raise TemplateError("template.too_large", bytes=len(self.source), limit=MAX_TEMPLATE_BYTES)
+        if (size := len(self.source.encode("utf-8", "replace"))) > MAX_TEMPLATE_BYTES:
+            raise TemplateError("template.too_large", bytes=size, limit=MAX_TEMPLATE_BYTES)
 
     @property
     def fingerprint(self) -> str:

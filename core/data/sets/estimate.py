@@ -34,14 +34,16 @@ def counted(example: Example, learning: Learning) -> list[Counted]:
 
 def _conversation(turns: Sequence[Turn], tools: str | None, learning: Learning) -> Counted:
     """Return the estimated number of tokens of a conversation, tools included, with the estimated places of what is
-    learned: all of it for "everything", else each answer; of pairs only answers whose weight is not 0."""
+    learned: all of it for "everything", else each answer whose weight is not 0; of rated ones the last."""
     position, runs = _tokens(tools or ""), []
     for turn in turns:
         calls = as_json(turn["tool_calls"]) if turn.get("tool_calls") else ""
         size = _tokens(turn["content"] + turn.get("reasoning", "") + calls)
         position += TOKENS_PER_TURN + size
-        if turn["role"] == "assistant" and (turn.get("weight", 1) or not learning.pairs):
+        if turn["role"] == "assistant" and turn.get("weight", 1):
             runs.append((position - size - 1, position))
+    if learning.rated:
+        runs = runs[-1:]
     return Counted(position, [(1, position)] if learning.train_on == "everything" else runs, None)
 
 

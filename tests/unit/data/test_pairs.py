@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, read_example
-from core.data.labels import Encoded, Learning
+from core.data.labels import ANSWERS, Encoded, Learning
 from core.data.preview import Preview
 from core.data.reading.file_rows import Row
+from core.data.sets import estimate
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError
 from core.recipe import Recipe
@@ -96,6 +98,14 @@ def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: To
 def test_without_a_tokenizer_both_answers_are_estimated() -> None:
     preview = Preview.measure([(1, pair(("a", "b"), ("a", "word " * 400)))], None, PAIRS)
     assert len(preview.lengths) == 2 and preview.counts(2048).pieces == 1 and preview.counts(128).rows_dropped == 1
+
+
+@pytest.mark.parametrize(("learning", "answers"), [(ANSWERS, 2), (Learning(rated=True), 1)])
+def test_without_a_tokenizer_only_learned_answers_are_estimated_as_learned(learning: Learning, answers: int) -> None:
+    first, *rest = conversation("a", "b", "c", "d", "e", "f")
+    unweighted = [replace(message, weight=0) if message.content == "b" else message for message in rest]
+    [counted] = estimate.counted(Example(messages=(first, *unweighted)), learning)
+    assert len(counted.runs) == answers
 
 
 def test_a_set_without_pairs_is_refused_for_it(tokenizer: Tokenizer) -> None:

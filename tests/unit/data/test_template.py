@@ -94,6 +94,12 @@ def test_a_template_that_cannot_be_used_says_so(source: str, key: str) -> None:
     assert caught.value.message.key == key
 
 
+def test_a_template_that_is_too_large_is_told_in_bytes() -> None:
+    with pytest.raises(TemplateError) as caught:
+        ChatTemplate("雨" * 100_000)
+    assert caught.value.message.params["bytes"] == 300_000
+
+
 def test_characters_that_we_use_as_markers_cannot_be_smuggled_in() -> None:
     messages = [{"role": "user", "content": "a\ue0f0b\ue0f2"}, {"role": "assistant", "content": "c\ue0f1d"}]
     assert learned(MARKED, messages) == ["cd<|im_end|>"]
