@@ -80,13 +80,15 @@ class SetEvaluation(PromptComparison):
     def take_over(self, workspace: Workspace) -> None:
         """Copy the answers that are missing here from other evaluations with the same settings, weights and turns, and
         save them."""
-        missing = {self._question(prompt, place): (prompt, place) for prompt, place in self.missing()}
+        missing: dict[str, list[tuple[int, int]]] = {}
+        for prompt, place in self.missing():
+            missing.setdefault(self._question(prompt, place), []).append((prompt, place))
         for other in SetEvaluation.all_of(workspace):
             if not missing:
                 return
             if other.id != self.id and other.settings == self.settings:
                 for (prompt, place), answer in other.answers().items():
-                    if own := missing.pop(other._question(prompt, place), None):
+                    for own in missing.pop(other._question(prompt, place), ()):
                         self.add(answer.model_copy(update={"prompt": own[0], "contestant": own[1]}))
 
     @property

@@ -142,7 +142,9 @@ def add_failure(
     question that the set has already then keeps its judge and expected answer, and gets the new tags. Raises ChatError
     without a question, or if the set is full.
     """
-    value: JsonObject = {"messages": list(turns), "tags": list(tags)} | ({"expected": expected} if expected else {})
+    value: JsonObject = {"messages": list(turns), "tags": list(tags)} | (
+        {"expected": expected} if expected.strip() else {}
+    )
     prompt = prompt_from_value(value, "-", 1)
     if answer.strip():
         votes.vote(workspace, prompt.turns, answer, "wrong")

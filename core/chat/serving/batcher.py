@@ -143,7 +143,8 @@ class Batcher:
             time.sleep(GATHER_S)
             batch = self._take([])
             try:
-                self._answer(batch)
+                if batch:  # all may have been abandoned meanwhile
+                    self._answer(batch)
             except Exception as error:  # noqa: BLE001 - whatever happens, these get an error and the next are served
                 for request in batch:
                     request.put(error)

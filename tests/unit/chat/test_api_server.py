@@ -22,6 +22,7 @@ from core.runs.folder import RunFolder
 from core.system.reach import Reach
 from tests.kit.chat import Chat
 from tests.kit.runs import trained
+from tests.kit.waits import wait_until
 
 KEY = {"Authorization": "Bearer a-key-of-some-length"}
 ASKED = {"model": "pirates", "messages": [{"role": "user", "content": "Ahoy?"}]}
@@ -178,6 +179,25 @@ def test_a_question_that_is_too_long_does_not_fail_the_others(client: TestClient
     batcher.end()
     assert [type(item).__name__ for item in arrived["too long"]] == ["ChatError"]
     assert [type(item).__name__ for item in arrived["short"]] == ["Piece", "Piece", "Piece", "Done"]
+
+
+def test_requests_that_are_all_abandoned_meanwhile_are_dropped(
+    chat: Talker, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: IndexError in the thread."""
+    asked = list[list[Request]]()
+    monkeypatch.setattr(Batcher, "_answer", lambda self, batch: asked.append(batch))
+    batcher, model = Batcher(chat), ServedModels([run]).find("pirates")  # type: ignore[arg-type]
+    gone, there = (
+        Request(model, [[{"role": "user", "content": content}]], ApiSampling(), lambda item: None) for content in "ab"
+    )
+    gone.abandoned.set()
+    batcher.add(gone)
+    wait_until(lambda: not batcher._waiting)
+    batcher.add(there)
+    wait_until(lambda: bool(asked))
+    batcher.end()
+    assert asked == [[there]]
 
 
 def test_what_arrives_joins_the_batch_unless_one_before_it_cannot(chat: Talker, run: RunFolder) -> None:

@@ -21,7 +21,7 @@ from core.chat.evaluation.of_run import parents_of
 from core.chat.prompts import Prompt
 from core.errors import ChatError, DataError
 from core.judges.propose import propose
-from core.judges.specs import ContainsJudge, JsonJudge
+from core.judges.specs import ContainsJudge, JsonJudge, PersonJudge
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.run_json import Combination, RunFacts, WeightedAdapter
@@ -131,6 +131,11 @@ def test_a_second_bad_answer_to_a_question_leaves_what_is_expected(space: Worksp
     [prompt] = made.prompts
     assert prompt.expected == "31 kg" and prompt.judge == propose(["31 kg"]) and prompt.tags == ("weight", "again")
     assert [one.outcome for one in map(votes.PersonVote.model_validate_json, votes_of(space))] == ["wrong", "wrong"]
+
+
+def test_an_expected_answer_of_blanks_is_none(space: Workspace) -> None:
+    [prompt] = sets.add_failure(space, "starter", [{"role": "user", "content": "Who?"}], "Me.", " \n").prompts
+    assert prompt.expected is None and prompt.judge == PersonJudge()
 
 
 def votes_of(space: Workspace) -> list[str]:
@@ -321,6 +326,15 @@ def test_a_further_contestant_costs_only_its_own_answers(space: Workspace) -> No
     assert len(second.missing()) == 13
     [*_] = contest.answer_missing(chat, space, second)
     assert sorted(chat.asked) == [(True, False, 1.0)] * 11 + [(True, True, 1.0)]
+
+
+def test_two_contestants_with_the_same_weights_and_turns_both_take_an_answer_over(space: Workspace) -> None:
+    """Seen: a base with examples, for questions that have none, was asked again what the base had answered."""
+    trained(space, "Pirate")
+    base, tuned, _ = contestants(space)
+    [*_] = contest.answer_missing(Chat(), space, SetEvaluation.prepare(space, QUESTIONS, [base, tuned]))
+    both = [base, base.model_copy(update={"label": "base+examples", "examples": 2})]
+    assert not SetEvaluation.prepare(space, QUESTIONS, both).missing()
 
 
 def test_answers_of_other_weights_or_settings_are_not_taken_over(space: Workspace) -> None:
