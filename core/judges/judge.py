@@ -196,17 +196,14 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
             value, _ = parse(expected)
         except ValueError:
             raise JudgeError("judges.expected_not_json", expected=quoted(expected)) from None
-        needed = dict(leaves(value))
+        needed = _compared(spec, value)
     try:
         value, has_other_text = parse(answer)
     except ValueError:
         return scored(0.0, msg("judges.not_json"))
     if spec.json_schema and (difference := violation(spec.json_schema, value)):
         return scored(0.0, msg("judges.schema_wrong", reason=difference))
-    given = dict(leaves(value))
-    if spec.fields:
-        needed, given = ({path: leaf for path, leaf in each.items() if path.partition(".")[0] in spec.fields}
-                         for each in (needed, given))  # fmt: skip
+    given = _compared(spec, value)
     if expected:
         wrong = [
             path
@@ -215,7 +212,7 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
         ]
         total = len({**needed, **given})
     else:
-        names = {path.partition(".")[0] for path in given}
+        names = value if isinstance(value, dict) else ()
         wrong, total = [field for field in spec.fields if field not in names], len(spec.fields)
     score = 1 - len(wrong) / total if total else 1.0
     if wrong:
@@ -223,6 +220,14 @@ def _json(spec: JsonJudge, expected: str, answer: str) -> Verdict:
     else:
         reason = msg("judges.json_around" if has_other_text else "judges.json_right")
     return scored(score / 2 if has_other_text else score, reason)
+
+
+def _compared(spec: JsonJudge, value: object) -> dict[str, object]:
+    """Return {path: value} of the innermost values of a JSON value, only those of the spec's fields if it names any."""
+    if not spec.fields:
+        return dict(leaves(value))
+    parts = value.items() if isinstance(value, dict) else ()
+    return {path: leaf for name, part in parts if name in spec.fields for path, leaf in leaves(part, name)}
 
 
 def _label(spec: LabelJudge, expected: str, answer: str) -> Verdict:
