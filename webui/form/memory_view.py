@@ -24,8 +24,8 @@ def is_short(result: FormResult) -> bool:
 
 
 def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
-    """Return a list of up to MAX_HOLDERS programs that hold memory which the plan lacks (RAM, or that of its GPUs, one
-    GPU after the other), the largest first, while the plan is tight or does not fit; a sentence if there are none, or
+    """Return a list of up to MAX_HOLDERS programs that hold memory which the plan lacks (RAM, or that of its GPUs), the
+    largest first, while the plan is tight or does not fit; a sentence if there are none, or
     if the driver does not report them. "" for a plan that fits."""
     if result.plan is None or not is_short(result):
         return ""
@@ -53,7 +53,8 @@ def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, st
     if not by_card or None in by_card:
         return None
     programs = []
-    for holder in [holder for holders in by_card for holder in holders or ()][:MAX_HOLDERS]:
+    found = [holder for holders in by_card for holder in holders or ()]
+    for holder in sorted(found, key=lambda holder: holder.used_bytes or 0, reverse=True)[:MAX_HOLDERS]:
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None

@@ -76,6 +76,17 @@ def test_who_holds_the_cards_memory_is_listed_where_the_plan_lacks_it() -> None:
     assert memory_view.holders(result(pc, planned=6), pc, W) == "", "a card that is only planned for"
 
 
+def test_the_largest_programs_of_all_its_cards_are_listed() -> None:
+    """Seen: of two cards the small programs of the first filled the list."""
+    first = machine(2.0, tuple(Holder(pid=n, name=f"small{n}", used_bytes=GIB >> 4) for n in range(8)))
+    (card,) = first.nvidia.cards
+    second = card.model_copy(update={"uuid": "GPU-2", "holders": (Holder(pid=99, name="large", used_bytes=5 * GIB),)})
+    pc = first.model_copy(update={"nvidia": Nvidia(cards=(card, second))})
+    on_both = budget.of_machine(first).model_copy(update={"beside": (("GPU-2", "RTX 4060"),)})
+    found = memory_view._on_card(on_both, pc, W)
+    assert found is not None and found[0] == ("large", "5.0 GiB") and len(found) == memory_view.MAX_HOLDERS
+
+
 def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_view, "top_by_ram", lambda count: [("firefox", 3 * GIB)])
     pc = Machine(system="Linux", cpu="A processor", ram_total_bytes=4 * GIB, ram_free_bytes=GIB)
