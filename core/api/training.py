@@ -59,13 +59,12 @@ def train(
     on_status: Callable[[Status], None] = lambda status: None,
     workspace: str | Path | None = None,
 ) -> RunFolder:
-    """Train one run in a process of its own, wait for its end and return it: completed, stopped, paused by Ctrl-C, or
-    interrupted if its process was killed.
+    """Train one run in a process of its own, wait for its end and return it: completed, stopped, or paused by Ctrl-C.
 
     recipe: a file or its contents; what it leaves open is planned, and the plan's warnings are Python warnings.
     settings: changes of it, {"train.max_steps": 40}. parent: a finished run whose adapter it starts from. cards: GPUs,
     "0,1". answer, accept_guess: as of the command. on_status: called each second with step and stage. Raises RunError
-    if the run fails, and GarageError for one that cannot begin.
+    if the run fails or its process was killed, and GarageError for one that cannot begin.
     """
     space = Workspace.open(workspace)
     chosen = cards_of(cards, cpu)
@@ -80,7 +79,7 @@ def train(
         warnings.warn(as_text(map(str, (finding.evidence, finding.meaning, finding.remedy)), "en"), stacklevel=2)
     run = prepared.begin()
     status = follow(run, space, on_status)
-    if status.state == State.FAILED:
+    if status.state in (State.FAILED, State.INTERRUPTED):
         raise RunError(status.message or msg("run.never_started", code="-"), status.advice)
     return run
 

@@ -74,10 +74,11 @@ def test_the_functions_return_what_the_commands_print(workspace: Workspace, caps
         assert without_sentences(json.loads(capsys.readouterr().out)) == without_sentences(found.as_json())
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.INTERRUPTED])
 def test_a_run_that_fails_is_an_error_and_its_settings_are_checked(
-    make_workspace: Any, monkeypatch: pytest.MonkeyPatch
+    state: State, make_workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, failed = make_workspace().root, Status(state=State.FAILED, message=msg("run.never_started", code="9"))
+    root, failed = make_workspace().root, Status(state=state, message=msg("run.never_started", code="9"))
     monkeypatch.setattr(training, "follow", lambda run, space, on_status: failed)
     recipe = {"data": {"source": DATA}, "train": {"max_steps": 60}}
     with pytest.raises(RunError, match="9"):
