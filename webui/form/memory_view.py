@@ -53,8 +53,8 @@ def _on_card(budget: Budget, machine: Machine, w: Wording) -> list[tuple[str, st
     if not by_card or None in by_card:
         return None
     programs = []
-    found = [holder for holders in by_card for holder in holders or ()]
-    for holder in sorted(found, key=lambda holder: holder.used_bytes or 0, reverse=True)[:MAX_HOLDERS]:
+    every = [holder for holders in by_card for holder in holders or ()]
+    for holder in sorted(every, key=lambda holder: holder.used_bytes or 0, reverse=True)[:MAX_HOLDERS]:
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None

@@ -53,6 +53,8 @@ _STYLES = {
 }
 _LEAST = {"colon": 0.5, "named": 0.5, "script": _SCRIPT, "posts": 0.0}  # share of the lines
 _MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
+# Of a script, without a blank after the colon.
+_TIGHT = re.compile(_STYLES["script"].replace(r"[ \t]+(?P<text>.*)", r"(?P<text>[^\s/].*)"), re.VERBOSE | re.DOTALL)
 _TIMED = re.compile(_TIME, re.VERBOSE)
 # * anna waves
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
@@ -171,6 +173,8 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
         for number, line in enumerate(chain(_unwrapped(file), [_END]), 1):
             line = line.rstrip("\n")
             message = style.message.match(line)
+            if message is None and style.name == "script" and (tight := _TIGHT.match(line)) and tight["nick"] in nicks:
+                message = tight
             action = None if message or is_post else _ACTION.match(line)
             # Only of somebody who has written: other lines of this form are the app's.
             is_action = action is not None and action["nick"] in nicks and not _BY_APP.match(action["text"])

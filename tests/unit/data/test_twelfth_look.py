@@ -82,9 +82,13 @@ def test_the_title_of_many_rows_is_no_text_in_scripts_with_signs_for_vowels(tmp_
 
 def test_marks_between_speeches_are_left_out(tmp_path: Path) -> None:
     speeches = [f"E: Were you born here, or in {i}? \nL: Near the river [E: Ah.] number {i}. \n" for i in range(54)]
-    talk = "".join(f"<TXT=talk{i}>\n" * (i % 6 == 0) + speech for i, speech in enumerate(speeches))
+    talk = (
+        "".join(f"<TXT=talk{i}>\n" * (i % 6 == 0) + speech for i, speech in enumerate(speeches))
+        + "E:And now?\nL: Now.\n"
+    )
     (tmp_path / "a.txt").write_text(talk, "utf-8")
-    assert "TXT" not in str([*examples_of(tmp_path / "a.txt")])
+    learned = [example.messages[-2:] for _, example in examples_of(tmp_path / "a.txt")]
+    assert "TXT" not in str(learned) and [message.content for message in learned[-1]] == ["And now?", "Now."]
     left = [each.count for each in report_of(tmp_path, "b.txt", talk).left_out]
     assert 9 in left
 
