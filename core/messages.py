@@ -55,6 +55,7 @@ class Message(Frozen):
     params: dict[str, Any] = {}
 
     def __str__(self) -> str:
+        """Return the sentence in English."""
         return self.render("en")
 
     def render(self, language: str = "en") -> str:
@@ -144,6 +145,7 @@ class Catalogue:
             self._sentences[language] |= sentences
 
     def keys(self, language: str) -> set[str]:
+        """Return the keys of all sentences of a language."""
         return set(self._sentences[language])
 
     def raw(self, key: str, language: str) -> str:

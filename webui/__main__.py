@@ -150,6 +150,7 @@ def port_taken(reach: Reach, port: int, error: OSError, w: Wording) -> _Refusal:
 
 
 def _error_reason(error: Exception) -> str:
+    """Return the system's words for an error, such as "Permission denied"; the error's own text if it has none."""
     return getattr(error, "strerror", None) or str(error)
 
 

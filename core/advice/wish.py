@@ -136,6 +136,8 @@ def topic_words(topic: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _presets() -> JsonObject:
+    """Return the content of presets/shelf (topics, languages, makers, graphics cards and so on, in which a person can
+    word a wish for a model), loaded once per process."""
     content: JsonObject = load("shelf")
     return content
 

@@ -72,8 +72,9 @@ def keep(
 def _create_dataset(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[Example]
 ) -> DatasetInfo:
-    """Import rows as a new dataset of corrections, through a temporary file, and return it; answered as in `keep`.
-    Raises DataError."""
+    """Import rows as a new dataset of corrections with this name, through a temporary file that is deleted, and return
+    it. answered: the model that is corrected, run:<id> or base:<model>, which the dataset records. Raises DataError if
+    it cannot be stored."""
     folder = workspace.cache / "sets"
     file = folder / f"corrections-{short_id()}.jsonl"
     try:
@@ -114,7 +115,8 @@ def _locked(store: DatasetStore) -> Iterator[None]:
 
 
 def find_dataset(store: DatasetStore, answered: str) -> DatasetInfo | None:
-    """The dataset of corrections of a model (answered as in `keep`), or None."""
+    """Return the first dataset that is recorded as the corrections of a model, or None. answered: the model, run:<id>
+    or base:<model>."""
     return next((info for info in store.list() if info.corrects == answered), None)
 
 

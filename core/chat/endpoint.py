@@ -73,6 +73,7 @@ class Endpoint:
 
     @property
     def host(self) -> str:
+        """Return the host of the address, with its port if the URL has one, such as "127.0.0.1:8080"."""
         return urlsplit(self.url).netloc
 
     @property
@@ -82,6 +83,7 @@ class Endpoint:
 
     @property
     def is_on_this_pc(self) -> bool:
+        """Return True if the address is a local one (LOCAL), so that nothing is sent to another PC."""
         return urlsplit(self.url).hostname in LOCAL
 
     def body(self, turns: Sequence[Turn], **options: object) -> JsonObject:

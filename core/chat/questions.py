@@ -45,8 +45,9 @@ def target_of(run: RunFolder, checkpoint: str | None = None, four_bit: bool | No
 
 @contextmanager
 def opened(workspace: Workspace, target: ChatTarget, doing: str = DOING) -> Iterator[ChatClient]:
-    """Context manager: load target and yield a chat that is ready; free the device afterwards. doing: as of ChatClient.
-    Raises ChatError if it cannot be loaded."""
+    """Context manager: load target in a chat worker, wait until it is ready, and yield the chat; its device is freed
+    afterwards. doing: the key of the message that names this work to others who want the device. Raises ChatError if
+    the model cannot be loaded."""
     client = ChatClient(workspace, doing=doing)
     try:
         client.load(target)

@@ -227,8 +227,9 @@ class Agents:
     async def _process(
         self, *arguments: str, values: Sequence[str] = (), outlives_with: IO[bytes] | None = None
     ) -> asyncio.subprocess.Process:
-        """Start a command on the workspace. values: as of `_run`. outlives_with: the file for the output of one that
-        goes on when this process ends."""
+        """Start a command of this app as a process on the workspace and return the process without waiting for it.
+        values: arguments that are no options, even if they begin with "-". outlives_with: a file for the output of a
+        command that goes on when this process ends; None: its output is read through pipes."""
         output = outlives_with or asyncio.subprocess.PIPE
         place = () if arguments[:2] == SEARCH else ("--workspace", str(self._space.root))
         return await asyncio.create_subprocess_exec(

@@ -113,8 +113,9 @@ def _examples(file: Path | None) -> tuple[tuple[str, str], ...]:
 
 @contextmanager
 def _writer(space: Workspace, word: str, endpoint: Endpoint | None) -> Iterator[writers.RowWriter]:
-    """Context manager: the model that writes, behind the server (endpoint), or that of word (as for `compare`), loaded
-    on this PC until the end. Raises GarageError."""
+    """Context manager: yield the model that writes the rows. With an endpoint it is the model behind that server and
+    word is ignored; else the model of word, a run such as RUN@0.8, loaded on this PC until the context ends. Raises
+    GarageError."""
     if endpoint is not None:
         yield writers.ServerWriter(endpoint)
         return

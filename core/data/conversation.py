@@ -60,6 +60,8 @@ class ChatMessage:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ChatMessage:
+        """Return the message in a mapping with the keys that `as_dict` writes; keys that are missing, other than role
+        and content, keep their defaults."""
         return cls(**{**value, "tool_calls": tuple(map(ToolCall.from_dict, value.get("tool_calls", ())))})
 
 

@@ -75,10 +75,13 @@ class Example:
         return {"prompt": self.prompt, "completion": self.completion} | bad
 
     def as_json(self) -> str:
+        """Return the example as one line of JSON with the fields that are not empty; letters beyond ASCII are kept as
+        they are."""
         return _ENCODE(self.as_dict())
 
     @classmethod
     def from_turns(cls, turns: Turns) -> Example:
+        """Return a conversation of these turns, (role, text) each, as an example."""
         return cls(messages=tuple(ChatMessage(speaker, content) for speaker, content in turns))
 
     @classmethod

@@ -103,6 +103,7 @@ class FullExample:
 
     @property
     def is_text(self) -> bool:
+        """Return True for plain text, which no chat template renders."""
         return self.rendered is None
 
 

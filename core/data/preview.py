@@ -179,6 +179,7 @@ class Preview:
 
     @cached_property
     def _sorted_lengths(self) -> np.ndarray:
+        """Return the tokens of each counted row before truncation, ascending."""
         return np.sort(self.lengths)
 
     @property
@@ -212,8 +213,13 @@ class Preview:
         return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
-        """Return the counts of the pieces that training makes, projected from the counted rows to all. long_examples,
-        overlap: as in `fit`; for pairs and rated answers, what is too long is dropped."""
+        """Return the rows, tokens and pieces that training makes of the dataset at this limit, projected from the
+        counted rows to all. The limit is max_length, or less if the model cannot read as many tokens.
+
+        long_examples: "cut" trains the first tokens of a longer row, "split" all of it in pieces, "drop" none of it;
+        plain text is split unless dropped. overlap: tokens that a piece of plain text repeats of the one before. Both
+        have no effect for preference pairs and rated answers, of which those that are too long are dropped.
+        """
         limit = self.limit(max_length)
         if self.learning.pairs or self.learning.rated:
             pieces: Pieces = (Pairs if self.learning.pairs else Rated).within(self.tokens, limit)

@@ -92,6 +92,8 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Return the optimizer steps of one pass over the rows: the batches of batch_size rows, divided by
+        accumulation, rounded up both times."""
         return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.accumulation)
 
     @property

@@ -478,4 +478,5 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _unknown_error(id: object) -> DataError:
+    """Return the DataError for an id that no dataset has; its sentence shows the id."""
     return DataError("data.unknown", id=display_name(id))

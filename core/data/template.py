@@ -95,6 +95,8 @@ class ChatTemplate:
 
     @cached_property
     def dialect(self) -> Dialect:
+        """The features that the template supports, such as a system message, tools and thinking; detected once by
+        rendering test conversations. Raises TemplateError for a template that is too slow."""
         return dialect.find(self._render, self.source)
 
     def with_thinking(self, thinks: bool) -> ChatTemplate:
@@ -260,6 +262,8 @@ class ChatTemplate:
 
     @cached_property
     def _specials_longest_first(self) -> list[str]:
+        """The texts of all special tokens that are not empty, the longest first, so that none is matched as part of a
+        longer one."""
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
     def _with_stop(self, text: str, turns: list[MessageJson], tools: Tools | None, thinks: bool | None) -> str:
@@ -294,6 +298,7 @@ def _clean(value: object) -> Any:
 
 
 def _without_reasoning(turns: Sequence[Turn]) -> list[MessageJson]:
+    """Return the turns as new messages without their thinking (the key "reasoning"); nothing else changes."""
     return [{name: value for name, value in turn.items() if name != "reasoning"} for turn in turns]
 
 

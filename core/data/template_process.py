@@ -58,6 +58,7 @@ class IsolatedTemplate(ChatTemplate):
 
 
 def _rendered(text: str, spans: list[Any], unlearned: int, thinks: bool, marks: list[Any]) -> Rendered:
+    """Return the Rendered of one rendering that the other process sent as JSON; its ranges become tuples."""
     return Rendered(text, tuple(map(tuple, spans)), unlearned, thinks, tuple(map(tuple, marks)))
 
 

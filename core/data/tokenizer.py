@@ -75,6 +75,7 @@ class Tokenizer:
         return min(max_length, self.position_limit or max_length)
 
     def _id(self, token: str | None) -> int | None:
+        """Return the id of a token by its text; None for None, or if the vocabulary lacks it."""
         return None if token is None else self._fast.token_to_id(token)
 
     def _stop_ids(self, generation: Mapping[str, object]) -> frozenset[int]:
@@ -98,6 +99,7 @@ class Tokenizer:
             raise ModelError("model.tokenizer_runs_away", folder=self._folder, reason=str(error)[:200]) from None
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Return the text of token ids. skip_special_tokens: leave out tokens such as the end of a turn."""
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def with_thinking(self, thinks: bool) -> Tokenizer:

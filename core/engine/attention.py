@@ -39,10 +39,13 @@ def packed_sdpa(
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """Compute causal attention of packed examples, each only over itself: on a CPU in bfloat16 blockwise, else by a
-    tested varlen kernel, else one scaled_dot_product_attention per example. query: (B, heads, T, d); key, value: (B, kv
-    heads, T, d). lengths: of the examples in each row, with sum T; None: one example per row. ends: as in Batch, if
-    they are on the device already. Returns ((B, T, heads, d), None). Raises NotImplementedError for a mask, soft cap,
-    bias or cache."""
+    tested varlen kernel, else one scaled_dot_product_attention per example.
+
+    query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
+    one example per row. ends: (N + 1,) int32, where each example begins, and the end, if they are on the device
+    already; None: computed from lengths. Returns ((B, T, heads, d), None). Raises NotImplementedError for a mask, soft
+    cap, bias or cache.
+    """
     is_modified = (
         attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     )

@@ -32,6 +32,7 @@ class Compute:
 
     @property
     def on_card(self) -> bool:
+        """Return True if the run computes on a GPU (CUDA)."""
         return self.device.type == "cuda"
 
 
@@ -152,6 +153,8 @@ def random_states(on_card: bool) -> States:
 
 
 def set_random_states(states: States) -> None:
+    """Set torch's random number generators to states that `random_states` returned: the CPU's, and the GPU's if they
+    contain it."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])

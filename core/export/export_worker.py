@@ -84,6 +84,7 @@ class ExportReporter(Job[ExportStatus]):
         return super().__enter__()
 
     def _write(self, status: ExportStatus) -> None:
+        """Write the status to status.json of the job folder."""
         self.folder.write(status)
 
     def set_stage(self, stage: str, fraction: float | None = None) -> None:
@@ -413,7 +414,8 @@ class Exporter:
         return names.slug(self.run_folder.name, fallback=f"tuned-{self.run_folder.id[-6:]}")
 
     def _gguf_name(self) -> str:
-        """Return the name of the GGUF file: NAME-QUANTIZATION.gguf, NAME as in Ollama."""
+        """Return the name of the GGUF file, NAME-QUANTIZATION.gguf. NAME is the run's name as a slug; if nothing is
+        left of it, "tuned-" and the end of the run's id."""
         return f"{self._ollama_name()}-{self.request.quant}.gguf"
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:

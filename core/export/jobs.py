@@ -80,9 +80,11 @@ class JobFolder:
         return self.is_locked() or ((status := self.status()) is not None and status.active)
 
     def _read_status(self) -> ExportStatus | None:
+        """Return status.json as it was written, even if its worker has died since; None if it is missing or invalid."""
         return files.read_model(ExportStatus, self.path / "status.json")
 
     def write(self, status: ExportStatus) -> None:
+        """Replace status.json by this status."""
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
 
     def begin(self, request: Frozen, module: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -76,6 +76,7 @@ class MergedFolder(Reader):
         self._original = base
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor as it was written, not that of the base's."""
         return self.base.tensors[name].shape
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:

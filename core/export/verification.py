@@ -77,6 +77,7 @@ class ProofPrompt:
 
     @property
     def has_answer(self) -> bool:
+        """Return True if ids contain an answer after the prompt; else the adapter's own answer is to be used."""
         return len(self.ids) > self.start
 
     def answered(self, greedy: list[int]) -> ProofPrompt:

@@ -151,9 +151,10 @@ def run_worker(
     """Start the process that downloads (core.hub.fetch_worker), send it the order, and return its last message, which
     names the folder. The process is killed at the end, whatever happens.
 
-    report: called with the progress. check: called at least every POLL_S; its exception ends the download. accept and
-    check_disk: as of `fetch`; the process waits for them. Raises ModelError if it refuses or dies, and what check,
-    accept and check_disk raise.
+    report: called with the progress. check: called at least every POLL_S. accept: called with the folder as soon as it
+    holds config.json, before any large file. check_disk: called with the missing bytes and those of all files, before
+    the weights. The process waits while accept and check_disk run; an exception of check, accept or check_disk ends the
+    download and is passed on. Raises ModelError if the process refuses or dies.
     """
     messages: queue.Queue[JsonObject] = queue.Queue()
     child = Child(WORKER)

@@ -159,10 +159,14 @@ class Downloads:
         reading: JsonObject | None = None,
         adapter: str | None = None,
     ) -> Download:
-        """Request a model, a part of a dataset, or an adapter, and return its row. reading: options for reading the
-        dataset, and adapter: as of Download; None keeps the previous ones. A running download goes on; a paused or
-        failed one resumes where it was. Raises ModelError for an invalid name, and RunError if the list cannot be
-        saved."""
+        """Request the download of a model, a part of a dataset, or an adapter, and return its entry in the list. It
+        begins at once or waits for its turn; one that is running or waiting is returned unchanged, and a paused or
+        failed one resumes where it was.
+
+        reading: options for reading the dataset. adapter: for an adapter that becomes a run its base, "" for the one
+        that the adapter names. None keeps the value of a paused or failed download. Raises ModelError for an invalid
+        name, and RunError if the list cannot be saved.
+        """
         key, part = _key(repo, revision), PartName.parse(repo)
         with self._lock:
             row = self._rows.get(key)

@@ -62,6 +62,7 @@ class Tensor(NamedTuple):
 
     @property
     def count(self) -> int:  # type: ignore[override]  # as above, no tuple's
+        """Return the number of the tensor's values, the product of its shape."""
         return math.prod(self.shape)
 
     @property

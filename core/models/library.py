@@ -302,8 +302,8 @@ def shape_of(models: Models, name: str) -> ModelShape:
 
 
 def config_of(models: Models, name: str) -> JsonObject:
-    """Return the config.json of a model named as for `shape_of`; of a bare size what follows from its shape.
-    Raises ModelError."""
+    """Return the config.json of a model named in a terminal: a folder with that file, the file itself, or a model's id.
+    Of a bare size such as 7B it is one made from a typical shape of that size. Raises ModelError."""
     path = expand(name)
     if SIZE.fullmatch(name):
         return shape_of_size(name).config()

@@ -176,6 +176,7 @@ def _sha256(file: Path) -> str:
 
 
 def _file_size(file: Path) -> int | None:
+    """Return the bytes of a file; None if it is missing, no file, or cannot be read."""
     try:
         return file.stat().st_size if file.is_file() else None
     except OSError:

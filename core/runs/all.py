@@ -155,8 +155,8 @@ class Runs:
     def queue_again(self, run: RunFolder, launcher: str) -> None:
         """Queue a paused, interrupted or failed run for its next attempt, which continues from its newest checkpoint.
 
-        launcher: as in `create`. Raises RunError for a run that has ended or is at work, BusyError if another process
-        is changing it.
+        launcher: "app" (the app's supervisor starts it) or "command" (the command that queued it does). Raises RunError
+        for a run that has ended or is at work, BusyError if another process is changing it.
         """
         status = self.status(run)
         if not may_resume(status.state):

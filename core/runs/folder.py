@@ -264,6 +264,7 @@ class RunFolder:
         return True
 
     def bytes_used(self) -> int:
+        """Return the bytes of all files in the run's folder."""
         return files.bytes_in(self.path)
 
 

@@ -41,6 +41,7 @@ class Reporter(Job[Status]):
 
     # ---- out ------------------------------------------------------------------------------------------------------
     def _write(self, status: Status) -> None:
+        """Write the status to state.json. Raises RunError for a transition that is not in the table of states."""
         self.run.write_status(status)
 
     def set_state(

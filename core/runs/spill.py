@@ -98,7 +98,8 @@ class SpillWatch:
         look: Callable[[], Memory | None],
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Begin without a usual time. where: as for `judge`. look: returns the present memory, None if unknown."""
+        """Begin without a usual time of a step. where: "cpu", or the operating system that drives the GPU. look:
+        returns the present memory, None if unknown. clock: returns seconds."""
         self._reporter, self._where, self._memory, self._clock = reporter, where, look, clock
         self._first = True
         self._usual: deque[float] = deque(maxlen=USUAL)

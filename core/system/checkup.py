@@ -261,6 +261,7 @@ def missing_requirements() -> tuple[str, ...]:
 
 
 def _version_of(package: str) -> str | None:
+    """Return the installed version of a Python package; None if it is not installed. The package is not imported."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

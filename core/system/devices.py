@@ -160,9 +160,11 @@ def available_or_best(device: str | None, nvidia: Nvidia) -> str | None:
 
 
 def environment_of(device: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
-    """Return the environment variables by which our computing processes see only this device (its uuid, or CPU).
+    """Return the environment variables by which our computing processes see only these devices. {} if device is None,
+    and on a PC with one GPU, which needs no name.
 
-    {} for None, and for a PC's only GPU, which needs no name. count: number of GPUs, further ones as in `beside`.
+    device: the uuid of a GPU, or CPU, which hides all GPUs. count: number of GPUs, device included; the further ones
+    are those with chosen uuids first, then those with most free memory.
     """
     if device == CPU:
         return dict(NO_CARD)
@@ -188,10 +190,9 @@ def may_be_chosen(nvidia: Nvidia) -> list[Card]:
 
 
 def cards_named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
-    """Return the GPUs that words name: numbers as in NVML and nvidia-smi, or beginnings of uuids.
-
-    Raises RecipeError for a word that names no usable GPU.
-    """
+    """Return the usable GPUs that words name, each once: the number that NVML and nvidia-smi give it, or the beginning
+    of its uuid ("GPU-..."). Of several that fit, the first is taken. Raises RecipeError for a word that names no usable
+    GPU."""
     usable = may_be_chosen(nvidia)
     chosen = {}
     for word in words:

@@ -488,6 +488,8 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
         """Return a hook that sets the place before layer `number`."""
 
         def hook(module: torch.nn.Module, args: tuple[object, ...]) -> None:
+            """Set the place to this layer's number in the current phase, "forward 3" or, while the backward recomputes
+            the layer, "backward 3"."""
             allocations.place = f"{phase[0]} {number}"
 
         return hook
@@ -502,6 +504,8 @@ def _track_place(allocations: Allocations, model: PreTrainedModel) -> Iterator[N
             allocations.place = f"backward {number}"
 
         def hook(module: torch.nn.Module, args: tuple[object, ...], output: object) -> None:
+            """Set the place to "head" after the forward of the last layer, and have `arrived` called once the gradient
+            of the layer's output is computed. Does nothing when the backward recomputes the layer."""
             hidden = output[0] if isinstance(output, tuple) else output
             if phase[0] == "forward":
                 allocations.place = "head" if number == len(layers) - 1 else allocations.place

@@ -246,6 +246,8 @@ class _Taking:
         self._note("left_out", key, value, why=msg(f"foreign_recipe.why_{why}"))
 
     def _note(self, kind: Literal["changed", "left_out", "taken"], key: str, value: object, **more: object) -> None:
+        """Add a note on one key of the other tool's recipe, with its value shortened. more: further values of the
+        note's sentence."""
         self.notes.append(
             KeyNote(kind, msg(f"foreign_recipe.{kind}", name=key[:_SHOWN], value=shortened(value), **more))
         )

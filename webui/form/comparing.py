@@ -69,6 +69,7 @@ class Comparing(Panel):
 
     @property
     def parts(self) -> Components:
+        """Return the components of the offer that `draw` updates."""
         return {self.column, self.text, self.button, self.attempt}
 
     def draw(self, form: Form) -> Updates:

@@ -129,6 +129,7 @@ def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
 
 
 def _bar_width(bins: Sequence[Bin]) -> float:
+    """Return the width of one bar of the histogram, in the drawing's units; bins must not be empty."""
     return (WIDTH - LEFT - RIGHT) / len(bins)
 
 

@@ -86,6 +86,8 @@ class LeftRuns(Panel):
         return gr.update(choices=self._choices(runs), value=runs[0].id if runs else None, visible=len(runs) > 1)
 
     def wire(self, poller: Poller, tabs: gr.Tabs) -> None:
+        """Connect the two buttons: one resumes the chosen run and opens the Train page in tabs, the other dismisses it
+        for good. poller: updates the page's live parts after each."""
         resume = lambda run_id: resumed(self.services, self.w, self.notice, tabs, self._offered(run_id))  # noqa: E731
         poller.after(self.go_on.click(resume, [self.which], [self.notice, tabs], **CONTROL))
         poller.after(self.leave.click(self.dismiss, [self.which], [self.notice], **CONTROL))

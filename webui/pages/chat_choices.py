@@ -57,7 +57,8 @@ def checkpoint_choices(services: Services, w: Wording, target: object) -> list[t
     """Return (label, value) of a run's final adapter, whose value is LATEST, and of each checkpoint, newest first,
     whose value is its folder's name. The label says which one is the best.
 
-    target: as of `run_id_of`; for a base model, None or an unknown run only the final adapter's entry is returned.
+    target: "run:ID", from the browser; for a base model, None or an unknown run only the final adapter's entry is
+    returned.
     """
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
     try:

@@ -164,4 +164,5 @@ class HubTokenCard(Panel):
         return self.services.hub_token.source() == "given"
 
     def _source(self) -> Html:
+        """Return a sentence about where the hub's access token comes from, or that there is none."""
         return muted(self.w.t(f"hub_token_card.from_{self.services.hub_token.source() or 'nowhere'}"))

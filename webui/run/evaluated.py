@@ -55,7 +55,8 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
 
 
 def _row(services: Services, requested: object) -> RunRow | None:
-    """Return the run that a page shows, if it can answer; else None. requested: as of `Snapshot.followed`."""
+    """Return the followed run if it has an adapter or a checkpoint and is not at work; else None. requested: from the
+    browser, a run's id, or "" for the run that the Train page shows."""
     snapshot = services.snapshots.now()
     run_id, _ = snapshot.followed(requested)
     return next((row for row in snapshot.rows if row.id == run_id and row.can_chat), None)

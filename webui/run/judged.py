@@ -102,6 +102,8 @@ def _others(metrics: Sequence[JsonObject], w: Wording) -> Iterator[Html]:
     """Yield a row for each of SHARES, LENGTH and DISTANCE that was measured."""
 
     def metric_row(metric: str, key: str, shown: Callable[[float], str], most: float = 0.0) -> Iterator[Html]:
+        """Yield the table's row of one metric; nothing if it was never measured. metric: its name in metrics.jsonl.
+        key: of its label. shown: formats a value. most: top of the curve's scale; 0 for the largest value."""
         return _row(w.t(f"judged_view.{key}"), _values(metrics, metric), shown, most)
 
     for metric, key in SHARES:
@@ -120,8 +122,8 @@ def _values(metrics: Sequence[JsonObject], name: str) -> list[float]:
 
 
 def _row(label: str, values: Sequence[float], shown: Callable[[float], str], most: float) -> Iterator[Html]:
-    """Yield a row of the table: name, small curve, first and newest value; nothing without a value. shown: formats a
-    value. most: as of `_curve`."""
+    """Yield one row of the table: label, small curve, first and newest value; nothing without a value. shown: formats a
+    value. most: top of the curve's scale, which begins at 0; the largest value if that is larger or most is 0."""
     if values:
         cells = (tag("td", shown(values[at])) for at in (0, -1))
         yield tag("tr", tag("th", label, scope="row"), tag("td", _curve(values, most)), *cells)
@@ -142,6 +144,8 @@ def _curve(values: Sequence[float], most: float) -> Html:
 
 @lru_cache(maxsize=4)
 def _cached_metrics(path: Path, _stamp: object) -> list[JsonObject]:
+    """Return all lines of a run's metrics.jsonl, cached. path: the run's folder. _stamp: of the file, so that a changed
+    one is read again."""
     return RunFolder(path).all_metrics()
 
 

@@ -171,8 +171,13 @@ class PublishPanel:
     def begin(
         self, listed: object, opened: str | None, which: object, repo: object, film: object, who: object
     ) -> Updates:
-        """Start the upload; if a choice has changed since the files were listed, only list them again. listed: the
-        choices then. The others as of `list`."""
+        """Start the upload of an export, and return the updates that show the notice and hide the list of files; if a
+        choice has changed since the files were listed, only list them again.
+
+        listed: the other five arguments as they were when the files were listed. opened: the run's id. which: the
+        export's name. repo: the repository on the hub. film: True to add sample answers. who: "public", else the
+        repository is private.
+        """
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
         begun = outcome(

@@ -169,6 +169,7 @@ def billions(model: KnownModel, w: Wording) -> str:
 
 
 def licence(model: KnownModel, w: Wording) -> str:
+    """Return the model's licence in words, with whether commercial use is allowed, limited or forbidden."""
     return w.t(f"shelf_view.licence_{model.commercial}", licence=model.licence)
 
 

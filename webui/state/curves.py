@@ -327,7 +327,9 @@ def _points(columns: CurveColumns, start: int, thinned_by: tuple[str, ...]) -> d
 
 
 def _reply(curve: Curve, position: list[int] | None) -> JsonObject:
-    """Return the points after a page's position, or all of them, thinned, if it is None; keys as of `Curves.since`."""
+    """Return the points that a page lacks, as JSON: lists by the keys that `Curves.since` lists, except run, cursor and
+    reset. position: seven counts of the points that the page has already, one for each kind; None: send all points,
+    thinned."""
     sends_all = position is None
     _, trained, evaluated, measured, bad, compared, eval_compared = position or (0,) * 7
     train = _points(curve.train, trained, ("loss", "norm") if sends_all else ())

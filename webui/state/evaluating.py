@@ -211,6 +211,7 @@ class Evaluating:
         return None
 
     def _run(self, choice: Choice) -> RunFolder:
+        """Return the folder of the run that is chosen. Raises RunError if there is none of this id."""
         return Runs(self._workspace).get(choice.run_id)
 
     def prepare(self, choice: Choice) -> SetEvaluation:

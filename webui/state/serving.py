@@ -63,6 +63,7 @@ class Serving:
             self._stop()
 
     def _stop(self) -> None:
+        """Stop the server if there is one, and forget its address and key; the caller holds the lock."""
         if self._server is not None:
             self._server.stop()
         self._server = self.served = None

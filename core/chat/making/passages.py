@@ -167,6 +167,7 @@ def passages_of(blocks: Iterable[Block], seed: int = 0) -> list[Passage]:
 
 
 def _utf8_bytes(text: str) -> int:
+    """Return the number of bytes of a text in UTF-8; a character that cannot be encoded counts as one."""
     return len(text.encode("utf-8", "replace"))
 
 

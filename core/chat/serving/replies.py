@@ -120,6 +120,8 @@ class Reply:
             yield self._head | {"object": self._chunk_object_name(), "choices": [], "usage": self._usage()}
 
     def _chunk_object_name(self) -> str:
+        """Return the value of the field "object" in each chunk of a streamed reply: "chat.completion.chunk" for a chat,
+        "text_completion" for a plain completion."""
         return "chat.completion.chunk" if self._is_chat else "text_completion"
 
     def _chunk(

@@ -35,6 +35,8 @@ class ApiError(Exception):
     """An error with an HTTP status, which the client gets in OpenAI's format."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None):
+        """Keep the parts of the error. status: HTTP status. code, param: OpenAI's error code, and the request's field
+        that is wrong; None for none."""
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
 
@@ -133,7 +135,8 @@ class Body(BaseModel, ABC):
 
     @property
     def sampling(self) -> ApiSampling:
-        """The settings of the answer: greedy without a temperature, as in Chat; drawn anew each time without a seed."""
+        """Return the settings for generating the answer. Without a temperature it is greedy; without a seed a new
+        random one is used. max_tokens is DEFAULT_TOKENS if missing, and MAX_NEW_TOKENS at most."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ApiSampling(
             do_sample=self.temperature is not None,

@@ -101,6 +101,7 @@ def _app_of_keys(keys: set[str]) -> str:
         return keys.issuperset(names)
 
     def has_any_of(names: Iterable[str]) -> bool:
+        """Return True if the export has at least one of these paths of keys."""
         return not keys.isdisjoint(names)
 
     # Before ChatGPT, whose `mapping` DeepSeek's export has too.

@@ -398,6 +398,7 @@ def natural(value: object) -> tuple[float, ...]:
 
 @cache
 def _set_of_words(words: str) -> frozenset[str]:
+    """Return the words of a text, separated by blanks, as a set; cached."""
     return frozenset(words.split())
 
 
@@ -409,6 +410,7 @@ def _words(name: str) -> list[str]:
 
 
 def _last_word(name: str) -> str:
+    """Return the last word of a column's name in small letters, such as "id" of conversationId; "" without a word."""
     return next(reversed(_words(name)), "")
 
 

@@ -134,6 +134,7 @@ class Refusals:
     kind: Kind = "refusals"
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows the finding's repair names at most; None for all."""
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:
@@ -185,6 +186,7 @@ class Answers:
     """
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows a finding's repair names at most; None for all."""
         self._max_rows, self._lengths = max_repair_rows, array("i")
         self._nothing, self._short, self._echoes = Marked(), Marked(), Marked()
 
@@ -232,6 +234,7 @@ class SamePairs:
     """Pairs whose answers differ in case, spaces and marks alone, so that there is nothing to prefer."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows the finding's repair names at most; None for all."""
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:

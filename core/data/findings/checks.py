@@ -38,6 +38,8 @@ class Checks:
     kinds."""
 
     def __init__(self, every_row: bool = False, most: int | None = MAX_ROWS, kind: str = ""):
+        """Begin a pass. every_row: check every row; by default, of a long dataset only one row in ONE_IN is checked
+        after the first EVERY_ROW."""
         self._every_row = every_row
         self._checks = [check(most) for check, kinds in _CHECKS if not kind or kind in kinds.split()]
         self._rows = self._checked = 0

@@ -17,6 +17,7 @@ class Languages:
     """Answers in another language than most."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows the finding's repair names at most; None for all."""
         self._max_rows = max_repair_rows
         self._by_language: dict[str, Marked] = {}
 

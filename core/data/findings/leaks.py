@@ -12,6 +12,7 @@ class Leaks:
     """Rows with secrets (core/data/findings/secrets)."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows a repair of the finding names at most; None for all."""
         self._max_rows, self._any = max_repair_rows, Marked()
         self._by_kind = {kind: Marked() for kind in STAND_IN}
 

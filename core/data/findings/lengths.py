@@ -16,6 +16,7 @@ class Lengths:
     """Conversations that are far longer than the median."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows the finding's repair names at most; None for all."""
         self._max_rows, self._lengths = max_repair_rows, array("i")
         self._long: list[tuple[int, int, str]] = []
 

@@ -26,6 +26,7 @@ class Markers:
     """Rows with turn markers in their texts, outside of code."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows the finding's repair names at most; None for all."""
         self._max_rows, self._marked = max_repair_rows, Marked()
 
     def add(self, words: RowWords) -> None:

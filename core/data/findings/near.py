@@ -133,6 +133,7 @@ class Repeated:
     """Equal rows and near ones, as two findings."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows a finding's repair names at most; None for all."""
         self._max_rows, self._near = max_repair_rows, Near()
         self._quotes: dict[int, str] = {}
 
@@ -178,8 +179,8 @@ def _common(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> np.ndarray:
     """Return which hashes are of windows so common that the comparison of rows ignores them.
 
     The result is (2^20,) bool, indexed by the upper 20 bits of a hash, so that hashes with these bits in common share
-    an entry. It is True if a window occurs in more than 10 texts and in more than the share COMMON of them. hashes,
-    text_of: as of `_windows`; texts: their number.
+    an entry. It is True if a window occurs in more than 10 texts and in more than the share COMMON of them. hashes:
+    (W,) uint32, of the windows of all texts; text_of: (W,), the number of the text of each; texts: number of all texts.
     """
     order = np.lexsort((text_of, hashes))
     hashes, text_of = hashes[order], text_of[order]

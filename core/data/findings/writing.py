@@ -78,6 +78,7 @@ class Writing:
     """Rows with markup, wrong encodings or lost characters."""
 
     def __init__(self, max_repair_rows: int | None):
+        """Begin without rows. max_repair_rows: how many rows a finding's repair names at most; None for all."""
         self._max_rows = max_repair_rows
         self._markup, self._mojibake, self._lost = Marked(), Marked(), Marked()
 

@@ -60,5 +60,7 @@ def run(path: Path, act: str, *arguments: str, check: Check = go_on) -> Any:
 
 
 def report(path: Path, act: str, *arguments: str, check: Check = go_on) -> DataReport:
-    """Run an act that returns a DataReport; arguments and errors as for `run`."""
+    """Run an act of dataset_worker.ACTS that returns a DataReport on path in a separate process, and return that
+    report. check: called with the rows read so far; an exception from it ends the process. Raises DataError (its
+    refusal, lack of memory, an early end) or OSError."""
     return DataReport.model_validate(run(path, act, *arguments, check=check))

@@ -27,18 +27,21 @@ class _Decoder(Protocol):
 
 # Each library is imported only for a file that needs it.
 def _gzip(file: IO[bytes]) -> _Decoder:
+    """Return a decoder of a gzip file; the file's bytes are unpacked as they are read."""
     import gzip
 
     return gzip.GzipFile(fileobj=file)
 
 
 def _bz2(file: IO[bytes]) -> _Decoder:
+    """Return a decoder of a bzip2 file; the file's bytes are unpacked as they are read."""
     import bz2
 
     return bz2.BZ2File(file)
 
 
 def _zstd(file: IO[bytes]) -> _Decoder:
+    """Return a decoder of a Zstandard file; the file's bytes are unpacked as they are read."""
     import pyarrow
 
     return pyarrow.CompressedInputStream(file, "zstd")
@@ -129,6 +132,8 @@ class _Stream(io.RawIOBase):
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> DataError:
+        """Return the DataError for a compressed file that cannot be unpacked; error: the reason, which its sentence
+        gives."""
         return DataError("data.broken_compressed", file=self._inside.name, reason=reason_of(error))
 
     def readable(self) -> bool:

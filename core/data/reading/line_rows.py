@@ -96,8 +96,9 @@ def _is_table(lines: Sequence[str]) -> bool:
 
 
 def _is_conll(lines: Sequence[str]) -> bool:
-    """Return True if nearly every line is a word with its tags, as in CoNLL's files, with empty lines between sentences
-    or several tags."""
+    """Return True if nearly every line is a word with its tags, as in CoNLL's files. Empty lines and comments are
+    skipped; fewer than three other lines are never enough. Tags in the last column alone count only if there are empty
+    lines or comments between the words, or more than one tag."""
     words = [line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     cells = [line.split("\t") if "\t" in line else line.split(" ") for line in words]
     if len(words) < 3 or not _mostly(cells, lambda each: len(each) > 1 and " " not in each[0].strip()):

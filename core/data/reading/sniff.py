@@ -293,6 +293,7 @@ def _size(path: Readable, limits: Limits) -> int:
 
 
 def _is_folder(path: Path) -> bool:
+    """Return True if the path is a folder; False also if it cannot be read or is no valid path."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # a NUL in the name
@@ -421,7 +422,8 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
 
 
 def _refuse_tags(path: Readable, encoding: str) -> None:
-    """Raise DataError if nearly every line of a text is a word with its tags, as in CoNLL's files."""
+    """Check the first lines of a text file, and raise DataError if nearly every one is a word with its tags, as in
+    CoNLL's files, which are nothing to train on."""
     if line_rows.shape_of(line_rows.first_lines(path, encoding)) == "conll":
         raise DataError("data.is_conll", file=path.name)
 

@@ -161,6 +161,8 @@ class _Unpacked(io.RawIOBase):
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> DataError:
+        """Return the DataError for a member of an archive that cannot be unpacked; error: the reason, which its
+        sentence gives."""
         return DataError("data.broken_zip", file=self._name, reason=reason_of(error))
 
     def readable(self) -> bool:

@@ -114,9 +114,12 @@ class EditedRows(Rows):
         return super().as_json(int(self._places[index]))
 
     def number(self, index: int) -> int:
+        """Return the number of a trainable row of this version, which edits do not change. index: its position, from
+        0."""
         return int(self._numbers[index])
 
     def numbers(self) -> np.ndarray:
+        """Return the numbers (N,) of all trainable rows of this version, in order."""
         return self._numbers
 
     @property

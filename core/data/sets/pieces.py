@@ -36,8 +36,14 @@ class Pieces(Sequence[Encoded]):
 
     @classmethod
     def from_tokens(cls, tokens: Tokens, limit: int, long_examples: LongExamples, overlap: int = 0) -> Pieces:
-        """Fit all examples to the limit of tokens, paragraphs joined first; keep the pieces in which something is
-        learned. long_examples: as in `fit`. overlap: tokens that a piece of plain text repeats of the one before."""
+        """Fit all examples to the limit of tokens, paragraphs joined first, and keep only the pieces in which something
+        is learned.
+
+        long_examples, for examples above the limit: "cut" keeps the first limit tokens; "split" makes pieces, each
+        beginning with the last token of the one before; "drop" leaves the example out. Plain text is split at its
+        borders unless dropped, and joined paragraphs always are. overlap: tokens that a piece of plain text repeats of
+        the one before, without training them again.
+        """
         tokens = JoinedTokens.of_paragraphs(tokens, limit if long_examples == "drop" else None)
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit

@@ -47,4 +47,6 @@ def _parts(messages: Iterable[ChatMessage], trained: bool) -> list[JsonObject]:
 
 
 def _text_part(role: str | None, text: str, trained: bool) -> JsonObject:
+    """Return one part of a row as the page shows it. role: None for a text that is no message. trained: True if the
+    loss counts its tokens."""
     return {"role": role, "text": text, "trained": trained}

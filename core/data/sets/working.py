@@ -90,8 +90,9 @@ def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
 
 
 def flawed_row(rows: Rows, place: int) -> ShownRow:
-    """Return a row that cannot be trained, to be shown: its number, its columns, and why it cannot be trained (None for
-    an answer that is marked as bad). place: position among all rows of the file, as in Rows.flawed."""
+    """Return a row that cannot be trained, to be shown: its number, its columns as they were read (None if not kept),
+    and why it cannot be trained (None for an answer that is marked as bad). place: its position among all rows of the
+    file, trainable or not, from 0."""
     entry = rows.entry(place)
     problem = problem_of(entry["problem"])
     values = json.loads(entry["values"]) if entry["values"] else None

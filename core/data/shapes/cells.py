@@ -70,6 +70,7 @@ def columns_of_texts_or_lists(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def is_list_of_texts(value: object) -> bool:
+    """Return True for a list in which every value is a text; True also for an empty list."""
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 

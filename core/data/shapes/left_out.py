@@ -135,9 +135,12 @@ class Notes:
         self.omissions: list[Omission] = []
 
     def warn(self, key: str, **params: object) -> None:
+        """Note a warning about the row, by its key in the catalogue of sentences and the values of its placeholders."""
         self.warnings.append(msg(key, **params))
 
     def add_omission(self, place: Place, name: str = "") -> None:
+        """Note that something of the row was left out, to be counted and shown to the person. place: what kind of thing
+        or where, such as a column; name: its name there."""
         self.omissions.append(Omission(place, name))
 
     def add_unread(self, place: Place, values: Mapping[Any, Any], read: Iterable[str]) -> None:

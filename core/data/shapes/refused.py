@@ -20,6 +20,7 @@ class _Reason:
     first: list[int] = field(default_factory=list)
 
     def add(self, number: int) -> None:
+        """Count a row that the template refused for this reason; its number is kept for the first MAX_NAMED rows."""
         self.rows += 1
         if len(self.first) < MAX_NAMED:
             self.first.append(number)

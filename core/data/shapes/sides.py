@@ -487,10 +487,13 @@ def _last_word(name: str) -> str:
 
 
 def _pair(question: str, answer: str) -> dict[str, Role]:
+    """Return the choice of columns in which column `question` has the question's role and column `answer` the
+    answer's."""
     return {question: "question", answer: "answer"}
 
 
 def _alone(text: str) -> dict[str, Role]:
+    """Return the choice of columns in which this column alone is trained, as plain text."""
     return {text: "text"}
 
 

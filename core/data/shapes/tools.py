@@ -23,10 +23,14 @@ class ToolCall:
     id: str | None = None
 
     def as_dict(self) -> JsonObject:
+        """Return the call as a JSON object, its arguments decoded; the inverse of `from_dict`. "id" is left out if
+        there is none."""
         return {"name": self.name, "arguments": json.loads(self.arguments)} | ({"id": self.id} if self.id else {})
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ToolCall:
+        """Return the call in a mapping with name and arguments (any JSON value, not JSON as text), and id if it has
+        one; the inverse of `as_dict`."""
         return cls(value["name"], as_json(value["arguments"]), value.get("id"))
 
 

@@ -55,6 +55,7 @@ def _rank(node: dict[str, Any]) -> float:
 
 
 def _turn(node: dict[str, Any]) -> dict[str, Any]:
+    """Return the message of a node of a conversation's tree: its role, and its text as content."""
     return {"role": node["role"], "content": node["text"]}
 
 

@@ -133,6 +133,8 @@ def look_up_in_ram(model: transformers.PreTrainedModel) -> None:
     look_up = embedding.forward
 
     def forward_in_ram(ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of ids, looked up on the device of the embedding's weight and copied to the device of
+        ids."""
         return look_up(ids.to(embedding.weight.device)).to(ids.device)
 
     embedding.forward = forward_in_ram

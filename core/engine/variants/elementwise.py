@@ -238,6 +238,8 @@ class _Norm(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, beside: list[torch.Tensor]
     ) -> torch.Tensor:
+        """Return the normalized x, (..., h); append 1 / rms(x), fp32 (rows, 1), to `beside`, so that a caller can reuse
+        it."""
         ctx.offset = offset
         output, inv_rms = _norm(x, weight, eps, offset)
         beside.append(inv_rms)
@@ -247,6 +249,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient with respect to x, in its dtype; the weight gets none."""
         x, weight, inv_rms = ctx.saved_tensors
         rows, grad = (each.reshape(-1, x.shape[-1]) for each in (x, gradient))
         return _norm_back(rows, grad, weight, inv_rms, ctx.offset).to(x.dtype).view(x.shape), None, None, None, None
@@ -517,6 +520,7 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the states: the outputs' gradients rotated back by cos and sin, which get none."""
         cos, sin = ctx.saved_tensors
         return None, None, *(_rotate(gradient, cos, sin, back=True) for gradient in gradients)
 

@@ -188,6 +188,7 @@ class _Gather:
         self._gather = partial(sharded.gather, number)
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Return an uninitialized tensor for FSDP2 to gather the layer's shards into."""
         return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
@@ -197,4 +198,6 @@ class _Gather:
         group: distributed.ProcessGroup,
         async_op: bool = False,
     ) -> distributed.Work | None:
+        """Fill output_tensor with every rank's shard (input_tensor) of the layer, as `Sharded.gather` does. Returns
+        torch's Work, or None if the transfer is over."""
         return self._gather(output_tensor, input_tensor, group, async_op)

@@ -101,8 +101,8 @@ def _is_bits(layer: LoraLayer, bits: int) -> bool:
 
 
 def _dequantizes_plainly(base: torch.nn.Module) -> bool:
-    """True if the weight is not repacked for CPUs (a kernel without gradients, see base_model), and is stored as (out,
-    in)."""
+    """Return True if the base layer's weight is quantized to 4 bits, stored as (out, in), and not repacked for CPUs,
+    whose kernel has no gradients. False for a layer that is not quantized."""
     state = getattr(base.weight, "quant_state", None)
     packed = getattr(state, "packing_format_for_cpu", False)
     return state is not None and not packed and tuple(state.shape) == (base.out_features, base.in_features)
@@ -386,6 +386,8 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Pass the outputs' gradients on, unchanged, as those of `ways_back`, from which `_ForBackward` computes the
+        layers' gradients; the other arguments get none."""
         return None, None, None, *gradients
 
 

@@ -27,9 +27,12 @@ LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """Return a kernel for heads of these numbers, width and dtype on this device, with or without a window (its size
-    does not matter); tested here at the first call for them. None if no kernel passes, on a CPU, in float32, for values
-    of another width, or for several rows. Shapes as in `packed_sdpa`: (1, heads, T, d)."""
+    """Return a tested kernel of attention for these heads, width, dtype and device, with or without a sliding window
+    (its size does not matter). The first call for such a combination tests the kernels.
+
+    query: (1, heads, T, d); key, value: (1, kv heads, T, d). None if no kernel passes, on a CPU, in float32, for values
+    of another width than the queries, or for several rows.
+    """
     if (
         query.device.type != CARD
         or query.dtype == torch.float32

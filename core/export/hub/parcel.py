@@ -44,6 +44,7 @@ class Parcel:
 
     @property
     def size(self) -> int:
+        """Return the bytes of all files to publish."""
         return sum(piece.size for piece in self.pieces)
 
 
@@ -99,4 +100,5 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
 
 
 def _file_of_text(name: str, text: str) -> ParcelFile:
+    """Return a file to publish whose content is this text in UTF-8, held in memory."""
     return ParcelFile(name, len(text.encode()), text.encode())

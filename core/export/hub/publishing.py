@@ -76,4 +76,5 @@ class Publishing:
         return files.read_model(PublishRequest, self._job(export).path / "request.json")
 
     def _job(self, export: str) -> JobFolder:
+        """Return the job folder of an export's publication, which need not exist. export: the export's name."""
         return JobFolder(self.workspace.exports / ".jobs" / f"{export}-hub")

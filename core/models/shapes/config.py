@@ -151,9 +151,9 @@ def _wide_heads(values: dict[str, int], config: Mapping[str, object]) -> None:
 
 
 def _kinds_of_layers(values: dict[str, int], config: Mapping[str, object]) -> None:
-    """Add the size of the sliding window, those of Mamba 2's scan, and how many layers have each, to values. If
-    config.json lists no kinds of layers, all have the scan (as in Falcon-H1), and all but wide_layers the window (none
-    if no layer is wide)."""
+    """Add to values, in place, the size of the sliding window and the number of layers with one, and for Mamba 2 the
+    sizes of the scan and the number of layers with one. If config.json lists no kinds of layers, all layers have the
+    scan (as in Falcon-H1), and all but values["wide_layers"] of them the window."""
     listed = config.get("layer_types") or config.get("layers_block_type") or ()
     kinds = [str(kind) for kind in listed] if isinstance(listed, list) else []
     if window := _number(config, "sliding_window"):

@@ -16,6 +16,7 @@ class Matrix(NamedTuple):
 
     @property
     def params(self) -> int:
+        """Return the number of weights in all `count` of these layers together."""
         return self.d_in * self.d_out * self.count
 
 

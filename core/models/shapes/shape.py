@@ -199,6 +199,8 @@ class ModelShape(Strict):
 
     @property
     def attention_matrices(self) -> tuple[Matrix, ...]:
+        """Return the linear layers of attention (its input and output projections), each with the number of layers that
+        have it."""
         return attention_of(self.model_type, self.hidden_size, self.num_hidden_layers, self.q_width, self.kv_width)
 
     @property

@@ -194,7 +194,9 @@ class Ranks:
         return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")
 
     def share(self, tensors: Sequence[torch.Tensor], check: Check = lambda: None) -> None:
-        """Replace tensors by rank 0's, in place, on every rank. check: as for `wait`."""
+        """Replace the tensors on every rank by those of rank 0, in place, and wait until they have arrived. check:
+        called on rank 0 meanwhile; its exceptions are passed on. Raises RankError on rank 0 if another rank is gone or
+        silent for too long."""
         with self._flat(tensors) as (flat, _):
             self.wait(self._broadcast(flat), check)
 

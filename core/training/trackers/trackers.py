@@ -125,6 +125,8 @@ class Trackers:
                 self._warn(name, error)
 
     def _warn(self, name: str, error: Exception) -> None:
+        """Log a warning of the run that a tracker failed, with the beginning of the error's text; the training goes
+        on."""
         self._reporter.warn(msg("run.tracker_failed", tracker=name, reason=str(error).strip()[:300] or repr(error)))
 
 
@@ -144,6 +146,8 @@ def _arguments(run: RunFolder, recipe: Recipe) -> Any:
         """Arguments whose values are those of the recipe."""
 
         def to_dict(self) -> dict[str, Any]:
+            """Return the recipe's settings by names such as train.learning_rate, which the trackers log in place of
+            transformers' own arguments."""
             return settings
 
         to_sanitized_dict = to_dict

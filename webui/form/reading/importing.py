@@ -115,8 +115,8 @@ class ImportPart:
 
     # ---- handlers -------------------------------------------------------------------------------------------------
     def progress_update(self, newest: object) -> Updates:
-        """Return the updates that show the rows read so far; at the end they hide the line and stop the clock. newest:
-        as of `unfinished`."""
+        """Return the updates that show the rows read so far; once no import of the page is at work, they hide the line
+        and stop the clock that calls this. newest: the page's last Import, or None."""
         reading = self.current(newest)
         if reading is None:
             return {self.row: gr.update(visible=False), self.clock: gr.Timer(active=False)}
@@ -131,6 +131,7 @@ class ImportPart:
         return self.progress_update(newest)
 
     def current(self, newest: object) -> Import | None:
-        """Return the import to show: of several, which run one after the other, the first that was not cancelled, else
-        the first; None without any. newest: as of `unfinished`."""
+        """Return the page's import to show; None if none is at work. Imports run one after the other: it is the
+        earliest unfinished one that was not cancelled, or the earliest if all were. newest: the page's last Import, or
+        None."""
         return min(reversed(unfinished(newest)), key=lambda one: one.is_cancelled, default=None)

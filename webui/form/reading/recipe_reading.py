@@ -73,6 +73,7 @@ class RecipeReading(Frozen):
         return _letters(self.file) == _letters(Path(path).name)
 
     def state(self) -> JsonObject:
+        """Return the choices as JSON to be kept in the page; the inverse of `from_state`."""
         return self.model_dump(mode="json")
 
 

@@ -54,6 +54,8 @@ class Contender:
             self.precision = gr.Dropdown(precisions, value="trained", **options["precision"])
 
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        """Return (label, id) of the models to choose from. The first entry, AS_USUAL, is for the first side the base of
+        the second model, for the second side the model chosen at the top of the page."""
         return [(self.w.t(f"contenders.{self.side}_usual"), AS_USUAL), *target_choices(self.services, self.w, rows)]
 
     def part(self) -> LivePart:

@@ -34,6 +34,8 @@ def every_set(workspace: Workspace) -> tuple[TestSet, ...]:
 
 @lru_cache(maxsize=2)
 def _every_set(workspace: Workspace, stamp: object) -> tuple[TestSet, ...]:
+    """Return all test sets of the workspace, cached. stamp: of their folder, so that they are read again after a
+    change."""
     return tuple(sets.all_sets(workspace))
 
 
