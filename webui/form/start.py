@@ -23,8 +23,12 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
-MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_answer": "data", "wizard.missing_model": "model"}
-SHOWN_FOR = {"wizard.missing_answer": "#readings"}
+# Where a person decides what is missing: the step, and the part of it that is shown.
+PLACES = {
+    "wizard.missing_data": ("data", None),
+    "wizard.missing_answer": ("data", "#readings"),
+    "wizard.missing_model": ("model", None),
+}
 REFUSAL = "lg-refusal"
 
 
@@ -92,7 +96,8 @@ class StartStep:
             result = form.result_of(state)
             why = result.missing or result.problem
             if why is not None or result.plan is None:
-                return failure(self._refusal(why), MISSING_IN.get(why.key) if why else None)
+                step, _ = PLACES.get(why.key, (None, None)) if why else (None, None)
+                return failure(self._refusal(why), step)
             try:
                 run = self._submit(result.plan, result.seconds, state, not_before)
             except BusyError as error:
@@ -109,8 +114,10 @@ class StartStep:
     def _refusal(self, why: Message | None) -> Html:
         """Return why the form cannot start, as a notice that `refusal_now` recognizes; "" without a reason. It names
         the part of the page where a person decides, to which assets/focus.js goes."""
-        part = SHOWN_FOR.get(why.key) if why else None
-        return tag("div", notice(self.w.render(why)), class_=REFUSAL, data_show=part) if why else Html("")
+        if why is None:
+            return Html("")
+        _, part = PLACES.get(why.key, (None, None))
+        return tag("div", notice(self.w.render(why)), class_=REFUSAL, data_show=part)
 
     def refusal_now(self, drawn: object, result: FormResult) -> Update:
         """Return the update of Start's notice when the form is planned anew: a refusal that it shows is replaced by the

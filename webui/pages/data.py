@@ -23,7 +23,7 @@ from webui.form.reading.importing import ImportPart
 from webui.kit import format, samples
 from webui.kit.drawn_part import drawn_part
 from webui.kit.html import Html, join, muted, notice, success, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Update, Updates, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SET_WORK, SHOW_FORM, Options, Update, Updates, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import Mending
 from webui.pages.data_parting import Parting
@@ -99,10 +99,7 @@ class DataPage:
         find = tag("input", type="search", aria_label=w.t("data_page.find"), placeholder=w.t("data_page.find"))
         gr.HTML(find, elem_id="data-sets-find", js_on_load=FIND, apply_default_css=False)
         # Chosen when it is drawn: gradio 6.31 can lose an update that comes while the part is put into the page.
-        choices = self._choices()
-        self.sets = gr.Radio(
-            choices, value=choices[0][1] if choices else None, **w.named("data_page.sets", "data-sets")
-        )
+        self.sets = gr.Radio(**self._listed(), **w.named("data_page.sets", "data-sets"))
 
     def _build_head(self) -> None:
         """Build the chosen dataset's head with its buttons."""
@@ -194,8 +191,13 @@ class DataPage:
 
     def _first(self) -> Update:
         """Return the update that lists the datasets anew and chooses the first."""
+        return gr.update(**self._listed())
+
+    def _listed(self) -> Options:
+        """Return the list of datasets with its first one chosen, as gradio's arguments: choices, and value, which is
+        None without a dataset."""
         choices = self._choices()
-        return gr.update(choices=choices, value=choices[0][1] if choices else None)
+        return {"choices": choices, "value": choices[0][1] if choices else None}
 
     def another(self) -> Updates:
         """Return the updates that clear what belongs to the dataset before."""
@@ -264,7 +266,7 @@ class DataPage:
             **self.row.closed(),
         }  # fmt: skip
         if not isinstance(id, str) or not id:
-            return {self.sets: gr.update(choices=choices), self.head: "", **nothing}  # the tab has not been opened yet
+            return {self.sets: gr.update(choices=choices), self.head: "", **nothing}  # none is chosen
         try:
             info, rows = self.services.datasets.get(id), self.services.datasets.rows(id)
             own = info.origin == "imported"
