@@ -36,6 +36,7 @@ _STAMP = rf"""
     [ ]?(?P<half>(?i:{dates.HALVES}))?[\])]?,?"""
 _TIME = rf"{_STAMP}[ \t]+"
 _NICK = r"[~&@%+ ]?(?P<nick>[^\s<>:/*#-][^\s<>:/]{0,39})"
+_SPEAKER = rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/\[\]]{{0,39}}?)[ ]?:"
 # Tried in this order, the strictest first: many texts have lines with a colon.
 _STYLES = {
     "angles": rf"(?:{_TIME})?<{_NICK}>[ \t](?P<text>.*)",
@@ -46,7 +47,7 @@ _STYLES = {
     r"(?:[ ]+(?:to|->)[ ]+[^:]{1,40})?[ ]?:[ \t]+"
     r"(?P<text>.*)",
     "named": rf"\[(?P<nick>[^\s\[\]][^\[\]]{{0,39}})\][ ]{_TIME}(?P<text>.*)",
-    "script": rf"(?:{_TIME})?(?P<nick>[^\W\d_][^<>:*\t/\[\]]{{0,39}}?)[ ]?:[ \t]+(?P<text>.*)",
+    "script": rf"{_SPEAKER}[ \t]+(?P<text>.*)",
     # A date and seconds without brackets are a program's too; a diary has none.
     "posts": rf"(?=[\[(]|\d{{4}}-\d\d-\d\d[ T]\d{{1,2}}:\d\d:\d\d){_TIME}"
     r"(?P<nick>[^\s<>:*#-][^<>:\t()]{0,39}?)(?:[ ]?\([^()]*\))?(?P<text>)[ ]*\Z",
@@ -54,7 +55,7 @@ _STYLES = {
 _LEAST = {"colon": 0.5, "named": 0.5, "script": _SCRIPT, "posts": 0.0}  # share of the lines
 _MESSAGES = {name: re.compile(pattern, re.VERBOSE | re.DOTALL) for name, pattern in _STYLES.items()}
 # Of a script, without a blank after the colon.
-_TIGHT = re.compile(_STYLES["script"].replace(r"[ \t]+(?P<text>.*)", r"(?P<text>[^\s/].*)"), re.VERBOSE | re.DOTALL)
+_TIGHT = re.compile(rf"{_SPEAKER}(?P<text>[^\s/].*)", re.VERBOSE | re.DOTALL)
 _TIMED = re.compile(_TIME, re.VERBOSE)
 # * anna waves
 _ACTION = re.compile(rf"(?:{_TIME})?[ ]?\*[ \t]+{_NICK}[ \t]+(?P<text>.*)", re.VERBOSE | re.DOTALL)
@@ -67,8 +68,8 @@ _BY_APP = re.compile(
     r"(?:has |have )?(?:joined|left|quit|parted|is now known as|sets? (?:the )?(?:mode|topic)|changed? (?:the )?topic|"
     r"was kicked)\b"
 )
-# <TXT=interview1>, alone in a line
-_MARK_LINE = re.compile(r"\s*<[^<>]{1,60}>\s*")
+# <TXT=interview1>, alone in a line of a script; no tag of a page
+_MARK_LINE = re.compile(r"\s*<[A-Z]{2}[^<>]{0,60}>\s*")
 # --- 12.03.2024 09:00 ---
 _DAY_LINE = re.compile(rf"[-= ]*{_STAMP}[-= ]*\Z", re.VERBOSE)
 # sshd[411]
@@ -181,7 +182,8 @@ def messages(source: Source, limits: Limits) -> Iterator[ExportedMessage]:
             match = message or (action if is_action else None)
             form = _time_with_zeros(line)
             is_day = (day := _DAY_LINE.match(line)) and day["date"]
-            by_app = not is_post and (_EVENT.match(line) or _MARK_LINE.fullmatch(line) or is_day or form in forms)
+            is_mark = style.name == "script" and _MARK_LINE.fullmatch(line)
+            by_app = not is_post and (_EVENT.match(line) or is_mark or is_day or form in forms)
             if match is None and not by_app and line != _END:
                 # In a log blank lines mean nothing.
                 if current and (line.strip() or is_post):

@@ -195,12 +195,12 @@ def _page(text: str) -> Iterator[object]:
     own = list(_blocks(main))
     if sum(map(len, own)) < _MIN_OWN * sum(map(len, every)):  # a page that marks its parts otherwise
         own = every
-    own = [block for block in own if not _is_button(block)]
+    own = [block for block in own if not _is_lone_sign(block)]
     yield from own
     yield {"around": tags + whole - sum(map(bool, own))}
 
 
-def _is_button(block: str) -> bool:
+def _is_lone_sign(block: str) -> bool:
     """Return True for a block of one sign, such as the + that opens an answer."""
     return len(block) == 1 and not block.isalnum()
 
@@ -268,6 +268,8 @@ def _odt(file: IO[bytes]) -> Iterator[object]:
     for space in root.iter("{*}s", "{*}tab", "{*}line-break"):
         space.text = " "
     for element in root.iter("{*}h", "{*}p"):
+        if any(True for _ in element.iterancestors("{*}p")):  # of a text box, which its paragraph's text includes
+            continue
         text = _SPACE.sub(" ", "".join(element.itertext())).strip()
         level = next((int(value) for name, value in element.items() if name.endswith("}outline-level")), 1)
         if text and lxml.etree.QName(element).localname == "h":

@@ -24,14 +24,14 @@ _TERM = re.compile(r"[\W_]{0,3}[^\W\d_][^:：\n.!?,;–—=→]{0,40}\s(?:-{1,2}
 _BULLET = re.compile(r"^(?:[-*•+–—>]+|#{1,6}|\d{1,3}[.)])\s+")
 _FENCE = "```"
 _ALONE = frozenset({"?", "??"})  # a line between the sides of a card in Obsidian
-# A gap of a card in Anki; a turn of a chat copied from its page; gaps to fill in, of which there are many.
+# A gap of a card in Anki; a turn of a chat copied from its page, or a button of it; gaps to fill in, of which there are
+# many.
 _CLOZE = re.compile(
     r"\{\{c\d+::|^(?:ChatGPT|Claude|Gemini|Copilot|You) said:$"
+    r"|^(?:Copy code|Code kopieren|Copier le code|Copiar código|复制代码)$"
     r"|^[\W_]*(?:ChatGPT|GPT|Claude|Gemini|Bard|Copilot|DeepSeek|Grok|Assistant)(?:[ -]?[\d.]{1,4}o?)?[:：]\W*$"
 )
 _GAP, _GAPS = re.compile(r"_{4,}"), 0.1
-# The button above a block of code on the pages of chats.
-_COPIED, _MIN_COPIED = frozenset({"Copy code", "Code kopieren", "Copier le code", "Copiar código", "复制代码"}), 3
 # A time before a line of a log or a chat, or alone; not a verse (3:16 For God ...). Base64 and the like.
 _TIME = re.compile(
     r"[\[(]\d{1,2}:\d\d(?::\d\d)?(?: ?[AP]M)?[\])]|\d{1,2}:\d\d(?::\d\d)?(?: ?[AP]M)?(?=$|\s+<)"
@@ -93,8 +93,6 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
         return msg("data.lines_divided", sign=gap[0])
     if len(lines) >= _MIN_LINES and sum(bool(_GAP.search(line)) for line in lines) >= _GAPS * len(lines):
         return msg("data.lines_divided", sign="____")
-    if sum(line in _COPIED for line in lines) >= _MIN_COPIED:
-        return msg("data.lines_divided", sign=next(filter(_COPIED.__contains__, lines)))
     encoded = [line for line in lines if _ENCODED.fullmatch(line)]
     if encoded and sum(map(len, encoded)) >= _OF_ENCODED * sum(map(len, lines)):
         return msg("data.lines_of_code", example=encoded[0][:40])

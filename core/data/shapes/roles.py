@@ -78,7 +78,7 @@ MIN_WORDS = 3  # of a text; a column of sentences has so many in the middle, nam
 QUESTION_MARKS = ("?", "？", "؟")
 _WORDS = re.compile(r"[^\W_]+")
 # Of Hindi, Tamil and other scripts of India with their signs for vowels, which Python counts as no letters.
-_WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|(?:[^\W\d_]|[\u0900-\u0963\u0970-\u0dff])+")
+_WORD_OR_SIGN = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|(?:[^\W\d_]|(?!\d)[\u0900-\u0963\u0970-\u0dff])+")
 
 
 def is_worse(name: str) -> bool:

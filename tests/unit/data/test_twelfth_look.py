@@ -21,8 +21,8 @@ def test_numbers_are_no_questions_though_id_is_a_language_too(tmp_path: Path) ->
     assert not any("question_id" in roles or "answer_id" in roles for roles in survey.readings)
     assert report_of(tmp_path, "b.csv", "\n".join(["question,answer,comment", *rows])).undecided
     named = [f"Berapa harga {i}?,Harganya {i}." for i in range(10, 20)]
-    asked = report_of(tmp_path, "c.csv", "\n".join(["question_id,answer_id", *named]))
-    assert asked.roles == {"question_id": "question", "answer_id": "answer"} and not asked.undecided
+    indonesian = report_of(tmp_path, "c.csv", "\n".join(["question_id,answer_id", *named]))
+    assert indonesian.roles == {"question_id": "question", "answer_id": "answer"} and not indonesian.undecided
 
 
 def test_a_word_and_its_translation_are_offered_beside_a_category(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_title_of_many_rows_is_no_text_in_scripts_with_signs_for_vowels(tmp_
         {"number": i, "chapter": f"கடவுள் {'அஆஇ'[i // 10]}", "meaning": {"en": f"The letter A begins, says verse {i}."}}
         for i in range(30)
     ]
-    assert words_of("கடவுள் வாழ்த்து") == ["கடவுள்", "வாழ்த்து"]
+    assert words_of("கடவுள் வாழ்த்து") == ["கடவுள்", "வாழ்த்து"] and words_of("१२ घर") == ["घर"]
     with pytest.raises(DataError):
         report_of(tmp_path, "a.json", json.dumps(rows))
 
@@ -89,6 +89,9 @@ def test_marks_between_speeches_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(talk, "utf-8")
     learned = [example.messages[-2:] for _, example in examples_of(tmp_path / "a.txt")]
     assert "TXT" not in str(learned) and [message.content for message in learned[-1]] == ["And now?", "Now."]
+    tagged = talk.replace("<TXT=", "<div class=")  # such as a page that people talk about
+    (tmp_path / "c.txt").write_text(tagged, "utf-8")
+    assert "<div" in str([example.messages for _, example in examples_of(tmp_path / "c.txt")])
     left = [each.count for each in report_of(tmp_path, "b.txt", talk).left_out]
     assert 9 in left
 
@@ -108,7 +111,8 @@ def test_an_opendocument_text_is_read_with_its_headings(tmp_path: Path) -> None:
     urn = "urn:oasis:names:tc:opendocument:xmlns"
     names = f'xmlns:o="{urn}:office:1.0" xmlns:t="{urn}:text:1.0"'
     body = (
-        '<t:h t:outline-level="2">The raft</t:h><t:p>It floats<t:s/>well.<t:note><t:p>A note.</t:p></t:note></t:p>'
+        '<t:h t:outline-level="2">The raft</t:h><t:p>It floats<t:s/>well.<t:note><t:p>A note.</t:p></t:note>'
+        "<t:box><t:p> A box.</t:p></t:box></t:p>"
         "<t:list><t:list-item><t:p>An oar</t:p></t:list-item></t:list>"
     )
     with zipfile.ZipFile(tmp_path / "a.odt", "w") as archive:
@@ -116,6 +120,6 @@ def test_an_opendocument_text_is_read_with_its_headings(tmp_path: Path) -> None:
         archive.writestr("META-INF/manifest.xml", "<manifest/>")
         archive.writestr("content.xml", f"<o:document {names}><o:body><o:text>{body}</o:text></o:body></o:document>")
     assert [example.text for _, example in examples_of(tmp_path / "a.odt")] == [
-        "## The raft\nIt floats well.",
+        "## The raft\nIt floats well. A box.",
         "An oar",
     ]
