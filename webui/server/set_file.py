@@ -88,7 +88,7 @@ def _sent(content: Iterator[bytes], name: str) -> Response:
 
 
 def _bytes(lines: Iterator[str]) -> Iterator[bytes]:
-    """Return the lines one by one as UTF-8 bytes, each encoded when it is asked for; characters that cannot be encoded,
+    """Return the lines one by one as UTF-8 bytes, each encoded as it is sent; characters that cannot be encoded,
     such as half a surrogate pair, become "?"."""
     return (line.encode("utf-8", "replace") for line in lines)
 

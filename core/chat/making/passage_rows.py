@@ -92,8 +92,13 @@ def _drafts(
 def _checked(
     drafts: Sequence[Draft], kind: Kind, passage: Passage, writer: RowWriter, language: str
 ) -> Iterator[MadeRow | Dropped]:
-    """Yield each draft as a row, or as dropped with the reason: a quote or number that the passage lacks, or another
-    answer of the writer from the passage alone. known: the writer answers the same without the passage."""
+    """Yield each draft as a row if it passes the checks, else as dropped with the reason.
+
+    A draft is dropped for a quote or number that the passage lacks, or if the writer, asked again with the passage,
+    answers differently (not compared for summaries). Of kind "absent", a question that the passage should not answer,
+    it is dropped if the writer answers it. A row that the writer answers the same without the passage too is not
+    dropped; its field `known` is then True.
+    """
     valid = list[tuple[Draft, tuple[Span, ...]]]()
     for draft in drafts:
         spans = _spans(draft, kind, passage)

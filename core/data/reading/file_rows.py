@@ -71,8 +71,11 @@ class Problem(Frozen):
 
     @property
     def sentence(self) -> Message:
-        """Return the text with its place: "Row 118 (line 120): ...", with the file if known; row 0 stands for the whole
-        file."""
+        """Return the text of the problem after its row's place: "Row 118 (line 120): ...".
+
+        Names the line if known, and the file in a dataset of several files (an unknown line is then "-"). A problem of
+        the file itself (row 0) is returned as its text alone, without a place, even if file or line is known.
+        """
         if self.row == 0:
             return self.text
         if self.file:

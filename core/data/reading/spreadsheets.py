@@ -39,7 +39,7 @@ class Sheets:
     together: str = ""  # the sheets with the same columns; only of `read_head`
 
     @property
-    def read_names(self) -> list[str]:
+    def chosen_names(self) -> list[str]:
         """Names of the sheets that are read, one after the other: one, or several with the same columns. [""] if no
         sheet is chosen."""
         name = self.sheet or ""
@@ -53,7 +53,7 @@ class Sheets:
 
     def notes(self) -> tuple[Message, ...]:
         """Return notes on the sheets that are read, on the others, and on formulas without a value."""
-        read = self.read_names
+        read = self.chosen_names
         others = [name for name in self.sheets if name not in read]
         shown = [name for name in others if not self.sheets[name]][:_MAX_NAMED]
         hidden = [name for name in others if self.sheets[name]][:_MAX_NAMED]
@@ -80,7 +80,7 @@ def read_head(path: Readable, sheet: str | None, limits: Limits) -> Sheets:
     if sheet and len(sheets.sheets) > 1:
         with _open_sheet(path, None, limits) as (by_default, _):
             pass
-    return replace(sheets, together=by_default.sheet or "") if len(by_default.read_names) > 1 else sheets
+    return replace(sheets, together=by_default.sheet or "") if len(by_default.chosen_names) > 1 else sheets
 
 
 def holds_names(rows: Sequence[list[str]]) -> bool | None:
@@ -95,8 +95,8 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[RawRow | Problem | Om
     "train", rows of one named as validation or test are for validation."""
     row = 0
     with _open_sheet(source.path, source.sheet, limits) as (sheets, lines):
-        has_splits = "train" in map(split_of, sheets.read_names)
-        for name in sheets.read_names:
+        has_splits = "train" in map(split_of, sheets.chosen_names)
+        for name in sheets.chosen_names:
             apart = has_splits and split_of(name) == "validation"
             # a line that announces the next sheet ends the rows of one
             for item in _table_rows(takewhile(lambda line: isinstance(line, list), lines), source, limits):

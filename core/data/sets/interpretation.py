@@ -266,7 +266,7 @@ def _with_usable_readings(decision: Decision, rows: Sequence[Row]) -> Decision:
         format: Format = "text" if "text" in roles.values() else "question_answer"
         return any(read_example_closely(renamed(row, roles), format)[0] for row in rows)
 
-    useful = sides.without_empty_answers(decision.readings, rows)
+    useful = sides.with_useful_answers(decision.readings, rows)
     readings = (
         tuple(islice(filter(has_readable_row, useful), sides.MAX_READINGS)) or decision.readings[: sides.MAX_READINGS]
     )

@@ -236,7 +236,7 @@ def _doubted(table: _Table, question: str, answer: str) -> Decision | None:
     return None
 
 
-def without_empty_answers(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
+def with_useful_answers(readings: Sequence[Roles], rows: Sequence[Row]) -> Sequence[Roles]:
     """Return the readings ({column: role}) without those whose answer teaches nothing: the same in nearly all rows, an
     id, a date or the number of the row, in a column whose name does not say that it is an answer. If none is left,
     return all readings of a table of at most two columns; for more columns raise DataError."""

@@ -83,8 +83,9 @@ def test_the_largest_programs_of_all_its_cards_are_listed() -> None:
     second = card.model_copy(update={"uuid": "GPU-2", "holders": (Holder(pid=99, name="large", used_bytes=5 * GIB),)})
     pc = first.model_copy(update={"nvidia": Nvidia(cards=(card, second))})
     on_both = budget.of_machine(first).model_copy(update={"beside": (("GPU-2", "RTX 4060"),)})
-    found = memory_view._on_card(on_both, pc, W)
-    assert found is not None and found[0] == ("large", "5.0 GiB") and len(found) == memory_view.MAX_HOLDERS
+    holders = memory_view._on_card(on_both, pc, W)
+    assert holders is not None and holders[0] == ("large", "5.0 GiB")
+    assert len(holders) == memory_view.MAX_HOLDERS
 
 
 def test_without_a_card_the_programs_with_most_ram_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
