@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
+# The rejection of a row reaches the server only once sendReject() is called.
+HELD_REJECT = """() => {
+    const send = window.fetch, held = new Promise((done) => { window.sendReject = done; });
+    window.fetch = async (address, options) => {
+        if (String(options?.body).includes('"reject"')) await held;
+        return send(address, options);
+    };
+}"""
+
+
 @pytest.mark.gate
 def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
@@ -38,9 +48,14 @@ def test_a_document_becomes_a_dataset_reviewed_by_keyboard(
     kit.expect(part.locator("#mk-start")).to_have_text("Make others")
     kit.assert_accessible(page, "making")
 
+    page.evaluate(HELD_REJECT)
     part.locator(".mk-text").first.focus()
-    for key in "arl":
-        page.keyboard.press(key)  # at once; seen: the second key decided on the first row again
+    with page.expect_response(lambda response: '"mark":null' in (response.request.post_data or "")):  # to be drawn anew
+        for key in "ar":
+            page.keyboard.press(key)  # at once; seen: the second key decided on the first row again
+    page.wait_for_timeout(200)  # until it is drawn; seen: the third key decided on the second row again
+    page.keyboard.press("l")
+    page.evaluate("sendReject()")
     kit.expect(part.locator(".mk-count")).to_contain_text("11 rows kept, 3 reviewed, 1 rejected")
     page.keyboard.press("e")
     part.locator("[name=answer_0]").fill("Aye, it turns.")

@@ -3,6 +3,7 @@
 // the further choices in `chosen`, those with data-act are pressed on the server. props.value as in film.js.
 let mark = null, asked, timer = 0, typing = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
 const pressed = new Map();  // the buttons whose answer has not come yet
+let sentDecisions = 0;  // on rows that are hidden until their answer comes
 const body = element.querySelector('.ev-body'), said = element.querySelector('.ev-said');
 
 function fields() {
@@ -29,8 +30,9 @@ async function poll() {
       if (led) { window.loraGarageEvaluate = null; chosen = {}; }
       if (reply) { // gradio gives undefined when the server is gone
         wait = props.value === run ? reply.wait_ms : 0;
-        // Later while a press is going on: with its button its click would be lost.
-        if (wait && 'html' in reply && !isDown) { draw(reply.html, led); mark = reply.mark; }
+        // Later while a press is going on: with its button its click would be lost. And while a row's decision is on its
+        // way: the row would be shown again, and the next key decide on it.
+        if (wait && 'html' in reply && !isDown && !sentDecisions) { draw(reply.html, led); mark = reply.mark; }
         if (led?.start) press({ act: 'start' });
       }
     } catch (error) { console.warn(error); }
@@ -116,9 +118,13 @@ element.addEventListener('click', ({ target }) => {
     const row = button.dataset.decision && button.closest('.mk-pair');
     if (row) {  // at once, so that the next key means the next row
       row.hidden = true;
+      sentDecisions++;
       row.nextElementSibling?.querySelector('[data-key]')?.focus({ preventScroll: true });
     }
-    press({ ...button.dataset }).finally(() => { button.ariaBusy = null; });
+    press({ ...button.dataset }).finally(() => {
+      button.ariaBusy = null;
+      if (row) sentDecisions--;
+    });
   }
 });
 element.addEventListener('keydown', (event) => {
