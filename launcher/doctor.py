@@ -33,7 +33,7 @@ def doctor(environment, arguments):
     if choice.left_out:
         findings.append(("gpu", True, ("card_left_out", {"cards": ", ".join(choice.left_out)}), None))
     if "--json" in arguments:
-        shown = [{"name": n, "ok": ok, "found": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
+        shown = [{"name": n, "ok": ok, "message": as_json(f), "fix": as_json(x)} for n, ok, f, x in findings]
         print(json.dumps({"ok": False, "version": environment.version(), "findings": shown}, indent=1))
     else:
         print("LoRA Garage " + environment.version())

@@ -149,27 +149,27 @@ def checked_entry(entry: Mapping[str, Any]) -> KnownModel:
     try:
         model = known.model_of(entry_text.read(entry_text.text_of(entry)), load("models")["spoken"])
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
+        errors = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
         raise EntryError(
-            f"Nothing was written, because {entry['hub']} would not be a valid entry: {'; '.join(found)}."
+            f"Nothing was written, because {entry['hub']} would not be a valid entry: {'; '.join(errors)}."
         ) from None
-    found = entry_checks.disagreements(model)
-    if found:
-        raise EntryError(f"Nothing was written, because the numbers of {model.hub} do not agree: {'; '.join(found)}.")
+    errors = entry_checks.disagreements(model)
+    if errors:
+        raise EntryError(f"Nothing was written, because the numbers of {model.hub} do not agree: {'; '.join(errors)}.")
     return model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        folder = expand(asked.model)
+        folder = expand(options.model)
         is_folder = (folder / "config.json").is_file()
-        if is_folder and not asked.hub:
+        if is_folder and not options.hub:
             raise EntryError(f"{folder.name} is a folder: name the Hub model it is a copy of with --hub OWNER/NAME.")
-        text, entries = entry_text.entries(asked.catalogue)
-        facts = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
+        text, entries = entry_text.entries(options.catalogue)
+        facts = in_folder(folder, options.hub) if is_folder else on_hub(options.model)
         kept = entries.get(facts.hub)
-        note = {language: reason for language, reason in (("en", asked.en), ("zh", asked.zh)) if reason}
+        note = {language: reason for language, reason in (("en", options.en), ("zh", options.zh)) if reason}
         if len(note) == 1:
             raise EntryError("The reason to choose it must be given in both languages: --en and --zh.")
         entry = entry_of(facts, kept, note)
@@ -181,12 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.message.render(terminal_language()), file=sys.stderr)
         return 1
     print(entry_text.text_of(entry), end="")
-    if asked.write:
-        files.replace(asked.catalogue, entry_text.put(text, entry))
+    if options.write:
+        files.replace(options.catalogue, entry_text.put(text, entry))
         done = (
             "was updated; its description and manual decisions are kept" if kept else "was added after the last entry"
         )
-        print(f"{asked.catalogue.name}: {facts.hub} {done}.", file=sys.stderr)
+        print(f"{options.catalogue.name}: {facts.hub} {done}.", file=sys.stderr)
     if "held" in entry:
         command = "python launch.py test --full tests/model/test_catalogue.py"
         print(
@@ -221,17 +221,17 @@ def _shape(facts: ModelFacts) -> dict[str, Any]:
 
 def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a config.json that may decide sizes: numbers, switches, lists of them, and the text part."""
-    found: dict[str, Any] = {"model_type": config["model_type"]}
+    fields: dict[str, Any] = {"model_type": config["model_type"]}
     for name, value in config.items():
-        if name in found or any(name == end or name.endswith(end) for end in _NO_SIZE):
+        if name in fields or any(name == end or name.endswith(end) for end in _NO_SIZE):
             continue
         plain = isinstance(value, bool | int)
         listed = isinstance(value, list) and bool(value) and all(isinstance(each, int | str) for each in value)
         if plain or (listed and name != "architectures"):
-            found[name] = value
+            fields[name] = value
         elif name == "text_config" and isinstance(value, dict):
-            found[name] = _sizes_of({"model_type": config["model_type"]} | value)
-    return found
+            fields[name] = _sizes_of({"model_type": config["model_type"]} | value)
+    return fields
 
 
 def _beside(shape: ModelShape, in_files: int | None) -> str | None:

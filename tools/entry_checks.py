@@ -22,9 +22,9 @@ _IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![\w.])", re.IGNORECASE
 
 def disagreements(model: KnownModel) -> list[str]:
     """Return the inconsistencies, for the person who keeps the catalogue; empty if there are none."""
-    params, found = model.shape.params, []
+    params, disagreeing = model.shape.params, []
     if abs(params / 1e9 / model.billions - 1) > ROUNDED:
-        found.append(f"billions {model.billions}, shape {params / 1e9:.4g}")
+        disagreeing.append(f"billions {model.billions}, shape {params / 1e9:.4g}")
     if model.in_files is not None:
         more = model.in_files - params
         head = model.shape.vocab_size * model.shape.hidden_size
@@ -34,13 +34,13 @@ def disagreements(model: KnownModel) -> list[str]:
             "towers": SMALLEST_TOWER <= more <= LARGEST_TOWERS,
         }[model.beside]
         if not holds:
-            found.append(f"in_files {model.in_files:,}, shape {params:,}, beside {model.beside}: {more:+,}")
+            disagreeing.append(f"in_files {model.in_files:,}, shape {params:,}, beside {model.beside}: {more:+,}")
     elif model.beside:
-        found.append(f"beside {model.beside} without in_files")
+        disagreeing.append(f"beside {model.beside} without in_files")
     named = _size_in(model)
     if named and not NAMED[0] <= model.billions / named <= NAMED[1]:
-        found.append(f"{model.title} by its name {named:g}, billions {model.billions}")
-    return found
+        disagreeing.append(f"{model.title} by its name {named:g}, billions {model.billions}")
+    return disagreeing
 
 
 def _size_in(model: KnownModel) -> float | None:

@@ -39,7 +39,7 @@ def text_of(entry: Mapping[str, Any]) -> str:
         if key == "note":
             lines += [
                 "  note:",
-                *(f"    {language}: {json.dumps(said, ensure_ascii=False)}" for language, said in value.items()),
+                *(f"    {language}: {json.dumps(reason, ensure_ascii=False)}" for language, reason in value.items()),
             ]
         else:
             lines += _folded(f"  {key}: ", json.dumps(value, ensure_ascii=False) if key in _SENTENCES else _flow(value))

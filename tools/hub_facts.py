@@ -29,15 +29,15 @@ class HubFacts:
 
 def facts(repo_id: str) -> HubFacts:
     """Read the facts within about peek.PEEK_S. Raises ModelError with the messages of a download."""
-    asked = HubRequest.create(repo_id, None, None)
+    request = HubRequest.create(repo_id, None, None)
     try:
         row = ModelInfo(
-            **json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))
+            **json.loads(peek.answer_with_or_without_token(f"{request.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))
         )
     except (NotAHub, HTTPError, OSError) as error:
-        raise hub_error(error, asked) from None
+        raise hub_error(error, request) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
-        raise hub_error(NotAHub(), asked) from None
+        raise hub_error(NotAHub(), request) from None
     card = row.card_data
     return HubFacts(
         id=row.id,

@@ -58,10 +58,10 @@ def derive(*more: str) -> str:
         *preferred,
         *more,
     ]
-    found = subprocess.run(
+    resolved = subprocess.run(
         line, cwd=PROJECT, env=environ_for(line), check=True, stdout=subprocess.PIPE, encoding="utf-8"
     ).stdout
-    kept = [pin for pin in found.splitlines() if not LEFT_OUT.match(pin)]
+    kept = [pin for pin in resolved.splitlines() if not LEFT_OUT.match(pin)]
     return HEADING.format(digest=digest((PROJECT / "pyproject.toml").read_text("utf-8"))) + "\n".join(kept) + "\n"
 
 

@@ -90,14 +90,14 @@ def made_up(count: int = 4_000, seed: int = 7) -> list[str]:
                 hour=chance.randint(8, 17), minute=chance.randint(0, 59)
             )
         now = later
-        for asked, answered in chance.sample(TALKS, chance.randint(2, 4)):
+        for question, answered in chance.sample(TALKS, chance.randint(2, 4)):
             filled = {
                 "p": chance.choice(PLACES),
                 "f": chance.choice(FOODS),
                 "d": chance.choice(DAYS),
                 "o": chance.choice(OTHERS),
             }
-            say("Maria Lopez", chance.choice(asked).format(**filled))
+            say("Maria Lopez", chance.choice(question).format(**filled))
             if chance.random() < 0.15:
                 say("Maria Lopez", chance.choice(BESIDES).format(n=chance.randint(0, 99_999)))
             first, *more = chance.choice(answered).format(**filled).split("... ")

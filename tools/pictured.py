@@ -31,16 +31,16 @@ def keep(page: Page, name: str, part: str = "") -> None:
     """Store the texts visible on the picture of part (a selector; the complete page by default)."""
     language = "zh" if name.endswith(".zh") else "en"
     lines = set(page.evaluate(SEEN, part))
-    said = {key: CATALOGUE.raw(key, language) for key in sorted(CATALOGUE.keys(language))}
-    words = {key: sentence for key, sentence in said.items() if "{" not in sentence and sentence in lines}
+    texts = {key: CATALOGUE.raw(key, language) for key in sorted(CATALOGUE.keys(language))}
+    words = {key: sentence for key, sentence in texts.items() if "{" not in sentence and sentence in lines}
     KEPT.write_text(json.dumps({**kept(), name: words}, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def outgrown() -> list[str]:
     """Return the name of each outdated picture, with the first wording that has changed."""
-    found = []
+    changed = []
     for name, words in kept().items():
         language = "zh" if name.endswith(".zh") else "en"
         today = {key: CATALOGUE.raw(key, language) if key in CATALOGUE.keys(language) else "gone" for key in words}
-        found += [f"{name}: {words[key]!r} is {today[key]!r} today" for key in words if today[key] != words[key]][:1]
-    return found
+        changed += [f"{name}: {words[key]!r} is {today[key]!r} today" for key in words if today[key] != words[key]][:1]
+    return changed

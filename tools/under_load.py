@@ -15,13 +15,13 @@ COUNT = re.compile(r"(\d+) (passed|failed|error)")
 
 
 def main() -> int:
-    rounds, wanted = int(sys.argv[1]), sys.argv[2:]
+    rounds, tests = int(sys.argv[1]), sys.argv[2:]
     busy = subprocess.Popen([sys.executable, "-c", BUSY])
     counts: dict[str, int] = {}
     began = time.monotonic()
     try:
         for number in range(1, rounds + 1):
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *wanted]
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
             done = subprocess.run(command, capture_output=True, text=True)
             for count, outcome in COUNT.findall(done.stdout.splitlines()[-1]):
                 counts[outcome] = counts.get(outcome, 0) + int(count)

@@ -71,7 +71,7 @@ def doctor(hour: Hour) -> list[str]:
     # what is wrong comes last, where the table shows it
     findings = sorted(found["findings"], key=lambda each: not each["ok"])
     lines = [f"the program's path has {len(str(PROJECT))} characters"]
-    lines += [f"{'ok' if each['ok'] else '!!'} {each['name']}: {each['found']['sentence']}" for each in findings]
+    lines += [f"{'ok' if each['ok'] else '!!'} {each['name']}: {each['message']['sentence']}" for each in findings]
     if not found["ok"]:
         raise NotWell("\n".join(lines))
     return lines

@@ -153,7 +153,7 @@ def _rows(wish: Wish, budget: Budget) -> list[ShelfRow]:
         models = [
             m for m in known_models() if any(_is_meant(m, replace(wish, names=(name,)), False) for name in wish.names)
         ]
-    rows = [_row(model, budget) for model in models if _is_asked_for(model, wish)]
+    rows = [_row(model, budget) for model in models if _matches(model, wish)]
     return [row for row in rows if row.verdict != "no"] if _asks_to_fit(wish) else rows
 
 
@@ -166,7 +166,7 @@ def _is_meant(model: KnownModel, wish: Wish, several: bool) -> bool:
     return matches_name(wish.names, about(model), squashed(model.family), several)
 
 
-def _is_asked_for(model: KnownModel, wish: Wish) -> bool:
+def _matches(model: KnownModel, wish: Wish) -> bool:
     """Return whether model meets the wish's conditions on size, language, selling, thinking, tools and topic."""
     least, most = wish.billions or (0.0, math.inf)
     named = 1.0 if wish.billions in MEANT.values() else AS_NAMED

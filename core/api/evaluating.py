@@ -126,20 +126,22 @@ def evaluate(
     learned, notes = _learned(space, of_run, recipe)
     if of_run and of_run.facts().brought_from and not (test_set or file or (learned and learned.held_out)):
         raise ChatError("merge.no_rows", name=of_run.name)
-    asked = _questions(space, (test_set, file), learned, of_run.name if of_run else recipe.data.source, recipe)
+    chosen_set = _questions(space, (test_set, file), learned, of_run.name if of_run else recipe.data.source, recipe)
     if save is not None:
-        asked = sets.save(space, sets.create(save, asked.prompts, asked.judge, recipe.model.id if of_run else ""))
+        chosen_set = sets.save(
+            space, sets.create(save, chosen_set.prompts, chosen_set.judge, recipe.model.id if of_run else "")
+        )
     count = rows or (None if test_set or file else ROWS if of_run else ROWS_BEFORE)
-    asked = asked.model_copy(update={"prompts": asked.prompts[:count]})
-    expected = [one.expected for one in asked.prompts if one.expected]
-    spec = _judge(judge, judge_model, expected) if judge else judge_for(asked, learned)
+    chosen_set = chosen_set.model_copy(update={"prompts": chosen_set.prompts[:count]})
+    expected = [one.expected for one in chosen_set.prompts if one.expected]
+    spec = _judge(judge, judge_model, expected) if judge else judge_for(chosen_set, learned)
     pairs = learned.pairs if learned else ()
     own = prompt if prompt is not None else system_prompt.proposed(pairs, spec)
     if of_run and contestants is None:
         named = [*contestants_of_run(of_run, own), *parents_of(of_run, Runs(space))]
     else:
         named = [_contestant(space, word.strip(), of_run, base, own) for word in contestants or OF_BASE]
-    evaluation = SetEvaluation.prepare(space, asked, named, learned, enable_thinking=None if of_run else False)
+    evaluation = SetEvaluation.prepare(space, chosen_set, named, learned, enable_thinking=None if of_run else False)
     keep_judge(space, evaluation, spec)
     generate_answers(space, evaluation, on_progress)
     error = None

@@ -90,8 +90,10 @@ def inspect(
     space = Workspace.open(workspace)
     path, choices = located(dataset_store(space), str(data), choices)
     if answer:
-        found = inspect_file(path, choices=choices)
-        choices = choices.model_copy(update={"columns": dict(with_answer(found.possible, answer, found.columns))})
+        inspection = inspect_file(path, choices=choices)
+        choices = choices.model_copy(
+            update={"columns": dict(with_answer(inspection.possible, answer, inspection.columns))}
+        )
     kept: list[tuple[int, str]] = []
     apart: set[int] = set()  # of the first rows: the dataset's own validation rows
     stored = InMemory()

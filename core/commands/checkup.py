@@ -38,7 +38,7 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
         language = terminal_language()
         print(f"LoRA Garage {__version__}")
         for finding in findings:
-            print(f"{'ok ' if finding.ok else '!! '} {finding.found.render(language)}")
+            print(f"{'ok ' if finding.ok else '!! '} {finding.message.render(language)}")
             if finding.fix:
                 print(f"    {finding.fix.render(language)}")
     raise typer.Exit(0 if healthy else 1)

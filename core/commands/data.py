@@ -64,7 +64,7 @@ def inspect(
         pseudonyms=pseudonyms,
     )
     try:
-        found = api.inspect(
+        inspection = api.inspect(
             data, model=model, choices=choices, answer=answer, max_length=max_length, long_examples=long_examples,
             rows=rows, workspace=workspace,
         )  # fmt: skip
@@ -78,12 +78,12 @@ def inspect(
             print_json(in_words({"file": str(path), "good_rows": 0, "questions": questions}))
         raise
     if as_json:
-        print_json(in_words(found.as_json()))
+        print_json(in_words(inspection.as_json()))
     else:
-        _show(found.report, found.tokens, terminal_language())
-        _show_texts(found.texts or [], terminal_language())
-    if found.refusal:
-        raise found.refusal
+        _show(inspection.report, inspection.tokens, terminal_language())
+        _show_texts(inspection.texts or [], terminal_language())
+    if inspection.refusal:
+        raise inspection.refusal
 
 
 def _show(report: DataReport, learned: JsonObject | None, language: str) -> None:
@@ -97,7 +97,7 @@ def _show(report: DataReport, learned: JsonObject | None, language: str) -> None
     for left in report.left_out:
         print(msg("left_out.line", what=left.what, count=left.count, why=left.why).render(language))
     for finding in report.findings:
-        print(as_text((part.render(language) for part in (finding.said, finding.meaning)), language))
+        print(as_text((part.render(language) for part in (finding.message, finding.meaning)), language))
         for example in finding.examples[:3]:
             print("    " + example.sentence.render(language))
     for problem in problems[:20]:

@@ -52,17 +52,17 @@ def plan_command(
 ) -> None:
     """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no
     weights."""
-    found = api.plan(model, data, goal=goal, vram=vram, dry_run=dry_run, workspace=workspace)
-    if found.refusal:
-        say(found.refusal.message)
+    planned = api.plan(model, data, goal=goal, vram=vram, dry_run=dry_run, workspace=workspace)
+    if planned.refusal:
+        say(planned.refusal.message)
     if as_json:
-        print_json(in_words(found.as_json()))
+        print_json(in_words(planned.as_json()))
         return
     language = terminal_language()
-    for finding in found.findings:
+    for finding in planned.findings:
         say_finding(finding)
-    lines = [*plan_page(found.advice, language), "", source_of(found.shape).render(language)]
-    lines += dry_run_lines(found.dry_run, found.advice.arithmetic_gib, language) if found.dry_run else []
+    lines = [*plan_page(planned.advice, language), "", source_of(planned.shape).render(language)]
+    lines += dry_run_lines(planned.dry_run, planned.advice.arithmetic_gib, language) if planned.dry_run else []
     print("\n".join(lines))
 
 

@@ -87,16 +87,16 @@ def evaluate(
     one sentence whether fine-tuning was needed."""
     show_request = partial(_show_request, send=yes, quiet=as_json)
     with counting(quiet=as_json) as count_answers:
-        found = api.evaluate(
+        outcome = api.evaluate(
             run, base=base, data=data, test_set=set_name, file=file, save=save, prompt=prompt, rows=rows, judge=judge,
             contestants=contestants.split(",") if contestants else None, judge_model=model, send=yes,
             on_request=show_request, on_progress=count_answers, workspace=workspace,
         )  # fmt: skip
-    result = found.as_json()
-    print_json(in_words(result)) if as_json else _show(found.table, result)
-    if found.error:
-        raise found.error
-    _fail_below(found.best, fail_below)
+    result = outcome.as_json()
+    print_json(in_words(result)) if as_json else _show(outcome.table, result)
+    if outcome.error:
+        raise outcome.error
+    _fail_below(outcome.best, fail_below)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from typing import Literal
 from filelock import Timeout
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from core import files
 from core.errors import GarageError, ModelError, RunError
@@ -54,7 +54,7 @@ SET_MARGIN = 3.0
 class Download(Frozen):
     """A download's request and progress.
 
-    asked: time of the request, seconds since 1970. is_first: the cache held nothing of the model before, so that
+    requested: time of the request, seconds since 1970. is_first: the cache held nothing of the model before, so that
     cancelling may delete all of it. reading: options for reading a dataset (core.data.reading.choices). state, waiting:
     for its turn; again: its connection broke, and it will be retried. done, total: in units; total is 0 while unknown.
     bytes_per_s: units a second, over the last seconds. message: why it failed or is retried. result: id of the dataset
@@ -64,7 +64,7 @@ class Download(Frozen):
 
     repo: str
     revision: str
-    asked: float
+    requested: float = Field(validation_alias=AliasChoices("requested", "asked"))  # the earlier name
     is_first: bool = False
     reading: JsonObject = {}
     state: State = "waiting"
@@ -174,10 +174,12 @@ class Downloads:
                 return row
             if row is None or row.state == "done":
                 is_first = not part and not _cached(repo).folder.exists()
-                new = Download(repo=repo, revision=revision or constants.DEFAULT_REVISION, asked=0, is_first=is_first)
+                new = Download(
+                    repo=repo, revision=revision or constants.DEFAULT_REVISION, requested=0, is_first=is_first
+                )
             else:
                 new = row
-            now = {"asked": time.time(), "state": "waiting", "message": None}
+            now = {"requested": time.time(), "state": "waiting", "message": None}
             given = {"reading": reading, "adapter": adapter}
             new = new.model_copy(update=now | {key: value for key, value in given.items() if value is not None})
             self._save(self._rows | {key: new})

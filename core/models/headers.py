@@ -159,7 +159,7 @@ def refuse_contradiction(tensors: Iterable[Tensor], config: Mapping[str, object]
         # layers of heads that predict further tokens
         ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0
         if not configured <= value <= configured + (ahead if isinstance(ahead, int) else 0):
-            raise ModelError("shape.untrue", field=name, said=configured, found=value)
+            raise ModelError("shape.untrue", field=name, configured=configured, found=value)
 
 
 def count_weights(tensors: Iterable[Tensor], config: Mapping[str, object], shape: ModelShape) -> Held | None:

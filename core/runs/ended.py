@@ -27,8 +27,8 @@ ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", Bus
 
 def seconds_since_request(run: RunFolder) -> float | None:
     """Return the age of the command in control.json; None without one, or if the clock has jumped."""
-    time_asked = files.read_object(run.path / "control.json").get("time")
-    seconds = time.time() - time_asked if isinstance(time_asked, int | float) else -1.0
+    requested_at = files.read_object(run.path / "control.json").get("time")
+    seconds = time.time() - requested_at if isinstance(requested_at, int | float) else -1.0
     return seconds if 0 <= seconds <= MAX_S else None
 
 

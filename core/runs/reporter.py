@@ -133,8 +133,8 @@ class Reporter(Job[Status]):
             self._receive(self._stop, State.STOPPING, now)
         elif command == "pause":
             self._receive(self._pause, State.PAUSING, now)
-        is_asked = self._stop.is_set() or self._pause.is_set()
-        if is_asked and self._nothing_to_save and now - self._requested_at > GRACE_S:
+        is_requested = self._stop.is_set() or self._pause.is_set()
+        if is_requested and self._nothing_to_save and now - self._requested_at > GRACE_S:
             self._exit_now()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now

@@ -116,20 +116,20 @@ def _release_if_held(held: Release | Message | None) -> None:
 class KeepAwake:
     """Context manager that keeps the PC awake during the work.
 
-    Its thread checks every look_s whether it still should: is_wanted, the person's choice, and the battery. report:
+    Its thread checks every look_s whether it still should: is_needed, the person's choice, and the battery. report:
     called at first and after each change with the state; its exceptions are logged.
     """
 
     def __init__(
         self,
-        is_wanted: Callable[[], bool],
+        is_needed: Callable[[], bool],
         report: Callable[[Message], None],
         acquire: Callable[[], Release | Message] = hold,
         look_s: float = LOOK_S,
     ):
         """Create the thread; it starts with the block. report: called with each change of state. acquire: `hold`,
         replaced in tests. look_s: seconds between two checks."""
-        self._is_wanted, self._report, self._acquire, self._look_s = is_wanted, report, acquire, look_s
+        self._is_needed, self._report, self._acquire, self._look_s = is_needed, report, acquire, look_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="awake", daemon=True)
 
@@ -167,7 +167,7 @@ class KeepAwake:
 
     def _reason_against(self) -> Message | None:
         """Return why the PC is not to be kept awake now (not wanted, or its battery runs down); None if it is."""
-        if not self._is_wanted():
+        if not self._is_needed():
             return msg("awake.unwanted")
         state = battery()
         runs_down = state and state.plugged is False and state.percent < LOW_PERCENT

@@ -34,17 +34,17 @@ MIN_COMMIT_GIB = 32
 
 
 class CheckResult(Frozen):
-    """The result of one check. found: the state; fix: the one thing to do, None if nothing is wrong."""
+    """The result of one check. message: the state; fix: the one thing to do, None if nothing is wrong."""
 
     name: str
     ok: bool
-    found: Message
+    message: Message
     fix: Message | None = None
 
 
 def result(name: str, state: Message, fix: Message | None = None) -> CheckResult:
     """Return the result of a check, which is good if there is no fix."""
-    return CheckResult(name=name, ok=fix is None, found=state, fix=fix)
+    return CheckResult(name=name, ok=fix is None, message=state, fix=fix)
 
 
 class Surroundings(Frozen):

@@ -100,8 +100,8 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     if full:  # of what the page does by itself; an idle PC needs a third of it
         assert page.evaluate("shifts.reduce((sum, each) => sum + each, 0)") <= 0.05
     page.locator("#run-further").click()
-    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
-    kit.expect(page.locator("#further-said")).to_contain_text("60")
+    kit.expect(page.locator("#further-message")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#further-message")).to_contain_text("60")
     kit.expect(kit.part(page, "train")).to_contain_text("海盗 <b>x</b> · 2")
     kit.expect(kit.part(page, "plan")).to_contain_text("8")
     kit.assert_accessible(page)
@@ -119,7 +119,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     kit.go_to_tab(page, {"en": "Runs", "zh": "训练记录"}[language])
     page.locator("#runs-list label").first.click()
     page.locator("#details-further").click()
-    kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
+    kit.expect(page.locator("#further-message")).to_contain_text("海盗 <b>x</b>")
     kit.expect(kit.part(page, "plan")).to_contain_text(re.compile("(rank|秩) 8"))
     another_base_is_said_above_the_form(page)
     with lease.hold(workspace, msg("lease.somebody")):
@@ -144,10 +144,10 @@ def another_base_is_said_above_the_form(page: Page) -> None:
     before = base.input_value()
     base.fill("owner/another")
     base.press("Enter")
-    kit.expect(page.locator("#further-said .lg-notice")).to_contain_text("owner/another")
+    kit.expect(page.locator("#further-message .lg-notice")).to_contain_text("owner/another")
     base.fill(before)
     base.press("Enter")
-    kit.expect(page.locator("#further-said .lg-notice")).to_have_count(0)
+    kit.expect(page.locator("#further-message .lg-notice")).to_have_count(0)
 
 
 def a_run_that_is_over_is_a_short_card_and_the_form_is_in_reach(page: Page) -> None:

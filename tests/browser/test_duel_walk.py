@@ -66,7 +66,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser
     assert corrections.good_rows == 5
 
     page.locator("#chat-train-these").click()
-    kit.expect(page.locator("#further-said")).to_contain_text(parent.name)
+    kit.expect(page.locator("#further-message")).to_contain_text(parent.name)
     settings_shown(page)
     page.locator("#setting-objective select").select_option(w.t("wizard.choice_dpo"))
     child = trained(page, w, space, max_steps="2", learning_rate="0.0001")
@@ -125,11 +125,11 @@ def duel_of_ten(page: Page, w: Wording, winner: str) -> None:
     page.locator("#duel-length input").blur()
     page.locator("#duel-begin").click()
     for number in range(1, 11):
-        kit.expect(page.locator("#duel-said")).to_contain_text(
+        kit.expect(page.locator("#duel-message")).to_contain_text(
             w.t("blind_duel.which", number=number, count=10)[:30], timeout=ANSWER_S
         )
         kit.expect(page.locator("#duel-answers h3")).to_have_text([w.t("blind_duel.a"), w.t("blind_duel.b")])
-        page.locator("#duel-asked").click()
+        page.locator("#duel-question").click()
         page.keyboard.press("1234"[number % 4])
     kit.expect(page.locator("#duel-result h3").first).to_have_text(w.t("blind_duel.over"), timeout=60_000)
     kit.expect(page.locator("#duel-result")).to_contain_text(winner)

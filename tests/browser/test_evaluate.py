@@ -86,7 +86,7 @@ def test_from_a_run_to_a_bad_answer_that_is_a_test(
     prompt, answer = evaluation.lineup.prompts[3], evaluation.answers()[3, 3]
     assert votes.read(workspace.root) == {votes.key_of(prompt.turns, answer.text): "wrong"}
     opened.locator("[data-place='3'][data-act=bad]").click()
-    kit.expect(place.locator(".ev-said")).to_contain_text("SmolLM2")
+    kit.expect(place.locator(".ev-message")).to_contain_text("SmolLM2")
     [failures] = sets.all_sets(workspace)
     assert [one.question for one in failures.prompts] == [prompt.question]
     place.locator("#ep-confusions > summary").click()
@@ -105,7 +105,7 @@ def test_from_a_run_to_a_bad_answer_that_is_a_test(
 def test_sets_are_brought_in_opened_added_to_and_deleted(chrome: Browser, app: kit.App, workspace: Workspace) -> None:
     page, watch = kit.open_page(chrome, app)
     place = open_place(page)
-    sentence, listed = place.locator(".ev-said"), place.locator(".ep-set")
+    sentence, listed = place.locator(".ev-message"), place.locator(".ep-set")
     bring(place, "broken.jsonl", BROKEN)
     kit.expect(sentence).to_contain_text("broken.jsonl, line 2")
     bring(place, "latin.jsonl", b'{"prompt": "Gr\xfc\xdfe?"}')

@@ -48,7 +48,7 @@ def test_an_adapter_is_brought_in_on_the_models_page(
         page, watch = kit.open_page(chrome, app)
         kit.go_to_tab(page, "Models")
         kit.open_details(page.locator("#models-foreign"))
-        said, bring = page.locator("#models .ev-said"), page.locator("#models-foreign button[data-act=bring_in]")
+        said, bring = page.locator("#models .ev-message"), page.locator("#models-foreign button[data-act=bring_in]")
         for wrong, why in ((tmp_path / "absent", "neither a folder"), (folder / "README.md", "GGUF format")):
             page.locator("#models-adapter").fill(str(wrong))
             bring.click()

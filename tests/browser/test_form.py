@@ -261,7 +261,7 @@ def test_an_answer_to_an_older_press_fills_nothing(opened: Page) -> None:
     drop_recipe(opened)
     gate.wait(opened, "recipe-file")
     opened.locator("#run-further").click()
-    kit.expect(opened.locator("#further-said")).to_contain_text("the parent")
+    kit.expect(opened.locator("#further-message")).to_contain_text("the parent")
     kit.expect(plan(opened)).to_contain_text("rank 8")
     gate.close(opened, "look")
     gate.open(opened, "recipe-file")
@@ -269,7 +269,7 @@ def test_an_answer_to_an_older_press_fills_nothing(opened: Page) -> None:
     gate.open(opened, "look")
     kit.expect(opened.locator("#fill-notice")).to_contain_text("the parent")
     kit.expect(kit.part(opened, "train")).to_contain_text("the parent")
-    kit.expect(opened.locator("#further-said")).to_contain_text("the parent")
+    kit.expect(opened.locator("#further-message")).to_contain_text("the parent")
     kit.expect(plan(opened)).to_contain_text("rank 8")
 
 

@@ -203,7 +203,7 @@ def delete(page: Page, words: dict[str, str]) -> None:
     kit.expect(row).to_be_visible(timeout=60_000)
     kit.assert_accessible(page, f"disk-{words['models']}")
     row.locator("[data-act=delete]").click()
-    kit.expect(page.locator("#models .ev-said")).to_contain_text(words["free"])
+    kit.expect(page.locator("#models .ev-message")).to_contain_text(words["free"])
     kit.expect(row).to_have_count(0)
     kit.go_to_tab(page, words["train"])
     kit.expect(page.locator("#downloads")).to_be_hidden()

@@ -166,10 +166,10 @@ def duel(page: Page) -> None:
     assert about["y"] + about["height"] <= begin["y"], "what it is stands above what begins it"
     page.locator("#duel-begin").click()
     kit.expect(page.locator("#duel-answers h3")).to_have_text(["回答 A", "回答 B"], timeout=120_000)
-    kit.expect(page.locator("#duel-said")).to_contain_text("第 1 题，共 3 题")
+    kit.expect(page.locator("#duel-message")).to_contain_text("第 1 题，共 3 题")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#duel-left").click()
-    kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
+    kit.expect(page.locator("#duel-message")).to_contain_text("第 2 题")
     page.reload()
     kit.go_to_tab(page, "对话")
     kit.expect(page.locator("#chat-checkpoint")).to_be_visible()
@@ -181,14 +181,14 @@ def duel(page: Page) -> None:
     )
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#duel-begin").click()
-    kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
-    page.locator("#duel-asked").click()
+    kit.expect(page.locator("#duel-message")).to_contain_text("第 2 题")
+    page.locator("#duel-question").click()
     page.keyboard.press("?")
     kit.expect(page.locator("#shortcuts-sheet")).to_be_visible()
     page.keyboard.press("1")  # no vote behind the open sheet, which lists it
     page.keyboard.press("Escape")
     page.keyboard.press("3")
-    kit.expect(page.locator("#duel-said")).to_contain_text("第 3 题")
+    kit.expect(page.locator("#duel-message")).to_contain_text("第 3 题")
     page.keyboard.press("4")
     over = page.locator("#duel-result")
     kit.expect(over).to_contain_text("平局 1 次，都不好 1 次")

@@ -107,7 +107,7 @@ def test_a_refused_allocation_costs_no_run(place: Place, undisturbed: RunFolder,
 def test_a_driver_that_is_too_old_is_named(place: Place) -> None:
     done = place.command("doctor", "--json", settings={"NULLCARD_DRIVER": "12040"})
     (torch,) = (each for each in json.loads(done.stdout)["findings"] if each["name"] == "torch")
-    assert not torch["ok"] and torch["found"]["key"] == "doctor.torch_blind"
+    assert not torch["ok"] and torch["message"]["key"] == "doctor.torch_blind"
 
 
 def test_a_card_that_disappears_costs_no_saved_step(place: Place, undisturbed: RunFolder) -> None:

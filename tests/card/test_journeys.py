@@ -113,9 +113,11 @@ def test_the_doctor_and_the_plan_go_by_the_card(name: str, place: Place) -> None
         each["name"]: each
         for each in json.loads(place.command("doctor", "--json", settings=settings).stdout)["findings"]
     }
-    params = report["gpu"]["found"]["params"]
+    params = report["gpu"]["message"]["params"]
     assert (params["name"], params["total"], params["capability"]) == (f"Null {name}", gib, capability)
-    assert report["flash_attention"]["found"]["key"] == ("doctor.flash_card" if dtype == "float16" else "doctor.flash")
+    assert report["flash_attention"]["message"]["key"] == (
+        "doctor.flash_card" if dtype == "float16" else "doctor.flash"
+    )
     plan = json.loads(place.command("plan", "--model", "qwen3-8b", "--json", settings=settings).stdout)
     assert (plan["method"], plan["verdict"], plan["budget"]["name"]) == ("qlora", verdict, f"Null {name}")
     assert round(plan["budget"]["free_gib"]) == gib

@@ -7,9 +7,9 @@ tests/browser/conftest.py has the apps and their workspaces).
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
   header        #header-hardware (what trains, and how full it is)
-  above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
+  above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-message, #left-runs-which,
                 #left-runs-go-on, #left-runs-leave; #left-runs-notice
-  train further #run-further, #details-further; above the form #further > #further-said, #further-undo
+  train further #run-further, #details-further; above the form #further > #further-message, #further-undo
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
@@ -28,9 +28,9 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
                 data: #data (radio, value = data set id), #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found
                 (button[data-set]),
-                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns >
+                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-message, #hub-set-columns >
                 #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report,
-                #comparing > #comparing-said, #comparing-choose, #comparing-try, #comparing-tried;
+                #comparing > #comparing-message, #comparing-choose, #comparing-try, #comparing-tried;
                 #learned > #learned-counters, #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table
                 #column-choices > #first-rows,
@@ -47,7 +47,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 evaluations), #run-settings-fold > #run-settings, #run-story-fold > #run-story
   Evaluate      #evaluate > #ep-choose (#ep-model, [name=questions], #ep-start, [data-act=stop], .ep-how), #ep-result
                 (.ev-conclusion, .ev-share, #ep-confusions), #ep-rows ([data-set=filter], #ev-open-<row>,
-                #ev-answers-<row>), #ep-sets (.ep-set, #ep-add, input[data-most]), .ev-said
+                #ev-answers-<row>), #ep-sets (.ep-set, #ep-add, input[data-most]), .ev-message
   Models        #disk-list (li, button[data-kept], button[data-train]), #models-downloads, #models-words,
                 #models-ask, #models-found, #models-shelf (li, button[data-repo])
   Help          #help-chapter (radio), #help-text
@@ -58,21 +58,21 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-correct > #chat-correction-text,
                 #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now,
                 #chat-better-earlier, #chat-correction-notice; #chat-conversations (accordion) >
-                #chat-conversations-search, #chat-conversations-list,
-                #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete,
+                #chat-conversations-search, #chat-conversations-list, #chat-conversations-message,
+                #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete,
                 #chat-conversation-really,
                 #chat-settings (accordion) > #chat-precision, #chat-load,
                 #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run,
                 #chat-second-strength; details.lg-thought, details.lg-call in an answer
                 blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
-                -strength, -precision), #duel-own, #duel-length; #duel-said, #duel-asked, #duel-answers,
+                -strength, -precision), #duel-own, #duel-length; #duel-message, #duel-question, #duel-answers,
                 #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs
   Data          #data-file (input[type=file]), #data-import, #data-sets (radio, value = data set id), #data-head,
                 #data-use, #data-copy, #data-export (link), #data-delete, #data-notice; #data-mending > #data-found
                 (button[data-mend]); #data-rows > #data-search, #data-undo, #data-redo, #data-add, #data-show
                 (button[data-show]: all, problems, a kind of finding), .dt-row[aria-rowindex], .dt-editor,
-                .dt-chosen > #data-delete-rows, #data-deselect; #data-said, #data-place;
+                .dt-chosen > #data-delete-rows, #data-deselect; #data-message, #data-place;
                 #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete,
                 #data-row-close, #data-row-tokens
   Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details,

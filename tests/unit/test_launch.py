@@ -615,7 +615,7 @@ def test_the_doctor_without_an_environment_names_what_would_end_the_install(
     monkeypatch.setattr(doctor, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: obstacles))
     assert doctor.doctor(machine.environment, ["--json"]) == 1
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
-    assert "203 characters" in findings["path"]["found"]["sentence"] and not findings["path"]["ok"]
+    assert "203 characters" in findings["path"]["message"]["sentence"] and not findings["path"]["ok"]
     assert "https://aka.ms/vc14/vc_redist.x64.exe" in findings["runtime"]["fix"]["sentence"]
 
 

@@ -6,10 +6,10 @@ const CHUNK = 100, KEPT = 30;         // rows that are fetched together; of such
 const MAX_PX = 8e6;                  // browsers lay out no taller boxes; more rows than fit are scrolled in proportion
 const AROUND = 6;                     // rows drawn above and below what can be seen
 const COLUMNS = 4;                    // the box with the number, question, answer, the button that opens the row
-const at = {}, parts = new Map(), asked = new Set(), drawn = new Map();
+const at = {}, parts = new Map(), requested = new Set(), drawn = new Map();
 const language = document.documentElement.lang || 'en', whole = new Intl.NumberFormat(language);
 let set = null, stamp = null, mayEdit = false, show = 'all', sought = '';
-let total = 0, isSearching = false, view = 0, history = {}, height = 0, retry = 0, typing = 0, seen = 0;
+let total = 0, isSearching = false, view = 0, history = {}, height = 0, retry = 0, typing = 0, fading = 0;
 let active = { index: 0, column: 1 }, editing = null, opened = null;
 const tab = (() => { try { return sessionStorage; } catch { return {}; } })();  // some browsers allow no storage
 let isAll = false, last = null;       // all rows that are shown are chosen but those in `chosen`; the row chosen last
@@ -30,17 +30,17 @@ const isNarrow = () => at.scroll.clientWidth < 480;
 const lowest = () => mayEdit ? 0 : 1;  // rows are chosen to be deleted, where they may be
 // Over the lower edge of the table, which it does not move. What went well is seen for a while, anything else stays.
 function tell(text, tone = '') {
-  clearTimeout(seen);
-  at.said.className = tone ? `dt-said lg-notice lg-${tone}` : 'dt-said';
-  if (tone === 'ok') seen = setTimeout(() => at.said.classList.add('dt-gone'), 8000);
-  at.said.setAttribute('role', tone === 'bad' ? 'alert' : 'status');
-  at.said.textContent = text;
+  clearTimeout(fading);
+  at.message.className = tone ? `dt-message lg-notice lg-${tone}` : 'dt-message';
+  if (tone === 'ok') fading = setTimeout(() => at.message.classList.add('dt-gone'), 8000);
+  at.message.setAttribute('role', tone === 'bad' ? 'alert' : 'status');
+  at.message.textContent = text;
 }
 
 // ---- the parts that are always there -------------------------------------------------------------------------------
 function find() {
-  const found = ['tools', 'search', 'acts', 'filters', 'chosen', 'said', 'scroll', 'head', 'body', 'empty', 'hint'];
-  for (const name of found) {
+  const names = ['tools', 'search', 'acts', 'filters', 'chosen', 'message', 'scroll', 'head', 'body', 'empty', 'hint'];
+  for (const name of names) {
     at[name] = element.querySelector(`.dt-${name}`);
   }
   for (const name of ['undo', 'redo', 'add', 'delete-rows', 'deselect', 'place']) {
@@ -94,7 +94,7 @@ function look(change) {
 // is_other: the rows that are remembered are others; else they are shown until the new ones are here.
 function forget(isOther) {
   view++;
-  asked.clear();
+  requested.clear();
   if (isOther) { parts.clear(); at.grid.ariaBusy = 'true'; }
   else for (const part of parts.values()) part.isOld = true;
   fetchPart(0);
@@ -102,15 +102,15 @@ function forget(isOther) {
 }
 async function fetchPart(number) {
   const known = parts.get(number);
-  if (!set || asked.has(number) || (known && !known.isOld)) return;
-  asked.add(number);
+  if (!set || requested.has(number) || (known && !known.isOld)) return;
+  requested.add(number);
   const mine = view;
   let reply;
   try {
     reply = await server.rows({ set, show, words: sought, begin: number * CHUNK, count: CHUNK });
   } catch (error) { console.warn(error); }
   if (mine !== view) return;
-  asked.delete(number);
+  requested.delete(number);
   clearTimeout(retry);
   if (!reply) {  // gradio gives undefined when the server is gone
     tell(words.offline, 'warn');
@@ -169,17 +169,17 @@ function render() {
   at.empty.hidden = !at.grid.hidden || !set || isSearching;
   at.table.style.setProperty('--dt-pick', total >= 1e6 ? '112px' : '92px');
   at.none.textContent = words.none_found;
-  const wanted = new Set();
-  for (let i = Math.max(0, Math.floor(top) - AROUND); i < Math.min(total, Math.ceil(end) + AROUND); i++) wanted.add(i);
+  const inView = new Set();
+  for (let i = Math.max(0, Math.floor(top) - AROUND); i < Math.min(total, Math.ceil(end) + AROUND); i++) inView.add(i);
   // what has the focus, or is being edited, stays in the page wherever it is scrolled to
-  if (active.index < total && (editing || at.body.contains(document.activeElement))) wanted.add(active.index);
-  for (const [index, row] of drawn) if (!wanted.has(index)) { row.remove(); drawn.delete(index); }
-  for (const index of wanted) {
+  if (active.index < total && (editing || at.body.contains(document.activeElement))) inView.add(active.index);
+  for (const [index, row] of drawn) if (!inView.has(index)) { row.remove(); drawn.delete(index); }
+  for (const index of inView) {
     const row = drawn.get(index) ?? makeRow(index);
     row.style.top = `${isScaled() ? at.scroll.scrollTop + (index - top) * height : index * height}px`;
     paint(row, index);
   }
-  for (const number of new Set([...wanted].map(index => Math.floor(index / CHUNK)))) fetchPart(number);
+  for (const number of new Set([...inView].map(index => Math.floor(index / CHUNK)))) fetchPart(number);
   if (isAll || chosen.size) count();
 }
 function makeRow(index) {
@@ -232,11 +232,11 @@ function paint(row, index) {
   });
 }
 function filters() {
-  const found = window.loraGarageFound, all = found?.set === set ? found.filters : [];
+  const report = window.loraGarageFound, all = report?.set === set ? report.filters : [];
   at.filters.hidden = all.length < 2;
   at.filters.textContent = '';
-  for (const [kind, said, howMany] of all) {
-    const chip = add(at.filters, 'button', 'dt-chip', said);
+  for (const [kind, label, howMany] of all) {
+    const chip = add(at.filters, 'button', 'dt-chip', label);
     chip.type = 'button';
     chip.dataset.show = kind;
     chip.ariaPressed = String(kind === show);
@@ -259,9 +259,9 @@ function count() {
   const howMany = chosenCount();
   at.chosen.hidden = !howMany;
   at.acts.hidden = howMany > 0 || !mayEdit;
-  const said = fill(words.chosen, { count: whole.format(howMany) });
+  const label = fill(words.chosen, { count: whole.format(howMany) });
   const strong = at.chosen.firstElementChild;
-  if (strong.textContent !== said) strong.textContent = said;
+  if (strong.textContent !== label) strong.textContent = label;
   at.all.checked = Boolean(total) && howMany === total;
   at.all.indeterminate = howMany > 0 && howMany < total;
   for (const [index, row] of drawn) paint(row, index);
@@ -283,13 +283,13 @@ function focus(index, column) {
 }
 function reveal(index) {
   const top = first(), room = visible();
-  let wanted = null;
-  if (index < top) wanted = index;
-  else if (index + 1 > top + room) wanted = index + 1 - room;
-  if (wanted === null) return;
+  let target = null;
+  if (index < top) target = index;
+  else if (index + 1 > top + room) target = index + 1 - room;
+  if (target === null) return;
   const { scrollHeight, clientHeight } = at.scroll;
-  const scaled = wanted / Math.max(1, total - room) * (scrollHeight - clientHeight);
-  at.scroll.scrollTop = isScaled() ? scaled : wanted * height;
+  const scaled = target / Math.max(1, total - room) * (scrollHeight - clientHeight);
+  at.scroll.scrollTop = isScaled() ? scaled : target * height;
 }
 function key(event) {
   if (editing || event.isComposing) return;
@@ -413,7 +413,7 @@ async function leave(keeps, hasFocus, step = 0) {
       if (hasFocus) mine.box.focus();
       return;
     }
-    tell(reply.said, 'ok');
+    tell(reply.notice, 'ok');
     const data = rowAt(mine.index);
     const shown = { [mine.column === 1 ? 'a' : 'b']: text.replace(/\s+/g, ' ').trim(), why: '' };
     if (data?.n === mine.n) Object.assign(data, shown);
@@ -447,7 +447,7 @@ async function finish(promise) {
   if (!reply || reply.error) return tell(reply?.error ?? words.offline, 'bad');
   clear();
   opened = null;
-  tell(reply.said, 'ok');
+  tell(reply.notice, 'ok');
   changed();
   focus(active.index, active.column);
 }

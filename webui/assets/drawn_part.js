@@ -1,10 +1,10 @@
 // A part of the page that the server draws: fetched when it has changed, and patched in place, so that the focus, what is
 // typed and what is unfolded stay. Controls with a name are sent with each request; buttons with data-set change one of
 // the further choices in `chosen`, those with data-act are pressed on the server. props.value as in film.js.
-let mark = null, asked, timer = 0, typing = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
+let mark = null, shownRun, timer = 0, typing = 0, isBusy = false, isDue = false, isDown = false, chosen = {};
 const pressed = new Map();  // the buttons whose answer has not come yet
 let sentDecisions = 0;  // on rows that are hidden until their answer comes
-const body = element.querySelector('.ev-body'), said = element.querySelector('.ev-said');
+const body = element.querySelector('.ev-body'), message = element.querySelector('.ev-message');
 
 function fields() {
   const values = { ...chosen };
@@ -23,7 +23,7 @@ async function poll() {
   if (!document.hidden && element.isConnected && element.offsetParent !== null) {
     isBusy = true;
     const run = props.value, led = props.value === 'place' ? window.loraGarageEvaluate : null;
-    if (run !== asked) { asked = run; mark = null; chosen = {}; body.innerHTML = said.innerHTML = ''; }
+    if (run !== shownRun) { shownRun = run; mark = null; chosen = {}; body.innerHTML = message.innerHTML = ''; }
     try {
       const sent = led ? { model: led.model, questions: led.questions } : fields();
       const reply = await server.redraw({ run, mark, fields: sent });
@@ -93,7 +93,7 @@ async function answer(act, before) {
   await before;
   try {
     const reply = await server.press({ ...act, run: act.run ?? props.value, fields: fields() });
-    said.innerHTML = reply?.said ?? '';
+    message.innerHTML = reply?.notice ?? '';
     chosen = { ...chosen, ...reply?.chosen };
     if (reply?.click) document.querySelector(reply.click)?.click();
     for (const name of reply?.empty ?? []) for (const one of body.querySelectorAll(`[name=${name}]`)) one.value = '';

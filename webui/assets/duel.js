@@ -29,13 +29,13 @@ const loraGarageDuel = {
   // What is offered is taken where nobody has chosen. In place of a model that has gone, named in the second line, it is taken all the
   // same, but not if another has been chosen since.
   offered(now, offered) {
-    const [wanted, gone] = offered.split("\n");
-    return wanted && (gone === undefined ? !this.taken() : gone === now) ? wanted : undefined;
+    const [chosen, gone] = offered.split("\n");
+    return chosen && (gone === undefined ? !this.taken() : gone === now) ? chosen : undefined;
   },
 };
 document.addEventListener("keydown", (event) => {
   const button = ["left", "right", "equal", "both-bad"][Number(event.key) - 1];
   if (!button || !loraGarageKeys.isOn(event) || event.target.closest?.("input, textarea, [contenteditable]")) return;
-  const found = document.getElementById("duel-" + button);
-  if (found?.offsetParent) found.click();
+  const element = document.getElementById("duel-" + button);
+  if (element?.offsetParent) element.click();
 });

@@ -2,7 +2,7 @@
 // props.value as in live_chart.js: the run to show; "" lets the server choose; null shows nothing.
 const words = __WORDS__;
 const MAX_WATCHED = 4;  // answers after the first that one question is shown with
-let at = {}, shown = null, place = 0, timer = 0, busy = false, asked, run = '';
+let at = {}, shown = null, place = 0, timer = 0, busy = false, shownRun, run = '';
 
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
 function add(parent, tag, name, text = '') {
@@ -30,10 +30,10 @@ function find() {
 const mark = (step) => dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step } }));
 
 // ---- drawing --------------------------------------------------------------------------------------------------------
-function go(wanted) {
+function go(number) {
   if (!shown?.frames.length) return;
   const { scenes, frames } = shown;
-  place = Math.max(0, Math.min(wanted, frames.length - 1));
+  place = Math.max(0, Math.min(number, frames.length - 1));
   const frame = frames[place], first = frames[0];
   at.range.value = place;
   at.range.setAttribute('aria-valuetext', fill(words.of_frames, { frame: place + 1, frames: frames.length, step: frame.step }));
@@ -49,12 +49,12 @@ function go(wanted) {
   const isAnswered = (i) => frames.some((one) => one.answers[i][1] !== 'none');
   scenes.forEach((scene, i) => {
     if (!isAnswered(i)) return;
-    const item = add(at.scenes, 'li', 'fs-scene'), head = add(item, 'p', 'fs-asked');
-    add(head, 'span', 'fs-words', scene.asked).dir = 'auto';
+    const item = add(at.scenes, 'li', 'fs-scene'), head = add(item, 'p', 'fs-head');
+    add(head, 'span', 'fs-words', scene.question).dir = 'auto';
     add(head, 'span', 'fs-source', scene.source);
-    if (place > 0) told(item, 'fs-first', fill(words.at_step, { step: first.step }), first.answers[i]);
-    told(item, 'fs-now', fill(words.at_step, { step: frame.step }), frame.answers[i]);
-    if (scene.expected) told(item, 'fs-expected', words.expected, [scene.expected, '']);
+    if (place > 0) addAnswer(item, 'fs-first', fill(words.at_step, { step: first.step }), first.answers[i]);
+    addAnswer(item, 'fs-now', fill(words.at_step, { step: frame.step }), frame.answers[i]);
+    if (scene.expected) addAnswer(item, 'fs-expected', words.expected, [scene.expected, '']);
   });
   const count = scenes.filter((_, i) => !isAnswered(i)).length;
   const unanswered = count < scenes.length ? words.unanswered : shown.at_work ? words.unanswered_yet : words.unanswered_all;
@@ -62,11 +62,11 @@ function go(wanted) {
   at.strip.hidden = at.scrub.hidden = count === scenes.length;
   if (at.all.open) mark(frame.step);
 }
-const said = ([text, end]) => (text ? text + (end === 'more' ? ' …' : '') : end === 'none' ? words.no_time : words.nothing);
-function told(item, name, label, answer) {
+const textOf = ([text, end]) => (text ? text + (end === 'more' ? ' …' : '') : end === 'none' ? words.no_time : words.nothing);
+function addAnswer(item, name, label, answer) {
   const line = add(item, 'p', name);
   add(line, 'b', '', label);
-  add(line, 'span', answer[0] ? 'fs-words' : 'fs-words fs-none', said(answer)).dir = 'auto';
+  add(line, 'span', answer[0] ? 'fs-words' : 'fs-words fs-none', textOf(answer)).dir = 'auto';
 }
 function strip() {
   const { frames } = shown;
@@ -76,7 +76,7 @@ function strip() {
     const button = add(add(at.strip, 'li', ''), 'button', 'fs-frame');
     button.type = 'button';
     add(button, 'b', '', fill(words.at_step, { step: frame.step }));
-    add(button, 'span', '', said(frame.answers.find(([, end]) => end !== 'none') ?? ['', 'none']).slice(0, 80));
+    add(button, 'span', '', textOf(frame.answers.find(([, end]) => end !== 'none') ?? ['', 'none']).slice(0, 80));
     button.onclick = () => go(i);
   });
 }
@@ -86,16 +86,16 @@ function watch_(scenes, frames) {
   const place = scenes.findIndex((_, i) => frames.some((frame) => frame.answers[i][1] !== 'none'));
   at.watch.hidden = place < 0;
   if (place < 0) return;
-  at.question.textContent = scenes[place].asked;
+  at.question.textContent = scenes[place].question;
   at.question.dir = 'auto';
-  const told = frames.filter((frame) => frame.answers[place][1] !== 'none');
-  const every = Math.max(1, Math.ceil((told.length - 1) / MAX_WATCHED));
-  const chosen = told.filter((_, i) => i === 0 || (told.length - 1 - i) % every === 0);
+  const answered = frames.filter((frame) => frame.answers[place][1] !== 'none');
+  const every = Math.max(1, Math.ceil((answered.length - 1) / MAX_WATCHED));
+  const chosen = answered.filter((_, i) => i === 0 || (answered.length - 1 - i) % every === 0);
   at.answers.textContent = '';
   chosen.forEach((frame, i) => {
     const line = add(at.answers, 'li', i === chosen.length - 1 && i > 0 ? 'fs-newest' : '');
     add(line, 'b', '', frame.step ? fill(words.at_step, { step: frame.step }) : words.base);
-    add(line, 'span', 'fs-words', said(frame.answers[place])).dir = 'auto';
+    add(line, 'span', 'fs-words', textOf(frame.answers[place])).dir = 'auto';
   });
 }
 
@@ -117,13 +117,13 @@ async function poll() {
   if (!document.hidden && element.isConnected) {
     if (!at.body?.isConnected) { find(); shown = null; }
     busy = true;
-    const wanted = props.value;
+    const requestedRun = props.value;
     try {
-      if (wanted !== asked) { asked = wanted; shown = null; }
-      const reply = await server.film({ run: wanted, mark: shown?.mark ?? null });
+      if (requestedRun !== shownRun) { shownRun = requestedRun; shown = null; }
+      const reply = await server.film({ run: requestedRun, mark: shown?.mark ?? null });
       if (reply) { // gradio gives undefined when the server is gone; the chart says so
         wait = reply.wait_ms;
-        if (props.value !== wanted) wait = 0;
+        if (props.value !== requestedRun) wait = 0;
         else if (!reply.same) take(reply);
       }
     } catch (error) { console.warn(error); }

@@ -33,8 +33,8 @@
   new MutationObserver(() => {
     if (!open.size) return;
     for (const fold of document.querySelectorAll("details.lg-fold:not([data-seen])")) {
-      const wanted = open.get(nameOf(fold));
-      if (wanted !== undefined) fold.open = wanted;
+      const isOpen = open.get(nameOf(fold));
+      if (isOpen !== undefined) fold.open = isOpen;
       fold.dataset.seen = "";
     }
   }).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["open", "data-seen"] });

@@ -10,7 +10,7 @@
   let pressed = 0;     // the last act that asked for the form to be filled
   let ordered = 0;     // the act that asked for a download, whose set is chosen when it is there unless another was since
   let answered = 0;    // the newest act whose answer filled it
-  let wanted;          // the model whose row was pressed
+  let pressedModel;    // the model whose row was pressed
   let isAsked = false, hasLooked = false;
   let clicked = { field: null, revision: -1 };  // the button of choice that was last clicked, of which gradio tells a moment later
 
@@ -88,8 +88,8 @@
     forget() { press(); form.explicit = {}; },
     undo() { press(); form.parent = null; },
 
-    choose(model) { wanted = model; this.mark(model); },
-    chosen() { touch("model"); return wanted; },
+    choose(model) { pressedModel = model; this.mark(model); },
+    chosen() { touch("model"); return pressedModel; },
 
     // The rows of the shelf are drawn when something is searched for; which of them is chosen may change at any time.
     mark(model) {

@@ -16,7 +16,7 @@ let note, body, reset, more, spoken, charts = [];
 let isReward = false; // training by rewards: y, s and ey are rewards, not losses
 let held = nothing(), total = null, planned = 0, zoom = null; // zoom: [first step, last step] of every chart, null for all there is
 let film = null; // {run, step} that the film beside it shows
-let run = '', cursor = null, busy = false, dark, saidAt = 0, timer = 0, asked;
+let run = '', cursor = null, busy = false, dark, spokenAt = 0, timer = 0, shownRun;
 
 function nothing() {
   return { x: [], y: [], s: [], rate: [], norm: [], speed: [], ex: [], ey: [], mx: [], memory: [], bx: [], ...Object.fromEntries(OF_PAIRS.map(name => [name, []])) };
@@ -59,7 +59,7 @@ function find() {
   reset.onclick = () => show(null);
   more.querySelector('summary').textContent = words.more;
   const helps = isReward ? [words.help_reward, words.help_held_out] : [words.help_loss, words.help_eval];
-  [words.help, ...helps].forEach((said, i) => { at('help').children[i].textContent = said; });
+  [words.help, ...helps].forEach((text, i) => { at('help').children[i].textContent = text; });
   more.open = remembered();
   more.ontoggle = () => { remember(more.open); draw(); };
   charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid'))),
@@ -114,7 +114,7 @@ function small(name, grid) {
   const section = add(grid, 'div', 'lc-small'), title = add(section, 'p', 'lc-title');
   add(title, 'span', '', words[name]);
   const value = add(title, 'b', ''), host = add(section, 'div', 'lc-box');
-  const told = place => short(latest(held[name], place)) + (name === 'memory' && total ? ` / ${short(total / GIB)}` : '');
+  const valueAt = place => short(latest(held[name], place)) + (name === 'memory' && total ? ` / ${short(total / GIB)}` : '');
   host.setAttribute('role', 'img');
   return {
     name, host, plot: null,
@@ -129,8 +129,8 @@ function small(name, grid) {
       scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       series: [{}, { stroke: colours().small, width: 2, spanGaps: name === 'memory', points: dots(SMALL[name]) }],
     }),
-    say(place) { value.textContent = told(place); },
-    sentence: () => fill(words.newest, { what: words[name], value: told(null), step: held[SMALL[name]].at(-1) ?? '–' }),
+    say(place) { value.textContent = valueAt(place); },
+    sentence: () => fill(words.newest, { what: words[name], value: valueAt(null), step: held[SMALL[name]].at(-1) ?? '–' }),
   };
 }
 
@@ -144,7 +144,7 @@ function paired(name, grid) {
     return add(item, 'b', '');
   });
   const host = add(section, 'div', 'lc-box');
-  const told = side => `${sides.length > 1 ? `${words[side]} ` : ''}${short(held[`p_${side}`].at(-1))} (${words.eval}: ${short(held[`q_${side}`].at(-1))})`;
+  const textOf = side => `${sides.length > 1 ? `${words[side]} ` : ''}${short(held[`p_${side}`].at(-1))} (${words.eval}: ${short(held[`q_${side}`].at(-1))})`;
   host.setAttribute('role', 'img');
   return {
     name, host, plot: null,
@@ -166,23 +166,23 @@ function paired(name, grid) {
       };
     },
     say(place) { sides.forEach((side, i) => { shown[i].textContent = short(latest(this.plot?.data[i + 1] ?? held[`p_${side}`], place)); }); },
-    sentence: () => fill(words.newest, { what: words[name], value: sides.map(told).join(', '), step: held.px.at(-1) ?? '–' }),
+    sentence: () => fill(words.newest, { what: words[name], value: sides.map(textOf).join(', '), step: held.px.at(-1) ?? '–' }),
   };
 }
 
 // Points of the training (columns at x) and of evaluations (at ex) on one axis: a step that has only one kind has null for the other.
 function merged(x, columns, ex, evals) {
-  const X = [], found = [...columns, ...evals].map(() => []);
+  const X = [], joined = [...columns, ...evals].map(() => []);
   let i = 0, j = 0;
   while (i < x.length || j < ex.length) {
     const a = i < x.length ? x[i] : Infinity, b = j < ex.length ? ex[j] : Infinity;
     X.push(Math.min(a, b));
-    columns.forEach((column, k) => found[k].push(a <= b ? column[i] : null));
-    evals.forEach((column, k) => found[columns.length + k].push(b <= a ? column[j] : null));
+    columns.forEach((column, k) => joined[k].push(a <= b ? column[i] : null));
+    evals.forEach((column, k) => joined[columns.length + k].push(b <= a ? column[j] : null));
     i += a <= b;
     j += b <= a;
   }
-  return [X, ...found];
+  return [X, ...joined];
 }
 
 // Where the loss was no number: a dashed line with a cross, so that it does not depend on its colour. A thin one at the film's step.
@@ -256,11 +256,11 @@ function show(range) {
 }
 
 // Those that can be seen; the others, in a hidden tab (no width) or folded away, once they can be.
-const seen = chart => chart.some() && chart.host.clientWidth > 0;
+const isVisible = chart => chart.some() && chart.host.clientWidth > 0;
 function draw() {
   more.hidden = !Object.keys(SMALL).some(name => known(held[name]));
   for (const chart of charts) {
-    chart.stale = !seen(chart);
+    chart.stale = !isVisible(chart);
     if (chart.stale) continue;
     const start = performance.now();
     if (!chart.plot) build(chart);
@@ -271,7 +271,7 @@ function draw() {
   }
 }
 function fit() {
-  if (charts.some(chart => chart.stale && seen(chart))) draw();
+  if (charts.some(chart => chart.stale && isVisible(chart))) draw();
   for (const { plot, host } of charts) {
     if (plot && host.clientWidth && host.clientWidth !== plot.width) plot.setSize({ width: host.clientWidth, height: plot.height });
   }
@@ -287,11 +287,11 @@ function recolour() {
 // ---- what arrives ---------------------------------------------------------------------------------------------------
 function tell() {
   for (const chart of charts) chart.host.setAttribute('aria-label', chart.sentence());
-  if (held.x.length && Date.now() - saidAt > 30000) { saidAt = Date.now(); spoken.textContent = charts[0].sentence(); }
+  if (held.x.length && Date.now() - spokenAt > 30000) { spokenAt = Date.now(); spoken.textContent = charts[0].sentence(); }
 }
 
 function take(reply) {
-  if (reply.run !== run) { show(null); saidAt = 0; spoken.textContent = ''; }
+  if (reply.run !== run) { show(null); spokenAt = 0; spoken.textContent = ''; }
   if (reply.reset) held = nothing();
   if (isReward !== reply.is_reward) { isReward = reply.is_reward; find(); }
   const { mx, my, x, ex, bx } = reply;
@@ -320,13 +320,13 @@ async function poll() {
   if (!document.hidden && element.isConnected) {
     if (!body.isConnected) { find(); cursor = null; }
     busy = true;
-    const wanted = props.value;
+    const requestedRun = props.value;
     try {
-      if (wanted !== asked) { asked = wanted; cursor = null; }
-      const reply = await server.curve({ run: wanted, cursor });
+      if (requestedRun !== shownRun) { shownRun = requestedRun; cursor = null; }
+      const reply = await server.curve({ run: requestedRun, cursor });
       if (!reply) throw new Error('offline'); // gradio gives undefined when the server is gone
       wait = reply.wait_ms;
-      if (props.value === wanted) take(reply); else wait = 0;
+      if (props.value === requestedRun) take(reply); else wait = 0;
     } catch (error) {
       note.textContent = words.offline; note.classList.add('lc-bad');
       if (String(error.message) !== 'offline') console.warn(error);

@@ -5,13 +5,13 @@
   const isOpen = (page) => tabOf(page)?.ariaSelected === "true";
   const named = () => location.hash.slice(1);
 
-  let wanted = named();  // until it is open: a link may be pressed, or an address name a page, before the tabs are drawn
+  let target = named();  // until it is open: a link may be pressed, or an address name a page, before the tabs are drawn
   const go = () => {
     if (!tabOf("train")) return;
-    if (!tabOf(wanted) || isOpen(wanted)) wanted = "";
-    else tabOf(wanted).click();
+    if (!tabOf(target) || isOpen(target)) target = "";
+    else tabOf(target).click();
   };
-  const open = (page) => { wanted = page; go(); };
+  const open = (page) => { target = page; go(); };
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("[data-page]");
@@ -39,7 +39,7 @@
   };
   new MutationObserver(() => {
     if (!tabOf("train")) return;
-    if (wanted) go();
-    if (!wanted) mark();  // the links may be drawn after the page was opened
+    if (target) go();
+    if (!target) mark();  // the links may be drawn after the page was opened
   }).observe(document.documentElement, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
 })();

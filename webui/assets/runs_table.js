@@ -3,7 +3,7 @@
 const words = __WORDS__;
 const DASHES = [[], [7, 4], [2, 3], [12, 4], [9, 3, 2, 3], [1, 4]]; // a line is told by more than its colour
 const at = {}, chosen = new Set();
-let rows = [], stamp = null, offered = null, asked = 0, busy = false, timer = 0, plot = null, over = null, dark;
+let rows = [], stamp = null, offered = null, requests = 0, busy = false, timer = 0, plot = null, over = null, dark;
 
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
 const isDark = () => document.body.classList.contains('dark');
@@ -33,7 +33,7 @@ function line(parent, box, points, style = {}) {
 
 // ---- the table ------------------------------------------------------------------------------------------------------
 function find() {
-  for (const name of ['search', 'state', 'said', 'disk', 'compare', 'y', 'x', 'legend', 'plot', 'differ']) at[name] = element.querySelector(`.rt-${name}`);
+  for (const name of ['search', 'state', 'message', 'disk', 'compare', 'y', 'x', 'legend', 'plot', 'differ']) at[name] = element.querySelector(`.rt-${name}`);
   at.head = element.querySelector('thead tr');
   at.body = element.querySelector('tbody');
   for (const name of words.columns) add(at.head, 'th', `rt-${name}`, words[name]).scope = 'col';
@@ -55,7 +55,7 @@ function find() {
 function options(select, all) {
   const was = select.value;
   select.textContent = '';
-  for (const [value, said] of all) add(select, 'option', '', said).value = value;
+  for (const [value, label] of all) add(select, 'option', '', label).value = value;
   if (all.some(([value]) => value === was)) select.value = was;
 }
 
@@ -117,15 +117,15 @@ function sparkline(cell, course) {
 }
 // Shows only the runs that have what is typed, and the chosen state.
 function sift() {
-  const wanted = at.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const terms = at.search.value.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
   rows.forEach((row, i) => {
     const has = `${row.name} ${row.about} ${row.tags.join(' ')} ${row.note}`.toLowerCase(), onlyArchived = at.state.value === '*archived';
-    const fits = row.archived === onlyArchived && (onlyArchived || !at.state.value || row.state === at.state.value) && wanted.every(word => has.includes(word));
+    const fits = row.archived === onlyArchived && (onlyArchived || !at.state.value || row.state === at.state.value) && terms.every(word => has.includes(word));
     at.body.children[i].hidden = !fits;
     count += fits;
   });
-  at.said.textContent = count || !rows.length ? '' : words.none_found;
+  at.message.textContent = count || !rows.length ? '' : words.none_found;
 }
 function mark() {
   for (const tr of at.body.children) {
@@ -144,20 +144,20 @@ function open(id) {
 
 // ---- laid over each other -------------------------------------------------------------------------------------------
 async function compare() {
-  const number = ++asked;
+  const number = ++requests;
   at.compare.hidden = chosen.size < words.fewest;
-  if (chosen.size === 1) at.said.textContent = words.choose; else sift();
+  if (chosen.size === 1) at.message.textContent = words.choose; else sift();
   if (at.compare.hidden) return;
-  const found = await server.compared([...chosen]);
-  if (!found || number !== asked) return; // the server is gone, or another choice was made since
-  over = found;
+  const compared = await server.compared([...chosen]);
+  if (!compared || number !== requests) return; // the server is gone, or another choice was made since
+  over = compared;
   const head = at.differ;
   head.textContent = '';
-  if (!found.differ.length) add(add(add(head, 'tbody'), 'tr'), 'td', '', words.same);
+  if (!compared.differ.length) add(add(add(head, 'tbody'), 'tr'), 'td', '', words.same);
   else {
     const names = add(add(head, 'thead'), 'tr'), body = add(head, 'tbody');
-    for (const name of [words.differ, ...found.runs.map(run => run.name)]) add(names, 'th', '', name).scope = 'col';
-    for (const [name, ...values] of found.differ) {
+    for (const name of [words.differ, ...compared.runs.map(run => run.name)]) add(names, 'th', '', name).scope = 'col';
+    for (const [name, ...values] of compared.differ) {
       const tr = add(body, 'tr');
       add(tr, 'th', '', name).scope = 'row';
       for (const value of values) add(tr, 'td', 'rt-number', value);
@@ -192,8 +192,8 @@ function draw() {
     if (differs.length) add(item, 'span', 'lg-quiet', differs.join(' · '));
     add(item, 'b', '', short(lines[i][1].at(-1)));
   });
-  const said = over.runs.map((run, i) => `${run.name}: ${short(lines[i][1].at(-1))}`).join('; ');
-  at.plot.setAttribute('aria-label', fill(words.spoken, { shown: words[at.y.value], over: words[at.x.value], said }));
+  const values = over.runs.map((run, i) => `${run.name}: ${short(lines[i][1].at(-1))}`).join('; ');
+  at.plot.setAttribute('aria-label', fill(words.spoken, { shown: words[at.y.value], over: words[at.x.value], values }));
   const axis = { stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
   plot = new uPlot({
     width: at.plot.clientWidth, height: 300, padding: [8, 20, 0, 0], legend: { show: false }, scales: { x: { time: false } },
@@ -222,7 +222,7 @@ async function poll() {
         trigger('select', { value: '' });
       }
     } catch (error) {
-      at.said.textContent = words.offline;
+      at.message.textContent = words.offline;
       if (String(error.message) !== 'offline') console.warn(error);
     }
     busy = false;

@@ -11,9 +11,9 @@ const loraGarageKeys = {
   const SEARCHES = "input[type=search], #shelf-words :is(input, textarea), #settings-search :is(input, textarea), #data-search :is(input, textarea)";
   const $ = (where) => document.querySelector(where);
   const tab = (name) => $(`#tab-${name}-button`)?.click();
-  const seen = (where) => [...document.querySelectorAll(where)].find((found) => found.offsetParent);
+  const firstVisible = (where) => [...document.querySelectorAll(where)].find((element) => element.offsetParent);
   // A tab's parts are drawn a moment after it is chosen.
-  const focus = (where, times = 60) => { const found = seen(where); if (found) found.focus(); else if (times) requestAnimationFrame(() => focus(where, times - 1)); };
+  const focus = (where, times = 60) => { const element = firstVisible(where); if (element) element.focus(); else if (times) requestAnimationFrame(() => focus(where, times - 1)); };
 
   function toggle() {
     const sheet = $("#shortcuts-sheet");
@@ -22,7 +22,7 @@ const loraGarageKeys = {
     sheet.showModal();
   }
   function search() {
-    if (!seen(SEARCHES) && $("#start-bar")?.offsetParent) window.loraGarageStart.open("model");
+    if (!firstVisible(SEARCHES) && $("#start-bar")?.offsetParent) window.loraGarageStart.open("model");
     focus(SEARCHES);
   }
   const acts = {
@@ -31,7 +31,7 @@ const loraGarageKeys = {
     s: () => { tab("train"); focus("#start"); },
     m: () => { tab("chat"); focus("#chat-message textarea"); },
   };
-  const page = (number) => { if (!seen("#duel-left")) document.querySelectorAll("a[data-page]")[number - 1]?.click(); }; // in a duel they judge (duel.js)
+  const page = (number) => { if (!firstVisible("#duel-left")) document.querySelectorAll("a[data-page]")[number - 1]?.click(); }; // in a duel they judge (duel.js)
 
   document.addEventListener("keydown", (event) => {
     const isTyped = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea, select, [contenteditable]");

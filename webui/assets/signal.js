@@ -8,8 +8,8 @@
   let drawn = "";
 
   function paint(title, colour, percent) {
-    const said = title ? `${title} · ${NAME}` : NAME, key = `${colour} ${percent}`;
-    if (document.title !== said) document.title = said;
+    const text = title ? `${title} · ${NAME}` : NAME, key = `${colour} ${percent}`;
+    if (document.title !== text) document.title = text;
     if (key === drawn) return;
     drawn = key;
     const ring = 81.7, turned = `<circle cx="16" cy="16" r="13" fill="none" stroke="#b8b2aa" stroke-width="6"/><circle cx="16" cy="16" r="13" fill="none" stroke="#0f766e" stroke-width="6" stroke-dasharray="${ring * percent / 100} ${ring}" transform="rotate(-90 16 16)"/>`;
@@ -17,10 +17,10 @@
     const icon = document.querySelector("link[rel~=icon]") ?? document.head.appendChild(Object.assign(document.createElement("link"), { rel: "icon" }));
     icon.href = "data:image/svg+xml," + encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">${mark}</svg>`);
   }
-  function notify({ title, said, run }) {
+  function notify({ title, body, run }) {
     if (!(WANTED in local) || !canNotify() || Notification.permission !== "granted" || (!document.hidden && document.hasFocus())) return;
     try {
-      const note = new Notification(title, { body: said, tag: run });
+      const note = new Notification(title, { body, tag: run });
       note.onclick = () => { window.focus(); note.close(); };
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;  // browsers of phones have the name and not the thing
@@ -35,11 +35,11 @@
     else paint("", "#0f766e", null);
   }
   function tell(part) {
-    const box = part.querySelector("input"), said = canNotify() ? (Notification.permission === "denied" ? part.dataset.blocked : "") : part.dataset.notHere;
-    box.disabled = said !== "";
-    box.checked = !said && WANTED in local && Notification.permission === "granted";
+    const box = part.querySelector("input"), reason = canNotify() ? (Notification.permission === "denied" ? part.dataset.blocked : "") : part.dataset.notHere;
+    box.disabled = reason !== "";
+    box.checked = !reason && WANTED in local && Notification.permission === "granted";
     const small = part.querySelector("small");
-    if (small.textContent !== said) small.textContent = said;
+    if (small.textContent !== reason) small.textContent = reason;
   }
   const tellAll = () => document.querySelectorAll(".lg-notify").forEach(tell);
   document.addEventListener("change", async (event) => {

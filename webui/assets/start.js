@@ -4,11 +4,11 @@
   const STEPS = ["goal", "model", "data", "plan", "train"];
   const head = (step) => document.querySelector(`#step-${step} > button`);
   const isOpen = (step) => head(step)?.classList.contains("open") ?? false;
-  let wanted = null;  // the dataset whose card was pressed
+  let chosen = null;  // the dataset whose card was pressed
 
   window.loraGarageStart = {
-    choose(data) { wanted = data; this.mark(data); return data; },
-    chosen: () => wanted,
+    choose(data) { chosen = data; this.mark(data); return data; },
+    chosen: () => chosen,
     mark(data) {
       for (const card of document.querySelectorAll("#start-cards button")) {
         card.ariaPressed = String(card.dataset.set === data);

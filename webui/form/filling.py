@@ -93,9 +93,9 @@ class Fillings:
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
         if is_dropped:
-            said = filling.values.pop("notice")
+            message = filling.values.pop("notice")
             # of a recipe whose dataset alone is missing, the data step says so
-            filling.values["file_notice"] = said if foreign or filling.values.get("data", True) else shown("")
+            filling.values["file_notice"] = message if foreign or filling.values.get("data", True) else shown("")
         return filling, updates
 
     def from_recipe(
@@ -115,7 +115,7 @@ class Fillings:
         answers: JsonObject = {"explicit": explicit, "parent": parent}
         updates: Updates = {}
         taken = foreign_view(foreign, self.w) if foreign else None
-        said = taken or success(self.w.t("wizard.filled", title=title, count=len(explicit)))
+        message = taken or success(self.w.t("wizard.filled", title=title, count=len(explicit)))
         if recipe.goal:
             values["goal"] = recipe.goal
         if recipe.name:
@@ -130,6 +130,6 @@ class Fillings:
                 values["data"] = None
                 answers["reading"] = RecipeReading.missing(recipe.data, title, is_local).state()
                 without = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source)
-                said = join([notice(without, "warn"), taken])
-        values["notice"] = shown(said)
+                message = join([notice(without, "warn"), taken])
+        values["notice"] = shown(message)
         return Filling(values, answers), updates

@@ -56,7 +56,7 @@ def in_rows(report: DataReport, w: Wording) -> list[Html]:
         *(
             tag(
                 "details",
-                tag("summary", w.render(finding.said)),
+                tag("summary", w.render(finding.message)),
                 tag("p", w.render(finding.meaning)),
                 tag("ul", *(tag("li", w.render(example.sentence)) for example in finding.examples)),
                 class_="lg-fold lg-found",

@@ -32,7 +32,7 @@ class FurtherForm(Panel):
 
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
-            self.text = gr.HTML("", elem_id="further-said")
+            self.text = gr.HTML("", elem_id="further-message")
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
     def draw(self, answers: FormAnswers, problem: Message | None = None) -> Updates:

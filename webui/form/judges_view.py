@@ -31,7 +31,7 @@ NUMBERS = (("num_generations", 2, 64, 1), ("max_completion_length", 1, 32768, 1)
 
 def component() -> gr.HTML:
     """Return the element that shows the table of judges (`drawn`), with the script that answers it."""
-    return gr.HTML("", js_on_load=(ASSETS / "judges.js").read_text("utf-8"), elem_id="comparing-said")
+    return gr.HTML("", js_on_load=(ASSETS / "judges.js").read_text("utf-8"), elem_id="comparing-message")
 
 
 def drawn(given: object, proposed: JsonObject | None, answers: Sequence[str], w: Wording) -> Html:

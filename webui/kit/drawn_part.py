@@ -18,7 +18,7 @@ from webui.kit.wording import Wording
 from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 1000, 4000
-TEMPLATE = "<section class='ev-body'>{waiting}</section><div class='ev-said'></div>"
+TEMPLATE = "<section class='ev-body'>{waiting}</section><div class='ev-message'></div>"
 Options = list[tuple[str, str]]  # (label, value)
 
 
@@ -51,12 +51,12 @@ def drawn_part(
         return wait if request.get("mark") == mark else wait | {"html": html}
 
     def press(request: object, browser: gr.Request | None = None) -> JsonObject:
-        """Answer a button, for any JSON from a browser; a refusal is returned as {"said": notice}."""
+        """Answer a button, for any JSON from a browser; a refusal is returned as {"notice": notice}."""
         is_here = browser is not None and is_local(browser)
         try:
             return act((request if isinstance(request, dict) else {}) | {IS_LOCAL: is_here})
         except GarageError as error:
-            return {"said": notice(w.render(error.message))}
+            return {"notice": notice(w.render(error.message))}
 
     return gr.HTML(
         value=value,

@@ -42,7 +42,7 @@ class LeftRuns(Panel):
         runs."""
         w, runs = self.w, self._offered_runs(self.services.snapshots.now())
         with gr.Column(visible=bool(runs), elem_id="left-runs", elem_classes="lg-card") as self.banner:
-            self.text = gr.HTML(self._text(runs), elem_id="left-runs-said")
+            self.text = gr.HTML(self._text(runs), elem_id="left-runs-message")
             self.which = gr.Radio(
                 self._choices(runs),
                 value=runs[0].id if runs else None,

@@ -57,7 +57,7 @@ class ConversationShelf:
         with gr.Accordion(w.t("conversations_view.title"), open=False, elem_id="chat-conversations"):
             self.words = gr.Textbox(max_lines=1, **w.named("conversations_view.search", "chat-conversations-search"))
             self.list = gr.Radio([], value=None, **w.named("conversations_view.list", "chat-conversations-list"))
-            self.text = gr.HTML("", elem_id="chat-conversations-said")
+            self.text = gr.HTML("", elem_id="chat-conversations-message")
             with gr.Column(visible=False) as self.tools:
                 self.name = gr.Textbox(max_lines=1, **w.named("conversations_view.name", "chat-conversation-name"))
                 with gr.Row(elem_classes="lg-tight"):

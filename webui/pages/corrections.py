@@ -103,13 +103,13 @@ class CorrectionsPanel(Panel):
         return {**self.closed(), self.panel: gr.update(visible=True), self.text: answer}
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> JsonObject:
-        """Return the question and answer that are about to be repeated, with the number of this try ("asked", "answer",
-        "tries"), which counts on from `earlier` if that was of the same question. earlier: what this returned the last
-        time, or None."""
+        """Return the question and answer that are about to be repeated and the number of this try ("question",
+        "answer", "tries"), which counts on from `earlier` if that was of the same question. earlier: what this returned
+        the last time, or None."""
         turns, answer = last_answer(history)
         question = turns[-1]["content"] if turns else ""
-        same = isinstance(earlier, dict) and earlier.get("asked") == question
-        return {"asked": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
+        same = isinstance(earlier, dict) and earlier.get("question") == question
+        return {"question": question, "answer": answer, "tries": earlier["tries"] + 1 if same else 1}
 
     def offered(self, earlier: JsonObject, history: list[Message] | None) -> Updates:
         """Return the updates that let a person choose between the earlier and the new answer to a question (the last in

@@ -107,7 +107,7 @@ class Mending(Panel):
         w = self.w
         fold = tag(
             "details",
-            tag("summary", w.render(finding.said)),
+            tag("summary", w.render(finding.message)),
             tag("p", w.render(finding.meaning)),
             tag("ul", *(tag("li", w.render(example.sentence)) for example in finding.examples[:QUOTED])),
             class_="lg-fold lg-found",

@@ -57,7 +57,7 @@ TEMPLATE = f"""
     </div>
     <div class='dt-empty' hidden><p></p><button type='button' class='dt-button'><span></span></button></div>
   </div>
-  <div class='dt-over'><p class='dt-said' id='data-said' role='status'></p></div>
+  <div class='dt-over'><p class='dt-message' id='data-message' role='status'></p></div>
 </div>
 <p class='dt-foot'><span id='data-place' role='status'></span><span class='dt-hint'></span></p>
 </div>
@@ -194,7 +194,7 @@ class RowsTable(Panel):
 
     def _done(self, change: Change, key: str = "done") -> JsonObject:
         """Return the sentence about a change, for the script. key: "done" or "undone"."""
-        return {"said": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
+        return {"notice": self.w.t(f"data_page.{key}", version=change.version, what=self.w.render(change.what))}
 
 
 def _int(request: Mapping[str, object], name: str) -> int:

@@ -147,7 +147,7 @@ class EvaluatePlace:
             "base": self._base,
         }
         act = acts.get(_text(request, "act"))
-        return act(request) if act else {"said": ""}
+        return act(request) if act else {"notice": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
         """Start the evaluation that the fields describe, in the background, and show all its questions: the chosen
@@ -159,7 +159,7 @@ class EvaluatePlace:
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         self.services.snapshots.refuse_while_in_use()
         self.services.evaluating.start(choice)
-        return {"said": "", "chosen": {"filter": "", "row": ""}}
+        return {"notice": "", "chosen": {"filter": "", "row": ""}}
 
     def _send(self, request: JsonObject) -> JsonObject:
         """Begin to send the answers to the model that judges, in the background. Raises ChatError from another device,
@@ -170,25 +170,25 @@ class EvaluatePlace:
         evaluating = self.services.evaluating
         if newest := self._newest(choice, evaluating.basis(choice).test_set.title):  # it may have been deleted
             evaluating.start(choice, newest)
-        return {"said": ""}
+        return {"notice": ""}
 
     def _stop(self, request: JsonObject) -> JsonObject:
         """Stop the evaluation."""
         self.services.evaluating.stop()
-        return {"said": ""}
+        return {"notice": ""}
 
     def _judge(self, request: JsonObject) -> JsonObject:
         """Judge the answers that are there by the judge that is chosen now, and keep the result. Nothing happens while
         that judge lacks its pattern or server, or without an evaluation."""
         choice, _, _ = choice_of(self.services, fields_sent(request), self.w)
         if choice.judge in ("regex", "model") and not choice.option:
-            return {"said": ""}  # its field comes now
+            return {"notice": ""}  # its field comes now
         evaluating = self.services.evaluating
         ground = evaluating.basis(choice)
         if evaluation := self._newest(choice, ground.test_set.title):
             keep_judge(self.services.workspace, evaluation, evaluating.judge(choice, ground))
             evaluating.keep_result(choice, evaluation)
-        return {"said": ""}
+        return {"notice": ""}
 
     def _answered(self, request: JsonObject) -> tuple[Table, int, int]:
         """Return the table on the screen with the numbers of question and contestant of a button. Raises ChatError if
@@ -207,7 +207,7 @@ class EvaluatePlace:
         outcome: Outcome = "right" if request.get("verdict") == "right" else "wrong"
         turns = table.evaluation.lineup.prompts[number].turns
         votes.vote(self.services.workspace, turns, table.answers[number, place].text, outcome)
-        return {"said": ""}
+        return {"notice": ""}
 
     def _bad(self, request: JsonObject) -> JsonObject:
         """Keep a question whose answer is bad as a test of the answering model's base, with its judge; return a
@@ -233,7 +233,7 @@ class EvaluatePlace:
             raise ChatError("evaluate_page.no_question")
         prompt = Prompt(turns=({"role": "user", "content": question},), source="own", expected=expected or None)
         made = sets.add(self.services.workspace, names.display_name(title), [prompt])
-        return {"said": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
+        return {"notice": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
 
     def _import(self, request: JsonObject) -> JsonObject:
         """Keep a file as a test set, open it, and return the notice."""
@@ -244,16 +244,16 @@ class EvaluatePlace:
         """Take the question at `at` out of the named set; nothing for another text than a number."""
         at = _text(request, "at")
         sets.remove_questions(self.services.workspace, _text(request, "name"), {int(at)} if at.isdecimal() else ())
-        return {"said": ""}
+        return {"notice": ""}
 
     def _delete(self, request: JsonObject) -> JsonObject:
         """Delete the test set that the request names."""
         sets.remove(self.services.workspace, _text(request, "name"))
-        return {"said": ""}
+        return {"notice": ""}
 
     def _base(self, request: JsonObject) -> JsonObject:
         """Save in the named test set the base model whose finished runs are tested on its questions, and return the
-        answer without a notice ({"said": ""}).
+        answer without a notice ({"notice": ""}).
 
         request: the set's name in "name", the model in its field "base", "" for none. Nothing changes for a model that
         is not among Models.choices (on this PC, or the starter). Raises ChatError if there is no such set or its file
@@ -265,11 +265,11 @@ class EvaluatePlace:
         )
         if base in ("", *self.services.models.choices()):
             sets.save(self.services.workspace, test_set.model_copy(update={"base": base}))
-        return {"said": ""}
+        return {"notice": ""}
 
     def _notice(self, key: str, **params: object) -> JsonObject:
         """Return the answer to a button that shows a notice of success."""
-        return {"said": success(self.w.t(key, **params))}
+        return {"notice": success(self.w.t(key, **params))}
 
 
 def _text(values: JsonObject, name: str, most: int = 80) -> str:

@@ -270,7 +270,7 @@ class DocumentQuestions:
             "add": self._add,
         }
         act = acts.get(str(request.get("act")))
-        return act(request) if act else {"said": ""}
+        return act(request) if act else {"notice": ""}
 
     def _start(self, request: JsonObject) -> JsonObject:
         """Begin to write rows with the chosen settings, invalid ones replaced by defaults; by the act "try" of the
@@ -308,9 +308,9 @@ class DocumentQuestions:
             sentence = self.w.t("making_view.leaves", url=endpoint.url)
             send = tag("button", self.w.t("making_view.send"), type="button", class_="lg-small", data_sure_given="yes",
                        data_act=str(request.get("act")), data_run=info.id)  # fmt: skip
-            return {"said": join([notice(sentence, "warn"), send])}
+            return {"notice": join([notice(sentence, "warn"), send])}
         self.services.makings.start(order, endpoint, 1 if request.get("act") == "try" else None)
-        return {"said": ""}
+        return {"notice": ""}
 
     def _seed(self, order: MakingOrder) -> int:
         """Return the seed of an order: that of the newest making if it has the same settings, the next one if that is
@@ -324,7 +324,7 @@ class DocumentQuestions:
     def _stop(self, request: JsonObject) -> JsonObject:
         """Stop the writing."""
         self.services.makings.stop()
-        return {"said": ""}
+        return {"notice": ""}
 
     def _making(self, request: JsonObject) -> Making:
         """Return the newest making of the dataset `run`. Raises ChatError without one."""
@@ -338,7 +338,7 @@ class DocumentQuestions:
         decision = request.get("decision")
         if decision in KEYS:
             self._making(request).mark(Mark(row=str(request.get("row"))[:40], decision=decision))
-        return {"said": "", "chosen": {"edit": ""}}
+        return {"notice": "", "chosen": {"edit": ""}}
 
     def _save(self, request: JsonObject) -> JsonObject:
         """Keep an edited row as accepted; nothing for an unknown row. Raises ChatError for an empty question or
@@ -346,7 +346,7 @@ class DocumentQuestions:
         making, fields = self._making(request), fields_sent(request)
         row = next((one for one in making.rows()[0] if one.id == request.get("row")), None)
         if row is None:
-            return {"said": ""}
+            return {"notice": ""}
         steps = list[Exchange]()
         for place, step in enumerate(row.draft.steps):
             question, answer = (str(fields.get(f"{name}_{place}") or "").strip() for name in ("question", "answer"))
@@ -354,13 +354,13 @@ class DocumentQuestions:
                 raise ChatError("making_view.empty")
             steps.append(step.model_copy(update={"question": question[:2000], "answer": answer[:MAX_EDIT]}))
         making.mark(Mark(row=row.id, decision="accept", draft=Draft(steps=tuple(steps), wordings=row.draft.wordings)))
-        return {"said": "", "chosen": {"edit": ""}}
+        return {"notice": "", "chosen": {"edit": ""}}
 
     def _add(self, request: JsonObject) -> JsonObject:
         """Make a dataset of the rows, and return the notice; the page then draws it."""
         info = self._making(request).dataset(self.services.workspace, self.services.datasets)
         sentence = self.w.t("making_view.added", name=info.name, count=info.good_rows or 0)
-        return {"said": success(sentence), "click": "#data-draw"}
+        return {"notice": success(sentence), "click": "#data-draw"}
 
 
 @dataclass(frozen=True)

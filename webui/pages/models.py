@@ -71,7 +71,7 @@ class ModelsPage:
         self.services, self.w = services, wording
         self._stored: tuple[object, list[StoredModel]] = None, []  # what the list depends on, and the list
         # by words, what the hub found for them; several visitors search at the same time
-        self._found: dict[str, list[FoundModel]] = {}
+        self._results: dict[str, list[FoundModel]] = {}
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
     def drawn(self, request: JsonObject) -> Html:
@@ -143,13 +143,15 @@ class ModelsPage:
         )
         matches = shelf.find(text, budgets.of_machine(self.services.monitor.newest()), wish)
         marks = Marks(None, self.services.models.local_ids(), matches.budget, self._button)
-        results = self._found.get(text)
-        found = hub_rows.results(shelf.of_hub(results, matches.budget), text, marks, w) if results is not None else None
+        results = self._results.get(text)
+        hub_results = (
+            hub_rows.results(shelf.of_hub(results, matches.budget), text, marks, w) if results is not None else None
+        )
         return tag(
             "section",
             tag("h2", w.t("shelf_view.words")),
             self._search(wish),
-            tag("div", found, id="models-found"),
+            tag("div", hub_results, id="models-found"),
             tag("div", rows.shelf(matches, wish, marks, w), id="models-shelf"),
             class_="ep-card", id="models-find",
         )  # fmt: skip
@@ -189,18 +191,18 @@ class ModelsPage:
     # ---- pressed ----------------------------------------------------------------------------------------------------
     def press(self, request: JsonObject) -> JsonObject:
         """Carry out a button (delete, download, search, add or remove a folder, bring in, or of a download), for any
-        JSON from a browser; return {"said": notice}, "" if nothing is to be said. Raises GarageError for what cannot be
+        JSON from a browser; return {"notice": notice}, "" if there is none. Raises GarageError for what cannot be
         done."""
         act = _text(request, "act")
         if act == "delete":
-            return {"said": self._delete(_text(request, "kept"))}
+            return {"notice": self._delete(_text(request, "kept"))}
         if act == "download":
             self.services.downloads.start(_text(request, "repo"))
         elif act == "search":
             words = _text(fields_sent(request), "words")
             results = search(words)
-            kept = [each for each in self._found.items() if each[0] != words][-MAX_FOUND:]
-            self._found = dict([*kept, (words, results)])
+            kept = [each for each in self._results.items() if each[0] != words][-MAX_FOUND:]
+            self._results = dict([*kept, (words, results)])
         elif act == "add_folder":
             return self._add_folder(request)
         elif act == "bring_in":
@@ -209,7 +211,7 @@ class ModelsPage:
             self.services.models.remove_folder(_text(request, "kept", MAX_PATH))
         elif act:
             downloads.act_on(self.services, request)
-        return {"said": ""}
+        return {"notice": ""}
 
     def _add_folder(self, request: JsonObject) -> JsonObject:
         """Add a folder to the library. Raises GarageError, also for a browser on another PC, which may not look into
@@ -217,8 +219,8 @@ class ModelsPage:
         if request.get(IS_LOCAL) is not True:
             raise ModelError("models_page.only_here")
         count = self.services.models.add_folder(_text(fields_sent(request), "folder", MAX_PATH))
-        said = self.w.t("models_page.added_one" if count == 1 else "models_page.added", count=count)
-        return {"said": success(said), "empty": ["folder"]}
+        added = self.w.t("models_page.added_one" if count == 1 else "models_page.added", count=count)
+        return {"notice": success(added), "empty": ["folder"]}
 
     def _bring_in(self, request: JsonObject) -> JsonObject:
         """Bring in an adapter that was trained elsewhere: a folder at once, one on the Hub as a download. Returns the
@@ -231,16 +233,16 @@ class ModelsPage:
         source, base = _text(fields, "adapter", MAX_PATH), _text(fields, "base")
         if REPO_ID.fullmatch(source) and not expand(source).exists():
             self.services.downloads.start(source, adapter=base)
-            return {"said": "", "empty": ["adapter", "base"]}
+            return {"notice": "", "empty": ["adapter", "base"]}
         if request.get(IS_LOCAL) is not True:
             raise ModelError("models_page.only_here")
         try:
             run = foreign.from_folder(self.services.workspace, expand(source).absolute(), base)
         except ModelError as error:
             button = downloads.base_button(error.message, self.w)
-            return {"said": notice(join([tag("span", self.w.render(error.message) + " "), button]))}
-        said = [self.w.t("models_page.brought_in", name=run.name), *map(self.w.render, foreign.notes_of(run))]
-        return {"said": success(" ".join(said)), "empty": ["adapter", "base"]}
+            return {"notice": notice(join([tag("span", self.w.render(error.message) + " "), button]))}
+        sentences = [self.w.t("models_page.brought_in", name=run.name), *map(self.w.render, foreign.notes_of(run))]
+        return {"notice": success(" ".join(sentences)), "empty": ["adapter", "base"]}
 
     def _delete(self, id: str) -> Html:
         """Delete a model from this PC, and its finished download from the list; return the notice. Raises

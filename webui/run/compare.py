@@ -38,7 +38,7 @@ TEMPLATE = (
     "<div class='rt-tools'><input class='rt-search' type='search'><select class='rt-state'></select></div>"
     "<div class='rt-scroll' tabindex='0' role='region'><table "
     "class='rt-table'><thead><tr></tr></thead><tbody></tbody></table></div>"
-    "<p class='rt-said lg-quiet' role='status'></p><p class='rt-disk lg-quiet'></p>"
+    "<p class='rt-message lg-quiet' role='status'></p><p class='rt-disk lg-quiet'></p>"
     "<div class='rt-compare' hidden><div class='rt-tools'><h3></h3><select class='rt-y'></select><select "
     "class='rt-x'></select></div>"
     "<ul class='rt-legend'></ul><div class='rt-plot' role='img' aria-label='-'></div>"

@@ -39,7 +39,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
 
     def stop_or_start(request: JsonObject) -> JsonObject:
         """Stop the evaluation at work, of whichever run, if request["act"] is "stop"; else start one of the run
-        request["run"] with all contestants. Returns {"said": ""}, no text for the page.
+        request["run"] with all contestants. Returns {"notice": ""}, no text for the page.
 
         A run that is not there or cannot answer is ignored. Raises GarageError, only when starting, while a run trains,
         rows are written, or an evaluation is at work.
@@ -49,7 +49,7 @@ def evaluation_view(services: Services, w: Wording, value: str | None, elem_id: 
         elif row := _row(services, request.get("run")):
             services.snapshots.refuse_while_in_use()
             services.evaluating.start(Choice(f"{RUN}{row.id}"))
-        return {"said": ""}
+        return {"notice": ""}
 
     return drawn_part(services, w, value, elem_id, drawn_run, stop_or_start)
 

@@ -79,7 +79,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
 def reel(run: RunFolder, w: Wording) -> JsonObject:
     """Return a run's sample answers for a page, as JSON; no scenes and frames before its questions are chosen.
 
-    run; scenes, the questions (source in words, asked, expected); frames, the evaluations with an answer to each of
+    run; scenes, the questions (source in words, question, expected); frames, the evaluations with an answer to each of
     them (step, answers as [text, how it ends], meter, tone). An answer ends with "more" if it was cut off, with "none"
     if there was no time for it.
     """
@@ -92,7 +92,7 @@ def reel(run: RunFolder, w: Wording) -> JsonObject:
         "scenes": [
             {
                 "source": w.t(f"film_view.{scene.source}"),
-                "asked": scene.question[:MAX_TEXT],
+                "question": scene.question[:MAX_TEXT],
                 "expected": scene.answer or "",
             }
             for scene in chosen.scenes

@@ -40,12 +40,12 @@ def kept_best(view: RunView, w: Wording) -> Html | None:
     """Return a line with step and loss of the adapter, if it is the best measured one and the run's outcome does not
     already say so; else None."""
     status, step, loss = view.row.status, view.facts.adapter_step, view.facts.best_eval_loss
-    is_said = status.message is not None and status.message.key in (
+    is_shown = status.message is not None and status.message.key in (
         "run.completed_best",
         "run.completed_early",
         "run.stopped_best",
     )
-    if is_said or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
+    if is_shown or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
         return None
     return muted(w.t("run_guard.kept_best", step=step, loss=loss))
 

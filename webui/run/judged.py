@@ -57,12 +57,12 @@ def judged_view(services: Services, w: Wording, value: str | None, elem_id: str)
 def pressed(services: Services, w: Wording, request: JsonObject) -> JsonObject:
     """Save a run's best and worst answers as pairs, and say where, for any JSON from a browser. Raises GarageError."""
     if request.get("act") != "pairs":
-        return {"said": ""}
+        return {"notice": ""}
     run = services.runs.get(str(request.get("run")))
     name, rows = w.t("judged_view.pairs_name", name=run.name), corrections.rows_from_draws(run)
     info, added = corrections.keep(services.workspace, services.datasets, f"run:{run.id}", name, rows)
-    said = w.t("judged_view.pairs_saved", added=added, rows=info.good_rows or 0, name=info.name or info.id)
-    return {"said": success(said)}
+    sentence = w.t("judged_view.pairs_saved", added=added, rows=info.good_rows or 0, name=info.name or info.id)
+    return {"notice": success(sentence)}
 
 
 def drawn(run: RunFolder, recipe: Recipe, w: Wording) -> Html:

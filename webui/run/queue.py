@@ -106,8 +106,8 @@ class QueuePanel(Panel):
         Resume its label is to go on without the paused run."""
         queue, is_beside = context.snapshot.queue, awaited(context.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
-        is_seen = bool(queue.order.hold and context.snapshot.has_waiting)
-        return gr.update(value=label, visible=is_seen, variant="secondary" if is_beside else "primary")
+        is_visible = bool(queue.order.hold and context.snapshot.has_waiting)
+        return gr.update(value=label, visible=is_visible, variant="secondary" if is_beside else "primary")
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, poller: Poller) -> None:

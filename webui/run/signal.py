@@ -27,7 +27,7 @@ def signal(snapshot: Snapshot, w: Wording) -> Html:
         }
     if last:
         attributes[1] = {"data_title": _title(last, w), "data_tone": tone_of(last.status), "data_run": last.id}
-        attributes[1]["data_said"] = ended_with(last.status, w)
+        attributes[1]["data_body"] = ended_with(last.status, w)
     return join(
         tag("span", hidden=True, class_=f"lg-{name}", **each)
         for name, each in zip(("at-work", "ended"), attributes, strict=True)

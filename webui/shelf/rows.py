@@ -95,7 +95,7 @@ def summary(matches: Shelf, controls: Wish, w: Wording) -> Html:
         for field, part in matches.wish.parts().items()
         if getattr(matches.wish, field) != getattr(controls, field)
     ]
-    lines = [tag("p", w.render(remark), class_="lg-told") for remark in matches.remarks]
+    lines = [tag("p", w.render(remark), class_="lg-remark") for remark in matches.remarks]
     if count:
         key = "count_one" if count == 1 else "count"
         what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""

@@ -211,11 +211,11 @@ class Snapshots:
     def _take(self) -> Snapshot:
         """Read the state of all runs, queue, chat and downloads, and choose the run to show: the one at work, one that
         waits to go on, or the newest."""
-        found_runs = {}
+        runs_by_id = {}
         for run in self._runs.list():
             with suppress(OSError):  # deleted meanwhile
-                found_runs[run.id] = run, self._row(run)
-        rows = [row for _, row in found_runs.values()]
+                runs_by_id[run.id] = run, self._row(run)
+        rows = [row for _, row in runs_by_id.values()]
         self._rows = {row.id: self._rows[row.id] for row in rows}
         order = self._queue.read()
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
@@ -234,8 +234,8 @@ class Snapshots:
             or next((row for row in rows if row.id in awaited), None)
             or next((row for row in rows if not (row.id in waiting or row.was_dropped or row.label.archived)), None)
         )
-        view = self._view(*found_runs[chosen.id]) if chosen else None
-        left = tuple(left_run for run, row in found_runs.values() if (left_run := self._left(run, row)))
+        view = self._view(*runs_by_id[chosen.id]) if chosen else None
+        left = tuple(left_run for run, row in runs_by_id.values() if (left_run := self._left(run, row)))
         downloads = tuple(self._downloads.rows()) if self._downloads else ()
         making = self._makings.queued() if self._makings else None
         return Snapshot(tuple(rows), busy, view, self._chat.state(), QueueView(order, behind), making, downloads, left)

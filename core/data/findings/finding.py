@@ -79,13 +79,13 @@ class Repair(Frozen):
 
 
 class Finding(Frozen):
-    """One problem of a dataset: `count` of the `of` checked rows have it. said: the sentence; meaning: why it is a
+    """One problem of a dataset: `count` of the `of` checked rows have it. message: the sentence; meaning: why it is a
     problem."""
 
     id: Kind
     count: int
     of: int
-    said: Message
+    message: Message
     meaning: Message
     examples: tuple[ExampleRow, ...]
     repairs: tuple[Repair, ...] = ()
@@ -148,7 +148,7 @@ class Marked:
                 id=kind,
                 count=count,
                 of=rows,
-                said=msg(f"finding.{kind}", count=count, rows=rows, percent=percent, **params),
+                message=msg(f"finding.{kind}", count=count, rows=rows, percent=percent, **params),
                 meaning=msg(f"finding.{kind}_means"),
                 examples=tuple(self.examples),
                 repairs=tuple(repairs),

@@ -126,8 +126,8 @@ def _visible(text: str) -> tuple[str, str]:
     """
     visible, opened = _UNSEEN.sub("", text) if "<!--" in text or "{%" in text or "{{" in text else text, ""
     if "<" in visible and _TAG.search(visible):
-        blocks = (found for found in _HIDDEN.finditer(visible) if found["open"] is not None)
-        opened = next((found[4] for found in blocks if not found[0].endswith(f"</{found[4]}>")), "")
+        blocks = (block for block in _HIDDEN.finditer(visible) if block["open"] is not None)
+        opened = next((block[4] for block in blocks if not block[0].endswith(f"</{block[4]}>")), "")
         visible = _BACK.sub(_unless_long, _HIDDEN.sub(r"\g<code>", visible))
         visible = _LAYOUT.sub(r"\g<code>", visible)
     if "](#" in visible and _CONTENTS.fullmatch(visible):

@@ -216,9 +216,9 @@ def _several(table: _Table, format: Format) -> Decision | None:
     named = _both_named(table) if others or table.marks(()) else None
     if not (named and others):
         return named
-    asked = {name: role for name, role in named.roles.items() if role != "answer"}
+    question_roles = {name: role for name, role in named.roles.items() if role != "answer"}
     answers = [name for name, role in named.roles.items() if role == "answer"]
-    return _left_to_person(asked | {name: "answer"} for name in dict.fromkeys((*answers, *others)))
+    return _left_to_person(question_roles | {name: "answer"} for name in dict.fromkeys((*answers, *others)))
 
 
 def _doubted(table: _Table, question: str, answer: str) -> Decision | None:

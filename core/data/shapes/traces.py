@@ -76,11 +76,11 @@ def _refuse_half_of_batch(values: Columns) -> None:
     `traced` found no pair of both: it does not look for the other side."""
     if "custom_id" not in values:
         return
-    for answered, asked in BATCHES.items():
+    for answered, request in BATCHES.items():
         if isinstance(values.peek(answered), dict):
-            raise Flaw("data.batch_without_input", answered=answered, asked=asked)
-        if isinstance(values.peek(asked), dict):
-            raise Flaw("data.batch_without_output", answered=answered, asked=asked)
+            raise Flaw("data.batch_without_input", answered=answered, asked=request)
+        if isinstance(values.peek(request), dict):
+            raise Flaw("data.batch_without_output", answered=answered, asked=request)
 
 
 def _are_objects(value: list[Any]) -> bool:

@@ -91,7 +91,7 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         else:
             pieces.append(ParcelFile(name, size, path))
     base = model_card.base_of(recipe, base_folder)
-    notes = [msg("publish.licence", said=base.permission)]
+    notes = [msg("publish.licence", licence=base.permission)]
     if base.gated and result.kind != "adapter":
         notes.append(msg("publish.gated_base", base=recipe.model.id))
     if not REPO_ID.fullmatch(model_card.base_id_of(recipe)):

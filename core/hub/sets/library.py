@@ -151,15 +151,15 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
     options = {name: value for name, value in values.items() if value != getattr(defaults, name)}
     for split, urls in config.data_files.items():
         names = [url.removeprefix(f"{base}/") for url in urls]
-        found_files = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
+        part_files = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
         size = (info.splits or {}).get(split) if info else None
-        if found_files:
+        if part_files:
             about = AboutPart(
-                config=config.name, split=str(split), kind=kind, files=len(found_files),
-                bytes=sum(file.size or 0 for file in found_files),
+                config=config.name, split=str(split), kind=kind, files=len(part_files),
+                bytes=sum(file.size or 0 for file in part_files),
                 rows=size and size.num_examples, unpacked_bytes=size and size.num_bytes,
             )  # fmt: skip
-            yield Part(about, found_files, info.features if info else None, options)
+            yield Part(about, part_files, info.features if info else None, options)
 
 
 def _no_readable_files(listing: Listing, key: str = "") -> DataError:

@@ -64,14 +64,14 @@ class Draw:
     def pairs(self, turns: Sequence[list[Turn]]) -> Iterator[JsonObject]:
         """Yield for each question whose answers got different rewards its turns with the best answer that ended and the
         worst. turns: the conversation of each question; [] if it is unknown."""
-        for number, asked in enumerate(turns):
+        for number, messages in enumerate(turns):
             places = range(number * self.copies, (number + 1) * self.copies)
             known = [place for place in places if not math.isnan(self.rewards[place])]
             ended = [place for place in known if self.answers[place].has_ended]
-            if asked and ended:
+            if messages and ended:
                 best, worst = max(ended, key=self.rewards.__getitem__), min(known, key=self.rewards.__getitem__)
                 if self.rewards[best] > self.rewards[worst]:
-                    yield {"messages": asked, "chosen": self.texts[best], "rejected": self.texts[worst]}
+                    yield {"messages": messages, "chosen": self.texts[best], "rejected": self.texts[worst]}
 
     def metrics(self, names: Sequence[str], largest: float) -> dict[str, float]:
         """Return the metrics of the draw by TRL's names where it has one: mean and deviation of the rewards, the mean

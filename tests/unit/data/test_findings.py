@@ -270,7 +270,7 @@ def test_answers_that_begin_alike_in_more_than_half_of_the_rows(opening: str) ->
         for i, r in enumerate(plain_rows())
     ]
     finding = next(finding for finding in findings(enumerate(rows)) if finding.id == "opening")
-    assert finding.count == 32 and finding.said.params["opening"][:4] == opening[:4]
+    assert finding.count == 32 and finding.message.params["opening"][:4] == opening[:4]
     few = [
         pair(r.messages[0].content, f"{opening} {r.messages[1].content}") if i % 5 < 2 else r
         for i, r in enumerate(plain_rows())
@@ -294,7 +294,9 @@ def test_another_language_in_some_answers_is_found_and_two_that_are_meant_are_no
         pair("那么？", "这条船停在港口里，不出售，不过你可以和其他人一起从桥上看看它，天气好的时候最好。"),
     ]
     [finding] = [finding for finding in findings(enumerate(mixed)) if finding.id == "languages"]
-    assert rows_of(finding) == [20, 21] and "German (1)" in str(finding.said) and "Chinese (1)" in str(finding.said)
+    assert (
+        rows_of(finding) == [20, 21] and "German (1)" in str(finding.message) and "Chinese (1)" in str(finding.message)
+    )
     meant = [*rows, *(pair(f"Zu {word}?", f"{german}, {word} {i}.") for i, word in enumerate(WORDS))]
     assert "languages" not in {finding.id for finding in findings(enumerate(meant))}
 
@@ -464,7 +466,7 @@ def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
     """It read "(0.0 %)"."""
     marked = Marked()
     marked.add(0, "x")
-    sentences = [marked.finding("echoes", of, count=10)[0].said for of in (59_500, 20_000, 100)]
+    sentences = [marked.finding("echoes", of, count=10)[0].message for of in (59_500, 20_000, 100)]
     for sentence, percent in zip(sentences, ("< 0.1 %", "0.1 %", "10.0 %"), strict=True):
         assert f"({percent})" in str(sentence) and f"({percent.replace('.', ',')})" in sentence.render("de")
 

@@ -68,7 +68,7 @@ def test_labels_of_the_sides_are_said_and_nothing_but_labels_is_an_empty_questio
     report = report_of(tmp_path, [*labelled, *empty])
     assert [(p.row, p.text.key) for p in report.problems] == [(n, "data.empty_question") for n in (13, 14, 15)]
     found = {finding.id: finding for finding in report.findings}
-    assert found["labels"].said.params["alike"] == ["Answer", "Monk", "Question", "User"]
+    assert found["labels"].message.params["alike"] == ["Answer", "Monk", "Question", "User"]
 
 
 def test_labels_that_are_asked_for_or_stand_in_few_rows_are_none(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_two_downloads_of_one_model_are_one(hub: FakeHub, app: Downloads, cache:
     hub.stall_after = CHUNK
     first = app.start(REPO)
     wait_until(hub.stalled.is_set)
-    assert app.start(REPO).asked == first.asked and len(app.rows()) == 1
+    assert app.start(REPO).requested == first.requested and len(app.rows()) == 1
     # Nor for a run, which downloads for itself: it waits for the model's lock.
     folder = download.fetch(REPO, None, lambda progress: None, hub.release.set)
     assert (folder / WEIGHTS).read_bytes() == hub.repos[REPO][WEIGHTS]

@@ -148,7 +148,7 @@ def test_two_downloads_of_one_are_one_and_models_come_beside_it(hub, app):
     first = app.start(str(WHOLE))
     wait_until(hub.stalled.is_set)
     other = PartName(NAME, "default", "test")
-    assert app.start(str(WHOLE)).asked == first.asked
+    assert app.start(str(WHOLE)).requested == first.requested
     app.start(str(other))
     until(app, other)
     assert app.row(str(WHOLE)).state == "running" and len(app.rows()) == 2

@@ -126,7 +126,7 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
 def test_a_machine_that_is_well_has_no_fix(changes: dict):
     findings = checkup.examine(WELL.model_copy(update=changes))
     for language in ("en", "zh"):
-        sentences = [finding.found.render(language) for finding in findings]
+        sentences = [finding.message.render(language) for finding in findings]
         assert not any(sentence.startswith(("doctor.", "awake.")) or "{" in sentence for sentence in sentences)
     assert all(finding.ok and finding.fix is None for finding in findings)
 
@@ -134,7 +134,7 @@ def test_a_machine_that_is_well_has_no_fix(changes: dict):
 def test_of_two_cards_it_is_said_how_both_are_used():
     """It said that cards are used one at a time, when a run could train on several."""
     sentences = {
-        finding.name: finding.found
+        finding.name: finding.message
         for finding in checkup.examine(
             WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))})
         )
@@ -234,9 +234,9 @@ FAULTS = {
 def test_a_fault_is_found_alone_and_with_its_fix(fault: str):
     changes, name, found, fix = FAULTS[fault]
     wrong = [finding for finding in checkup.examine(WELL.model_copy(update=changes)) if not finding.ok]
-    assert [(f.name, f.found.key, f.fix.key) for f in wrong] == [(name, f"doctor.{found}", f"doctor.{fix}")]
+    assert [(f.name, f.message.key, f.fix.key) for f in wrong] == [(name, f"doctor.{found}", f"doctor.{fix}")]
     for language in ("en", "zh"):
-        for sentence in (wrong[0].found.render(language), wrong[0].fix.render(language)):
+        for sentence in (wrong[0].message.render(language), wrong[0].fix.render(language)):
             assert not sentence.startswith("doctor.")
             assert "{" not in sentence
 
@@ -245,14 +245,14 @@ def test_a_card_without_code_beside_one_that_is_used_is_named_and_nothing_to_rep
     """It was a fault whose one fix, choosing torch again, chose the same."""
     findings = checkup.examine(WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(GTX, RTX))}))
     assert all(finding.ok for finding in findings)
-    (left_out,) = [finding.found for finding in findings if finding.found.key == "doctor.card_left_out"]
+    (left_out,) = [finding.message for finding in findings if finding.message.key == "doctor.card_left_out"]
     assert "GTX 1080" in str(left_out) and "6.1" in str(left_out)
 
 
 def test_the_numbers_of_a_fault_are_in_its_sentence():
     facts = WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="550.54.14", cards=(RTX,))})
     (wrong,) = [finding for finding in checkup.examine(facts) if not finding.ok]
-    assert all(number in str(wrong.found) for number in ("550.54.14", "13.0", "580", "2.13.0"))
+    assert all(number in str(wrong.message) for number in ("550.54.14", "13.0", "580", "2.13.0"))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def delete(page: DataPage, id: str, number: int) -> Drawn:
 
 
 def sentence(answer: dict[str, Any]) -> str:
-    return answer.get("error") or answer["said"]
+    return answer.get("error") or answer["notice"]
 
 
 def ask(page: DataPage, name: str, **given: Any) -> dict[str, Any]:

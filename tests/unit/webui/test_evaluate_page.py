@@ -116,7 +116,9 @@ def test_a_judge_has_a_field_for_what_it_needs_and_is_shown_at_work_with_it(
         "yes, twice, and not no"
     )
     evaluation = evaluated(space, run, mine)
-    assert press(place, "judge", fields) == {"said": ""} and kept_judge(evaluation) == LABELS, "without a pattern none"
+    assert press(place, "judge", fields) == {"notice": ""} and kept_judge(evaluation) == LABELS, (
+        "without a pattern none"
+    )
     press(place, "judge", fields | {"pattern": "^y"})
     assert kept_judge(evaluation) == RegexJudge(pattern="^y") and "matches a pattern" in drawn(
         place, **fields, pattern="^y"
@@ -190,7 +192,7 @@ def test_a_base_model_alone_is_asked_what_would_be_trained_on(place: EvaluatePla
 def test_any_json_of_a_browser_gets_a_page(place: EvaluatePlace, fields: JsonObject) -> None:
     html = drawn(place, **fields)
     assert 'value="run:' in html and "selected" in html and "passwd" not in html
-    assert drawn(place, **fields) == html and place.press({"act": fields, "fields": [fields]}) == {"said": ""}
+    assert drawn(place, **fields) == html and place.press({"act": fields, "fields": [fields]}) == {"notice": ""}
 
 
 def test_a_run_that_is_removed_while_it_is_open_leaves_a_page(
@@ -270,7 +272,7 @@ def test_another_judge_judges_the_answers_that_are_there(
     fields = {"questions": f"set:{mine.name}"}
     html = drawn(place, **fields)
     assert "ep-trial" not in html and "names the expected label and no other" in html
-    assert press(place, "judge", fields | {"judge": "length"}) == {"said": ""}
+    assert press(place, "judge", fields | {"judge": "length"}) == {"notice": ""}
     html = drawn(place, **fields)
     assert 'value="length" selected' in html and "100 % (3 of 3)" in html
     press(place, "judge", fields | {"judge": "person"})
@@ -288,7 +290,7 @@ def test_a_vote_and_a_bad_answer_are_one_press_each(place: EvaluatePlace, space:
     html = drawn(place, **fields, row="0")
     assert html.count('aria-pressed="true" class="ev-vote') == 3, "two contestants gave the same answer"
     assert "agrees with your votes on 100 % of 3 answers" in html
-    sentence = press(place, "bad", fields, number="0", place="2")["said"]
+    sentence = press(place, "bad", fields, number="0", place="2")["notice"]
     assert "Kept as a test" in sentence and "1 question" in sentence
     press(place, "bad", fields, number="0", place="2")
     [failures] = [one for one in sets.all_sets(space) if one.base]
@@ -311,7 +313,7 @@ def test_a_set_is_begun_with_a_question_opened_and_emptied(place: EvaluatePlace,
     typed = {"title": "海盗 & co", "question": f" {HOSTILE} ", "expected": ""}
     answer = press(place, "add", typed)
     [made] = sets.all_sets(space)
-    assert answer == {"said": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
+    assert answer == {"notice": "", "chosen": {"set": made.name}, "empty": ["question", "expected"]}
     assert (made.title, made.prompts[0].question, made.prompts[0].expected) == ("海盗 & co", HOSTILE, None)
     html = drawn(place, set=made.name)
     assert "海盗 &amp; co (1 question)" in html and "&lt;img" in html and "/tests.jsonl?id=" in html

@@ -213,9 +213,9 @@ def test_a_run_that_waits_in_a_held_queue_is_no_training(
     press = evaluation_view(services, Wording("en"), "", "evaluation").press
     recipe = Recipe.parse({"name": "next one", "data": {"source": "sample:pirate_answers"}})
     Runs(space).create(plan.resolve(recipe, "next one", False), "app")
-    assert "next one" in press({"run": run.id, "act": "start"})["said"] and started == []
+    assert "next one" in press({"run": run.id, "act": "start"})["notice"] and started == []
     services.queue.put(hold=Hold(why="person", since=0))
-    assert press({"run": run.id, "act": "start"}) == {"said": ""} and started == [Choice(f"run:{run.id}")]
+    assert press({"run": run.id, "act": "start"}) == {"notice": ""} and started == [Choice(f"run:{run.id}")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

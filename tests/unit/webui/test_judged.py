@@ -92,14 +92,14 @@ def test_one_press_makes_a_dataset_of_pairs_of_the_best_and_worst_answers(tmp_pa
         lines.write(2 * (json.dumps(good) + "\n") + json.dumps(good | {"rejected": "six"}) + '\n{"messages"')
     assert 'data-act="pairs"' in drawn(run, run.recipe(), Wording("de"))
     press = partial(pressed, services, Wording("en"))
-    said = press({"act": "pairs", "run": run.id})["said"]
+    said = press({"act": "pairs", "run": run.id})["notice"]
     assert f"Best and worst of {run.name}" in said and "has 2 pairs now, 2 of them new" in said
     [info] = [one for one in services.datasets.list() if one.corrects == f"run:{run.id}"]
     row = services.datasets.rows(info.id)[0][1]
     assert [turn.content for turn in row.messages or ()] == ["Be kind.", "What is 2 + 2?", "four"]
     assert row.rejected and row.rejected[-1].content == "five", "preference training reads it"
-    assert "0 of them new" in press({"act": "pairs", "run": run.id})["said"]
-    assert press({"act": ["pairs"], "run": run.id}) == {"said": ""}
+    assert "0 of them new" in press({"act": "pairs", "run": run.id})["notice"]
+    assert press({"act": ["pairs"], "run": run.id}) == {"notice": ""}
     for junk in (None, ["x"], "../runs", "gone"):
         with pytest.raises(RunError):
             press({"act": "pairs", "run": junk})

@@ -77,7 +77,9 @@ def fields_of(server: ChatServer, **others: Any) -> dict[str, Any]:
 
 
 def made(section: DocumentQuestions, server: ChatServer, document: str) -> Making:
-    assert section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}) == {"said": ""}
+    assert section.press({"act": "start", "run": document, "fields": fields_of(server), IS_LOCAL: True}) == {
+        "notice": ""
+    }
     makings = section.services.makings
     wait_until(lambda: not makings.progress().at_work, 60)
     assert makings.progress().error is None
@@ -110,7 +112,7 @@ def test_rows_are_reviewed_edited_and_added_as_a_dataset(
     section.press({"act": "save", "run": document, "row": third.id, "fields": fields})
     assert "11 rows kept, 3 reviewed, 1 rejected" in section.drawn({"run": document})
     reply = section.press({"act": "add", "run": document})
-    assert reply["click"] == "#data-draw" and "11 rows" in reply["said"]
+    assert reply["click"] == "#data-draw" and "11 rows" in reply["notice"]
     [info] = [one for one in services.datasets.list() if one.made == making.id]
     answers = [example.messages[-1].content for _, example in services.datasets.rows(info.id)]
     assert info.name == "Questions from manual" and "Aye, fast." in answers
@@ -142,7 +144,7 @@ def test_rows_are_written_in_the_chosen_language_and_leave_with_their_sources_or
     section: DocumentQuestions, document: str, server: ChatServer, services: Services
 ) -> None:
     sent = {"act": "start", "run": document, "fields": fields_of(server, language="it"), IS_LOCAL: True}
-    assert section.press(sent) == {"said": ""}
+    assert section.press(sent) == {"notice": ""}
     wait_until(lambda: not services.makings.progress().at_work, 60)
     making = services.makings.newest(document)
     assert making is not None and making.order.language == "it"
@@ -166,7 +168,7 @@ def test_examples_of_a_style_are_followed_kept_in_the_form_and_refused_by_half(
         section.press(sent | {"fields": half})
     assert refused.value.message.key == "making_view.empty" and not section.services.makings.progress().at_work
     examples = {"example_question_2": "Who are you?", "example_answer_2": "Aye, a <pirate>.", "example_answer_1": None}
-    assert section.press(sent | {"fields": fields_of(server, **examples)}) == {"said": ""}
+    assert section.press(sent | {"fields": fields_of(server, **examples)}) == {"notice": ""}
     wait_until(lambda: not section.services.makings.progress().at_work, 60)
     systems = [turns[0]["content"] for turns in (body["messages"] for body in server.asked)]
     assert any("Aye, a <pirate>." in system for system in systems)
@@ -280,7 +282,7 @@ def test_a_model_of_this_pc_waits_for_its_turn_and_can_be_stopped_there(
     makings, fields = services.makings, {"writer": "base:starter", "kind": "questions", "count": "3"}
     with ScriptedRun(services.workspace, "pirates") as scripted:
         scripted.to(State.RUNNING)
-        assert section.press({"act": "start", "run": document, "fields": fields}) == {"said": ""}
+        assert section.press({"act": "start", "run": document, "fields": fields}) == {"notice": ""}
         wait_until(lambda: makings.waits_since() is not None, 60)
         services.snapshots.now(fresh=True)
         assert "Waiting until “pirates” no longer uses" in section.drawn({"run": document})
@@ -309,7 +311,7 @@ def test_nothing_goes_to_another_pc_before_it_was_said(
 ) -> None:
     fields = fields_of(server, server_url="http://192.0.2.7/v1")
     reply = section.press({"act": "start", "run": document, "fields": fields, IS_LOCAL: True})
-    assert "Nothing has been sent" in reply["said"] and not section.services.makings.progress().at_work
+    assert "Nothing has been sent" in reply["notice"] and not section.services.makings.progress().at_work
 
 
 @pytest.mark.parametrize("browser", ["127.0.0.1", "192.0.2.9"])
@@ -322,7 +324,7 @@ def test_another_device_names_no_server(
     request = Request({"type": "http", "client": (browser, 1), "headers": []})
     arguments, *_ = special_args(press, [event_data], request)  # as gradio calls it
     is_here = browser == "127.0.0.1"
-    assert ("only on the PC that runs LoRA Garage" in press(*arguments)["said"]) != is_here
+    assert ("only on the PC that runs LoRA Garage" in press(*arguments)["notice"]) != is_here
     wait_until(lambda: not section.services.makings.progress().at_work, 60)
     assert bool(server.asked) == is_here
 
@@ -338,7 +340,7 @@ def test_another_device_names_no_server(
 )  # fmt: skip
 def test_junk_is_refused_in_a_sentence(section: DocumentQuestions, request_of_a_browser: dict[str, Any]) -> None:
     with suppress(GarageError):
-        assert not section.press(request_of_a_browser)["said"]
+        assert not section.press(request_of_a_browser)["notice"]
     assert not section.services.makings.progress().at_work
 
 

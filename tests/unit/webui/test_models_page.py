@@ -37,7 +37,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelsPage:
 def press(page: ModelsPage, act: object, is_local: bool = True, **values: Any) -> str:
     """Press a button, and return what is said."""
     try:
-        return str(page.press({"act": act, IS_LOCAL: is_local, **values})["said"])
+        return str(page.press({"act": act, IS_LOCAL: is_local, **values})["notice"])
     except GarageError as error:
         return page.w.render(error.message)
 

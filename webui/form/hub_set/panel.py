@@ -68,7 +68,7 @@ class HubSetPanel(Panel):
                 self.about = gr.HTML("", elem_id="hub-set-about")
                 self.part = gr.Dropdown([], **w.named("hub_set_view.part", "hub-set-part"))
                 self.head = gr.HTML("", visible=False, elem_id="hub-set-head")
-                self.message = gr.HTML("", visible=False, elem_id="hub-set-said")
+                self.message = gr.HTML("", visible=False, elem_id="hub-set-message")
                 with gr.Column(visible=False, elem_id="hub-set-columns") as self.columns:
                     gr.HTML(tag("p", w.t("hub_set_view.columns")))
                     with gr.Row(elem_classes="lg-tight"):
@@ -186,7 +186,7 @@ class HubSetPanel(Panel):
         if row.state == "failed":
             return self._ended(notice(self.w.render(row.message)))
         if row.state == "done":
-            return {**self._ended(), self.arrived: {"id": row.result, "asked": row.asked}}
+            return {**self._ended(), self.arrived: {"id": row.result, "requested": row.requested}}
         return {self.progress: shown(view.progress(row, self.w))}
 
     def fill(self, values: FieldValues) -> Filled:

@@ -31,7 +31,7 @@ class RecipeReading(Frozen):
     title: str
     data: str
     choices: Choices
-    found: bool = False
+    is_known: bool = False
 
     @classmethod
     def from_state(cls, state: Any) -> Self | None:
@@ -42,7 +42,7 @@ class RecipeReading(Frozen):
                 title=state["title"][:LONGEST_TITLE],
                 data=data.source,
                 choices=Choices.from_data(data),
-                found=state.get("found") is True,
+                is_known=state.get("is_known") is True,
             )
         except (TypeError, KeyError, ValidationError):
             return None
@@ -60,7 +60,7 @@ class RecipeReading(Frozen):
         whether a file of that name exists."""
         choices = Choices.from_data(data).model_copy(update={"version": None})
         return cls(
-            title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_local and is_file(data.source)
+            title=title[:LONGEST_TITLE], data=data.source, choices=choices, is_known=is_local and is_file(data.source)
         )
 
     @property

@@ -94,9 +94,9 @@ class RecipeReadingPart(Panel):
                 notices.append(notice(words, "warn"))
         return {
             self.message: shown(join(notices)),
-            self.ways: gr.update(visible=is_other or newest is not None or bool(missing and missing.found)),
+            self.ways: gr.update(visible=is_other or newest is not None or bool(missing and missing.is_known)),
             self.add: gr.update(
-                visible=bool(missing and missing.found),
+                visible=bool(missing and missing.is_known),
                 value=self.w.t("brought.add", file=missing.data if missing else ""),
             ),
             self.newest: gr.update(

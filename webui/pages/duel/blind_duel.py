@@ -62,9 +62,9 @@ class BlindDuel:
                 self.own = gr.Textbox(lines=3, max_lines=12, max_length=MAX_OWN, **own)
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MAX_TOKENS, precision=0, **length)
-            self.status = gr.HTML("", elem_id="duel-said")
+            self.status = gr.HTML("", elem_id="duel-message")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
-                self.question = gr.HTML("", elem_id="duel-asked")
+                self.question = gr.HTML("", elem_id="duel-question")
                 self.answers = gr.HTML("", elem_id="duel-answers")
                 with gr.Row(elem_id="duel-buttons", elem_classes="lg-tight"):
                     self.buttons = [
@@ -209,7 +209,7 @@ class BlindDuel:
         texts = [answers[at, contestant].text for contestant in comparison.sides(at, voter)]
         names = (w.t("blind_duel.a"), w.t("blind_duel.b"))
         status = muted(w.t("blind_duel.which", number=at + 1, count=len(prompts)))
-        question = tag("p", prompts[at].question, class_="lg-duel-asked")
+        question = tag("p", prompts[at].question, class_="lg-duel-question")
         return self._view(comparison.id, at, status, question=question, answers=_beside(zip(names, texts, strict=True)))
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
@@ -276,7 +276,7 @@ class BlindDuel:
             won = None if vote is None else {"left": names[vote.left], "right": names[vote.right]}.get(vote.verdict)
             verdict = won or (w.t(f"blind_duel.{vote.verdict}") if vote else "–")
             sections += [
-                tag("p", prompt.question, class_="lg-duel-asked"),
+                tag("p", prompt.question, class_="lg-duel-question"),
                 _beside(parts),
                 muted(w.t("blind_duel.verdict", verdict=verdict)),
             ]
