@@ -1,5 +1,6 @@
-"""Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, and of Markdown the
-front matter, comments, scripts, tags of templates and of layout, links to other pages and lists of its own headings.
+"""Leaves out what stands around a text and is no part of it: the licence of Project Gutenberg, a table of contents,
+and of Markdown the front matter, comments, scripts, tags of templates and of layout, links to other pages and lists of
+its own headings.
 """
 
 from __future__ import annotations
@@ -54,12 +55,15 @@ _FACT = re.compile(r"[^\W\d_][\w ]{0,18}?\s?:\s*(\S.*)?")
 _FACT_VALUE = re.compile(
     r"(?:\[\[[^\]]*\]\](?:\s*[-,|]\s*|\s*$))+|(?:#[^\s#]+\s*)+|\d{4}-\d\d-\d\d.{0,12}|\S*https?://\S+"
 )
+# In a table of contents: the dots behind a title, and the number of its page.
+_PAGE = re.compile(r"(?:(?:[.·_][ \t]?){4,}|…{2,})[ \t]*(\d{1,4})[ \t]*(?=\s|$)")
+_MIN_PAGES = 3  # lines of a table of contents
 _CONTENTS = re.compile(r"(?:\s*(?:[-*+]|\d{1,3}[.)])\s+\[[^\n]*\]\(#\S*\)\s*(?:\n|$))+")
 
 
 def without_boilerplate(items: Items, is_markdown: bool) -> Items:
-    """Remove the licence of Project Gutenberg from the paragraphs of a text and, from Markdown, front matter, comments,
-    scripts, layout tags and link lists; code stays.
+    """Remove the licence of Project Gutenberg and tables of contents from the paragraphs of a text and, from Markdown,
+    front matter, comments, scripts, layout tags and link lists; code stays.
 
     Yields the remaining paragraphs, numbered anew, and an Omission for each paragraph that lost all or some of its
     text. The licence's beginning is searched in the first _HELD paragraphs only.
@@ -86,6 +90,9 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             yield Omission("around", "licence")
             text = "" if is_over or end is None else text[: end.start()].rstrip()
             is_over = True
+        if (rest_of_text := _without_contents(text)) != text:
+            yield Omission("around", "contents")
+            text = rest_of_text
         if is_markdown and not (is_code or row) and _FENCED_COMMENT.fullmatch(text):
             yield Omission("around", "unseen")
             text = ""
@@ -103,6 +110,17 @@ def without_boilerplate(items: Items, is_markdown: bool) -> Items:
             row += 1
             # The first paragraph that is left begins a text, whatever stood before it.
             yield replace(item, row=row, value={"text": text}, joint=item.joint if row > 1 else None)
+
+
+def _without_contents(text: str) -> str:
+    """Return a paragraph without a table of contents: at least _MIN_PAGES titles with dots and a number behind, none
+    smaller than the one before, as pages are and prices are not. A title alone above it goes with it."""
+    pages = [*_PAGE.finditer(text)]
+    numbers = [int(page[1]) for page in pages]
+    if len(pages) < _MIN_PAGES or numbers != sorted(numbers):
+        return text
+    before, after = text[: pages[0].start()].rpartition("\n")[0], text[pages[-1].end() :].strip("\n")
+    return "\n".join(part for part in (before if "\n" in before else "", after) if part)
 
 
 def _visible_around(text: str, is_code: bool) -> tuple[str, bool]:

@@ -14,7 +14,7 @@ from core.data.shapes.cells import is_list_of_texts
 from core.data.shapes.labelled import rows_in_object
 from core.data.shapes.left_out import NEARLY_ALL, Omission, has_value
 from core.data.shapes.nested import texts_in
-from core.data.shapes.roles import MIN_WORDS, meaning_of, words_of
+from core.data.shapes.roles import MIN_WORDS, QUESTION_MARKS, meaning_of, words_of
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB
@@ -334,8 +334,10 @@ def rows_of_other_shapes(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         return [{"key": name, **row} for name, rows in value.items() for row in rows if isinstance(row, dict)]
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
-    # {"When are you open?": "From 9 to 5.", ...}
-    if len(value) > 1 and all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items()):
+    # {"When are you open?": "From 9 to 5.", ...}, with several words in each name; or with lists of answers
+    are_pairs = all(isinstance(answer, str) and _QUESTION.search(name) for name, answer in value.items())
+    have_lists = all(is_list_of_texts(each) and name.endswith(QUESTION_MARKS) for name, each in value.items())
+    if len(value) > 1 and (are_pairs or have_lists):
         return [{"question": name, "answer": answer} for name, answer in value.items()]
     if _is_lexicon(value):
         return [{"key": name, "value": "\n".join(texts)} for name, texts in value.items()]

@@ -1,4 +1,4 @@
-"""Texts that are no prose: a table by tabs, labels before a text, flash cards, quiz questions, highlights of a Kindle,
+"""Texts that are no prose: a table, labels before a text, flash cards, quiz questions, highlights of a Kindle,
 words with tags, spoken lines below times.
 
 `shape_of` looks at the first lines; `line_rows` reads the shapes that are neither a table nor refused.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, islice, takewhile
@@ -28,6 +29,7 @@ _LABEL = "__label__"
 _LABELS = re.compile(r"((?:__label__\S+\s+)+)(\S.*)", re.DOTALL)  # __label__spam Buy now
 _SEPARATORS = (" :: ", "::", " — ", " – ", " - ", " => ", "=>", " → ", " = ")
 _DIVIDERS = ("|", "::", "=>", " - ")  # of two sides of any length if they stand once in each line
+_SIGNS = ("|", ";")  # between columns, besides a tab
 _TAG = re.compile(r"(?:[BIO]|[BIESLUM]-[\w-]+)$")  # O, B-PER
 _PLACES = re.compile(r"\d+-\d+\t\d+-\d+\t")  # of WebAnno: that of a word in its text, and its characters
 _END = "=========="  # of a highlight
@@ -69,7 +71,7 @@ def shape_of(lines: Sequence[str]) -> LineShape:
     times = sum(bool(_BARE_TIME.fullmatch(line.strip())) for line in filled)
     if times >= max(_MIN_TIMES, _MIN_SHARE * len(filled)) and times < NEARLY_ALL * len(filled):
         return "times"
-    if len(filled) >= 2 and _is_table(filled):
+    if delimiter_of(filled):
         return "table"
     blocks = [[*block] for is_filled, block in groupby(lines, lambda line: bool(line.strip())) if is_filled]
     blocks = blocks[:-1] if len(lines) == LOOKED_AT else blocks  # the last goes on
@@ -81,6 +83,20 @@ def shape_of(lines: Sequence[str]) -> LineShape:
 def _mostly(lines: Sequence[_T], has_shape: Callable[[_T], object]) -> bool:
     """Return True if nearly all lines (of one at least) have the shape."""
     return bool(lines) and sum(map(bool, map(has_shape, lines))) >= NEARLY_ALL * len(lines)
+
+
+def delimiter_of(lines: Sequence[str]) -> str:
+    """Return the sign between the columns of lines that are a table: a tab; a bar or semicolon that stands equally
+    often, at least twice, in nearly all of at least _MIN_CARDS lines. "" for other lines."""
+    filled = [line for line in lines if line.strip()]
+    if len(filled) >= 2 and _is_table(filled):
+        return "\t"
+    for sign in _SIGNS if len(filled) >= _MIN_CARDS else ():
+        count, lines_with_it = Counter(line.strip().count(sign) for line in filled).most_common(1)[0]
+        is_framed = filled[0].lstrip().startswith(sign)  # a table of Markdown
+        if count > 1 and not is_framed and lines_with_it >= NEARLY_ALL * len(filled):
+            return sign
+    return ""
 
 
 def _is_table(lines: Sequence[str]) -> bool:

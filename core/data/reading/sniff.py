@@ -213,14 +213,14 @@ def _text_source(path: Readable, size: int, decoding: encodings.Decoding, choice
 
 
 def _with_lines(source: Source) -> Source:
-    """Return the source of a text whose lines are no prose as what they are: a table by tabs, or lines of a shape.
+    """Return the source of a text whose lines are no prose as what they are: a table, or lines of a shape.
     Raises DataError for words with tags."""
     lines = line_rows.first_lines(source.path, source.encoding)
     shape = line_rows.shape_of(lines)
     if shape == "conll":
         raise DataError("data.is_conll", file=source.path.name)
     if shape == "table":
-        return replace(source, kind="csv", delimiter="\t")
+        return replace(source, kind="csv", delimiter=line_rows.delimiter_of(lines))
     return replace(source, lines=shape, separator=line_rows.separator_of(lines) if shape == "cards" else "")
 
 

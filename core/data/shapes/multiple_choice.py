@@ -279,15 +279,22 @@ def _half_ask(values: Sequence[Columns], name: str) -> bool:
 
 
 def _from_question_to_key(values: Sequence[Columns], names: Sequence[str]) -> list[str]:
-    """Return the columns of a table without names from the first that is no number, such as a level, to the key, which
-    is the first of letters or small numbers after two texts, and is included; without a key to the last. What follows
-    the key is no option."""
+    """Return the columns of a table without names from the question to the key, which is the first of letters or small
+    numbers after two texts, and is included; without a key to the last.
+
+    The question is the first column that is neither a number, such as a level, nor a kind that many rows share, such as
+    a subject. What follows the key is no option.
+    """
 
     def are(pattern: re.Pattern[str], name: str) -> bool:
         """Return True if nearly all values of a column match a pattern as a whole."""
         return _holds_for_most((bool(pattern.fullmatch(str(each.peek(name)))) for each in values), len(values))
 
-    named = [*dropwhile(lambda name: are(_NUMBER, name), names)] or [*names]
+    def is_kind(name: str) -> bool:
+        """Return True if at least every second row has the value of another row."""
+        return 2 * len({_text(each.peek(name)) for each in values}) <= len(values)
+
+    named = [*dropwhile(lambda name: are(_NUMBER, name) or is_kind(name), names)] or [*names]
     keys = [name for name in named[3:] if are(_KEY, name)]
     return named[: named.index(keys[0]) + 1] if keys else named
 
