@@ -40,20 +40,26 @@ class Choice:
 
     @classmethod
     def of(cls, distances: Mapping[str, int], seconds: Mapping[str, float]) -> Choice:
+        setups = durations.SetupsOnce(seconds)
+
+        def cost(test: str) -> float:
+            return seconds.get(test, QUICK_S) + setups.of(test)
+
         def worth(test: str) -> tuple[float, float]:
-            """What is run first: near ones by their distance, far ones by distance times seconds."""
-            length = seconds.get(test, QUICK_S)
-            return (distances[test], length) if distances[test] <= NEAR else (NEAR + 1, distances[test] * length)
+            """Return what tests are sorted by: near ones by their distance, far ones by distance times seconds."""
+            is_near = distances[test] <= NEAR
+            return (distances[test], cost(test)) if is_near else (NEAR + 1, distances[test] * cost(test))
 
         run, left, spent, far = [], [], 0.0, 0.0
         for test in sorted(distances, key=lambda test: (*worth(test), test)):
-            length, is_far = seconds.get(test, QUICK_S), distances[test] > NEAR
-            is_within = spent + length <= MAX_S and (not is_far or far + length <= FAR_S)
+            took, is_far = cost(test), distances[test] > NEAR
+            is_within = spent + took <= MAX_S and (not is_far or far + took <= FAR_S)
             # What was changed itself, or uses it, is run whatever it takes.
             if is_within or distances[test] == 0:
                 run.append(test)
-                spent += length
-                far += length * is_far
+                setups.choose(test)
+                spent += took
+                far += took * is_far
             else:
                 left.append(test)
         return cls(sorted(run, key=distances.__getitem__), sorted(left, key=distances.__getitem__), spent)
@@ -89,7 +95,7 @@ def main(arguments: list[str]) -> int:
     )
     names = Path(tempfile.mkstemp(prefix="lora-garage-tests-", suffix=".txt")[1])
     names.write_text("\n".join(choice.run) + "\n", "utf-8")
-    workers = ["-n", "2", "--dist", "worksteal"] if choice.seconds > 10 and (os.cpu_count() or 1) > 1 else []
+    workers = ["-n", "2", "--dist", "loadfile"] if choice.seconds > 10 and (os.cpu_count() or 1) > 1 else []
     os.chdir(PROJECT)
     import pytest
 

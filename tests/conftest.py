@@ -20,7 +20,7 @@ from core.workspace.folder import Workspace
 from tests.faults.table import FaultTable
 from tests.kit import browser as kit
 from tests.kit import sampling, tiny
-from tests.kit.durations import Durations, cache
+from tests.kit.durations import Durations, SharedSetups, cache
 from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, no_fsync
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = FaultTable()
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: lies in tests/{folder}")
+    config.pluginmanager.register(SharedSetups())
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Durations())
     sampling.begin(config)

@@ -8,8 +8,9 @@
 
 A run leaves `<test cache>/durations/<when>.tsv`, a case a line, slowest first; the newest KEPT stay. The files in the
 repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and from NOTABLE_S
-on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for the newest whole
-one, name the tests that took SLOWER times as long; that fails nothing, because what else the machine did is not known.
+on the reason, which is written by hand and stays when the file is written anew. A line with the name of a file alone
+has the seconds of the fixtures that its tests share. A run, and `check` for the newest whole one, name the tests that
+took SLOWER times as long; that fails nothing, because what else the machine did is not known.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ def read(*files: Path) -> dict[str, float]:
     return dict(seconds)
 
 
+class SetupsOnce:
+    """The seconds of a file's shared fixtures, which only the first chosen test of the file adds."""
+
+    def __init__(self, seconds: Mapping[str, float]):
+        self._seconds = dict(seconds)
+
+    def of(self, test: str) -> float:
+        return self._seconds.get(test.partition("::")[0], 0.0)
+
+    def choose(self, test: str) -> None:
+        self._seconds.pop(test.partition("::")[0], None)
+
+
 def kept(lane: str = "gate") -> dict[str, float]:
     """Return the durations that the repository keeps for a lane; for the full lane also the gate's, where it has none
     of its own."""
@@ -74,10 +88,10 @@ def left_out(run: Path) -> dict[str, float]:
 
 
 def is_there(test: str) -> bool:
-    """Return whether the test's file defines it."""
+    """Return whether the test's file defines it; of a file alone whether it exists."""
     file, _, name = test.partition("::")
     path = TESTS.parent / file
-    return path.exists() and f"def {name.rpartition('::')[2]}(" in path.read_text("utf-8")
+    return path.exists() and (not name or f"def {name.rpartition('::')[2]}(" in path.read_text("utf-8"))
 
 
 def keep(lane: str, *files: Path) -> None:
@@ -125,6 +139,27 @@ def check() -> int:
     return 1 if without else 0
 
 
+class SharedSetups:
+    """A pytest plugin that adds to the report of a test's setup the seconds of fixtures that further tests use too, as
+    ("session" or "module", seconds)."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            return (yield)
+        finally:
+            self._seconds[fixturedef.scope] += time.perf_counter() - began
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        if call.when == "setup":
+            item.user_properties += [(scope, self._seconds.pop(scope, 0.0)) for scope in ("session", "module")]
+
+
 class Durations:
     """A pytest plugin that collects the durations; with xdist in the process that prints, which gets its workers'
     reports."""
@@ -135,16 +170,21 @@ class Durations:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid] += report.duration
+        if report.when == "setup":
+            shared = {scope: float(seconds) for scope, seconds in report.user_properties}
+            self._seconds[report.nodeid] -= sum(shared.values())
+            file = report.nodeid.partition("::")[0]
+            self._seconds[file] = max(self._seconds[file], shared["module"])  # each process of xdist has its own
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         took: dict[str, float] = defaultdict(float)
         for test, seconds in self._seconds.items():
             took[test.partition("[")[0]] += seconds
-        if lines := slow(took, kept("full" if config.getoption("--full") else "gate")):
+        if lines := slow(took, kept("full" if config.getoption("--full", False) else "gate")):
             terminalreporter.section(f"tests that took {SLOWER:g} times as long as tests/durations.tsv says")
             terminalreporter.write_line("\n".join(lines))
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self) -> None:
         if not self._seconds:
             return
         slowest = sorted(self._seconds.items(), key=lambda pair: -pair[1])

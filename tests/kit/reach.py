@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import ast
 import gc
+import hashlib
+import pickle
 import re
 import subprocess
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import yaml
+
+from core.files import replace
+from tests.kit.durations import cache
 
 Node = tuple[str, str]
 PLACES = ("core", "webui", "launcher", "tests", "benchmarks", "tools")
@@ -107,6 +112,28 @@ def dotted(node: ast.expr) -> tuple[str, ...]:
     return (node.id, *reversed(parts)) if isinstance(node, ast.Name) else ()
 
 
+def parsed_files(files: Sequence[Path], root: Path) -> list[Module]:
+    """Return these files' modules. What was parsed is kept in the test cache by the text of each file, since parsing
+    all of them takes four seconds."""
+    kept_in = cache() / "modules.pickle"
+    gc.disable()  # two million nodes of syntax, which the collector would look through again and again
+    try:
+        own = Path(__file__).read_bytes()
+        sources = {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+        keys = {path: hashlib.sha256(own + path.encode() + source).digest() for path, source in sources.items()}
+        try:
+            kept = pickle.loads(kept_in.read_bytes())
+        except (OSError, pickle.PickleError, EOFError, AttributeError, ImportError):  # none yet, or another version's
+            kept = {}
+        modules = {key: kept.get(key) or Module.parse(path, sources[path].decode()) for path, key in keys.items()}
+        if modules.keys() != kept.keys():
+            kept_in.parent.mkdir(parents=True, exist_ok=True)
+            replace(kept_in, pickle.dumps(modules), lasting=False)
+    finally:
+        gc.enable()
+    return [*modules.values()]
+
+
 class Project:
     """The modules of a checkout, and which definitions use which."""
 
@@ -115,15 +142,7 @@ class Project:
         inside = (
             file for place in PLACES for file in sorted((root / place).rglob("*.py")) if ".cache" not in file.parts
         )
-        gc.disable()  # two million nodes of syntax, which the collector would look through again and again
-        try:
-            parsed = [
-                Module.parse(file.relative_to(root).as_posix(), file.read_text("utf-8"))
-                for file in (*inside, root / "launch.py")
-            ]
-        finally:
-            gc.enable()
-        self.modules = {module.name: module for module in parsed}
+        self.modules = {module.name: module for module in parsed_files([*inside, root / "launch.py"], root)}
 
     @cached_property
     def users(self) -> dict[Node, set[Node]]:

@@ -3,7 +3,7 @@
 * A test whose cases take MAX_S or more together (tests/durations.tsv) runs as many of them as take about MAX_S, at
   least LEAST.
 * Of the tests in the folders of DRAWN that take that folder's `least` seconds or more, as many are drawn as take its
-  `total`. Tests marked `gate` or `spawn` always run.
+  `total`, what their file's shared fixtures take included. Tests marked `gate` or `spawn` always run.
 
 `--seed N` draws the same again. Nothing is sampled if tests are named on the command line.
 
@@ -71,17 +71,21 @@ def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, f
     cases: dict[str, list[str]] = defaultdict(list)
     for name in names:
         cases[name.partition("[")[0]].append(name)
+    counts = {test: cases_run(len(every), seconds.get(test, 0.0)) for test, every in cases.items()}
+    took = {test: seconds.get(test, 0.0) * counts[test] / len(every) for test, every in cases.items()}
+    by_chance = {test for test in cases if test not in always and is_long(test, took[test])}
     left = {folder: draw.total for folder, draw in DRAWN.items()}
+    setups = durations.SetupsOnce(seconds)
     chosen: set[str] = set()
-    # Each test draws by itself, so that a test that is added changes no other's cases.
-    for test in sorted(cases, key=lambda test: random.Random(f"{seed} {test}").random()):
-        count, took, folder = len(cases[test]), seconds.get(test, 0.0), test.split("/")[1]
-        count, took = (fewer := cases_run(count, took)), took * fewer / count
-        if is_long(test, took) and test not in always:
-            if took > left[folder]:
+    # Each test draws by itself, so that a test that is added changes no other's cases; those that always run are first.
+    for test in sorted(cases, key=lambda test: (test in by_chance, random.Random(f"{seed} {test}").random())):
+        if test in by_chance:
+            folder, cost = test.split("/")[1], took[test] + setups.of(test)
+            if cost > left[folder]:
                 continue
-            left[folder] -= took
-        chosen.update(random.Random(f"{seed} {test}").sample(cases[test], count))
+            left[folder] -= cost
+        setups.choose(test)
+        chosen.update(random.Random(f"{seed} {test}").sample(cases[test], counts[test]))
     return chosen
 
 

@@ -105,30 +105,38 @@ def test_a_page_of_the_docs_reaches_what_names_its_file_and_not_what_holds_its_t
 
 
 def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said() -> None:
-    near, far = {f"near{n}": NEAR for n in range(3)}, {f"far{n}": NEAR + 1 for n in range(4)}
+    near, far = {f"n.py::{n}": NEAR for n in range(3)}, {f"f.py::{n}": NEAR + 1 for n in range(4)}
     seconds = {
-        "changed": 2 * MAX_S,
-        "near0": MAX_S - 6,
-        "near1": 1.0,
-        "near2": MAX_S,
-        "far0": 3.0,
-        "far1": 1.0,
-        "far2": 2.0,
-        "far3": FAR_S,
+        "a.py::changed": 2 * MAX_S,
+        "n.py::0": MAX_S - 6,
+        "n.py::1": 1.0,
+        "n.py::2": MAX_S,
+        "f.py::0": 3.0,
+        "f.py::1": 1.0,
+        "f.py::2": 2.0,
+        "f.py::3": FAR_S,
     }
     choice = Choice.of(near, seconds)
-    assert (choice.run, choice.left, choice.seconds) == (["near1", "near0"], ["near2"], MAX_S - 5)
+    assert (choice.run, choice.left, choice.seconds) == (["n.py::1", "n.py::0"], ["n.py::2"], MAX_S - 5)
     left = Choice.of(
         {"a.py::test_far": 2, "b.py::test_near": 1, "a.py::test_further": 3},
         dict.fromkeys(("a.py::test_far", "b.py::test_near", "a.py::test_further"), 2 * MAX_S),
     )
     assert left.files_left() == ": b.py (1), a.py (2)", "the nearest first"
-    assert Choice.of(far, seconds).run == ["far1", "far2", "far0"], "far ones have a budget of their own"
-    further = {"near": NEAR + 1, "quick": NEAR + 4, "slow": NEAR + 1}
-    lengths = {"near": 1.0, "quick": 0.1, "slow": FAR_S - 1}
-    assert Choice.of(further, lengths).run == ["near", "quick"], "a quick one further away rather than a slow one"
-    assert Choice.of(near | far, seconds).left == ["near2", "far0", "far3"], "within that of all"
-    assert Choice.of({"changed": 0} | near, seconds).run == ["changed"], "what was changed is run whatever it takes"
+    assert Choice.of(far, seconds).run == ["f.py::1", "f.py::2", "f.py::0"], "far ones have a budget of their own"
+    further = {"a.py::near": NEAR + 1, "a.py::quick": NEAR + 4, "a.py::slow": NEAR + 1}
+    lengths = {"a.py::near": 1.0, "a.py::quick": 0.1, "a.py::slow": FAR_S - 1}
+    assert Choice.of(further, lengths).run == ["a.py::near", "a.py::quick"], "a quick one rather than a slow, near one"
+    assert Choice.of(near | far, seconds).left == ["n.py::2", "f.py::0", "f.py::3"], "within that of all"
+    assert Choice.of({"a.py::changed": 0} | near, seconds).run == ["a.py::changed"], "it is run whatever it takes"
+
+
+def test_what_the_tests_of_a_file_share_counts_once() -> None:
+    distances = {f"a.py::{n}": NEAR + 1 for n in range(3)} | {"b.py::0": NEAR + 1}
+    seconds = dict.fromkeys(distances, 1.0) | {"a.py": FAR_S - 4, "b.py": FAR_S}
+    choice = Choice.of(distances, seconds)
+    assert (choice.run, choice.left) == (["a.py::0", "a.py::1", "a.py::2"], ["b.py::0"])
+    assert choice.seconds == FAR_S - 1
 
 
 def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:

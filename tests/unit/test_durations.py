@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +58,39 @@ def test_what_a_sample_left_out_keeps_its_share_while_it_is_there(
     assert durations.kept() == {
         "a.py::test_some_cases": 9.0, "a.py::test_not_drawn": 4.0, "a.py::test_one_case": 2.0, "a.py::test_quick": 0.5,
     }  # fmt: skip
+
+
+def test_what_the_tests_of_a_file_share_stands_beside_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_a.py").write_text(
+        "import time, pytest\n\n"
+        "@pytest.fixture(scope='module')\ndef page():\n    time.sleep(0.2)\n\n"
+        "def test_first(page): pass\ndef test_second(page): pass\n",
+        "utf-8",
+    )
+    run = (
+        "import sys, pytest; from tests.kit.durations import *; "
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]], [SharedSetups(), Durations()]))"
+    )
+    monkeypatch.setenv(durations.FILE, str(tmp_path / "run.tsv"))
+    subprocess.run([sys.executable, "-c", run, str(tmp_path)], cwd=durations.TESTS.parent, check=True)
+    (setup,) = (took for took, name, _ in durations.rows(tmp_path / "run.tsv") if name.endswith("test_a.py"))
+    assert setup >= 0.2
+
+
+def test_what_a_test_does_for_others_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = durations.Durations()
+    shared = [("session", 2.0), ("module", 1.0)]
+    for when, duration, properties in (
+        ("setup", 3.5, shared),
+        ("call", 0.25, shared),
+        ("setup", 2.0, [("module", 2.0)]),
+    ):
+        plugin.pytest_runtest_logreport(
+            SimpleNamespace(nodeid="a.py::test_a", when=when, duration=duration, user_properties=properties)  # type: ignore[arg-type]
+        )
+    monkeypatch.setenv(durations.FILE, str(tmp_path / "run.tsv"))
+    plugin.pytest_sessionfinish()
+    assert durations.read(tmp_path / "run.tsv") == {"a.py::test_a": 0.75, "a.py": 2.0}
 
 
 def test_the_full_lane_has_shares_of_its_own_from_the_files_of_its_parts(shares: Path, tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def test_long_tests_of_the_browser_are_drawn_up_to_their_seconds_and_those_of_th
     assert set().union(*(drawn(long, always, seconds, str(seed)) for seed in range(60))) == {*long}
 
 
+def test_what_a_file_shares_counts_for_the_first_test_drawn_of_it_unless_one_always_runs() -> None:
+    one, other = ([f"tests/browser/{file}.py::test_{n}" for n in range(3)] for file in "ab")
+    seconds = dict.fromkeys([*one, *other], DRAWN["browser"].total / 6) | {
+        "tests/browser/a.py": 2 * DRAWN["browser"].total
+    }
+    assert drawn([*one, *other], (), seconds, "1") == {*other}
+    assert drawn([*one, *other], {one[0]}, seconds, "1") == {*one, *other}
+
+
 def test_each_test_that_the_gate_does_not_run_whole_is_listed_in_one_lane() -> None:
     """By items as pytest collects them: a name and marks."""
 
