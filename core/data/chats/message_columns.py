@@ -300,14 +300,22 @@ def _content(table: _FirstRows, names: Sequence[str], are_roles: bool) -> str | 
         for name in texts
         if _has_word(name, _CONTENT) and _last_word(name) not in _set_of_words(_ID) | _set_of_words(_TIME)
     ]
-    if named:
-        exact = [name for name in named if name.strip().lower() in order]
-        return max(exact or named, key=lambda name: length[name])
     long = [
         name
         for name in texts
         if any(str(value).count(" ") >= 2 or _CJK.search(str(value)) for value in table.filled(name))
     ]
+    if named:
+        # Where rows lack what is named so, such as an older wording, and one other column has a text in all of them.
+        in_all = [name for name in long if table.is_filled(name)]
+        if (
+            len(in_all) == 1
+            and not any(map(table.is_filled, named))
+            and 2 * length[in_all[0]] >= min(length[name] for name in named)
+        ):
+            return in_all[0]
+        exact = [name for name in named if name.strip().lower() in order]
+        return max(exact or named, key=lambda name: length[name])
     return long[0] if len(long) == 1 else None
 
 
@@ -365,8 +373,13 @@ def _is_turn(table: _FirstRows, name: str) -> bool:
     number = bool(words) and words[-1] in _set_of_words(_ID) and words[0] in _set_of_words(_MESSAGE)
     if not (number or _has_cjk_word(name, _TURN) or any(word in known for word in words)):
         return False
-    values = table.filled(name)
-    return all(any(c.isdigit() for c in str(value)) for value in values) and len({*map(str, values)}) > 1
+    values = [str(value) for value in table.filled(name)]
+    shapes = {re.sub(r"\d+", "0", value) for value in values}  # hashes and addresses of mails count nothing
+    return (
+        all(any(map(str.isdigit, value)) for value in values)
+        and len({*values}) > 1
+        and (not number or len(shapes) == 1)
+    )
 
 
 def _beginning(table: _FirstRows, columns: MessageColumns) -> Literal["", "system", "turn"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from core.data.reading.file_rows import Flaw
@@ -52,12 +53,13 @@ def rows_in_object(value: Any) -> Iterator[Any]:
     if key := next((key for key, part in lists.items() if all(map(_is_answered, part))), None):
         yield from _questions_of_a_text(value, key)
         return
-    # RACE: the questions, their options and answers as lists of one length
-    parallel = [value.get(key) for key in _PARALLEL]
-    if all(isinstance(part, list) and part for part in parallel) and len({len(part) for part in parallel if part}) == 1:
+    # RACE: the questions, their options and answers as lists of one length; else nothing says which answer is whose
+    parallel = [part for key in _PARALLEL if isinstance(part := value.get(key), list) and part]
+    if len(parallel) == len(_PARALLEL):
         shared = {name: part for name, part in value.items() if name not in _PARALLEL}
-        for question, options, answer in zip(*parallel, strict=True):
-            yield shared | {"question": question, "options": options, "answer": answer}
+        is_even = len(set(map(len, parallel))) == 1
+        for question, options, answer in zip_longest(*parallel):
+            yield shared | {"question": question, "options": options, "answer": answer if is_even else None}
         return
     texts_key = utterances_key(value.get)
     if texts_key is None:

@@ -33,6 +33,7 @@ _CONTEXTS = ("context", "passage", "article", "premise", "paragraph", "story", "
     "background", "reading", "text", "kontext", "文章", "上下文")  # fmt: skip
 _OTHER_SHAPES = {"messages", "conversations", "conversation", "chosen", "rejected"}
 _MIN_ROWS = 3  # of a file
+_PLAIN_KEYS, _MAX_ALIKE = ("a", "ans", "key"), 8  # names of keys, and the options of a list that no name tells
 _KEY, _NUMBER = re.compile(r"[A-Ja-j]|\d"), re.compile(r"\s*\d+\s*")
 _LETTERS = re.compile("(?=..)A?B?C?D?E?F?G?H?")  # of several right options: ACD
 
@@ -162,7 +163,11 @@ def decided(sample: Sequence[Row], rows: Callable[[], Iterable[Row | Problem]]) 
         if place.kind == "apart" or _holds_for_most(marked, len(values)):
             return layout
         keys = _key_columns(names, {*place.names, question, *contexts})
-        if keys and (key := _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys))):
+        is_named = place.kind != "list" or place.names[0] in reading.LISTS
+        if not is_named:  # a label of a text with tags is no place, and aliases hold the answer itself
+            keys = [name for name in names if name in reading.RIGHT or name in _PLAIN_KEYS]
+        key = _Keys(place, keys).chosen(rows(), _is_possible(values, place, keys)) if keys else None
+        if key and (is_named or key[1] != "text"):
             return replace(layout, key=key[0], scheme=key[1], base=key[2])
     return None
 
@@ -173,7 +178,8 @@ def refuse_without_key(sample: Sequence[Row]) -> None:
     values = [Columns(row.values) for row in sample]
     names = [*dict.fromkeys(name for each in values for name in each)]
     for place in _places_of_options(values, names):
-        if place.kind in ("list", "columns") and not reading.are_unnamed(names):
+        is_list = place.kind == "list" and place.names[0] in reading.LISTS
+        if (is_list or place.kind == "columns") and not reading.are_unnamed(names):
             question, _ = _question_columns(values, [name for name in names if name not in place.names], place)
             if question and _holds_for_most((place.options(each) is not None for each in values), len(values)):
                 raise DataError("data.options_without_key", question=question, options=[*place.names])
@@ -217,6 +223,8 @@ def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Itera
         name for name in names if _holds_for_most((reading.are_marked(each.peek(name)) for each in values), len(values))
     )
     yield from (Place("list", (name,)) for name in marked if name not in reading.LISTS)
+    alike = (name for name in names if name not in reading.LISTS and _are_alike_lists(values, name))
+    yield from (Place("list", (name,)) for name in alike)
     columns = reading.columns_of_options(names)
     if not columns and all(_half_have_letters(values, name) for name in reading.lettered(names)):
         columns = reading.lettered(names)
@@ -224,6 +232,15 @@ def _places_of_options(values: Sequence[Columns], names: Sequence[str]) -> Itera
         yield Place("columns", tuple(columns))
     if question := column_named(names, "question"):
         yield Place("inline", (question,))
+
+
+def _are_alike_lists(values: Sequence[Columns], name: str) -> bool:
+    """Return True for a column of lists of texts that nearly all have the same length, as those of options do."""
+    lists = [cell for each in values if isinstance(cell := each.peek(name), list)]
+    lengths = Counter(map(len, lists))
+    return any(
+        2 <= length <= _MAX_ALIKE and count >= NEARLY_ALL * len(values) for length, count in lengths.items()
+    ) and all(isinstance(part, str) and part.strip() for cell in lists for part in cell)
 
 
 def _holds_for_most(flags: Iterable[bool], count: int) -> bool:

@@ -50,6 +50,7 @@ _LABEL_KEYS = ("label", "key", "letter", "option_label", "code", "id")
 _FLAG_KEYS = ("is_correct", "iscorrect", "correct", "right", "is_right", "is_answer")
 _MARK = re.compile(r"(?:^|(?<=[\s,;:(（\[]))([(（]?)([A-Ja-j]|\d)(\s?[).:、．）:])\s*", re.MULTILINE)
 _OWN_MARK = re.compile(r"\s*[(（]?([A-Ja-j])\s?[).:、．）]\s*")
+_OWN_NUMBER = re.compile(r"\s*[(（]?(\d)[).:、．）](?!\d)\s*")
 _HIDDEN = ("", "?", "-", "null", "nan", "n/a", "hidden")
 _ARRAY = re.compile(
     r"array\((\[(?:(?!array\().)*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL
@@ -150,9 +151,12 @@ def _options(texts: Iterable[str], labels: Sequence[Any] = (), right: Iterable[i
     while written and not written[-1]:  # of questions with fewer options
         del written[-1]
     # "A) Paris" would become "A. A) Paris".
-    marks = [_OWN_MARK.match(text) for text in written]
-    if written and all(mark and mark[1].upper() == LETTERS[at % 26] for at, mark in enumerate(marks)):
-        written = [text[mark.end() :] if mark else text for text, mark in zip(written, marks, strict=True)]
+    for pattern, first in ((_OWN_MARK, LETTERS), (_OWN_NUMBER, "123456789")):
+        marks = [pattern.match(text) for text in written]
+        if 0 < len(written) <= len(first) and all(
+            mark and mark[1].upper() == first[at] for at, mark in enumerate(marks)
+        ):
+            written = [text[mark.end() :] if mark else text for text, mark in zip(written, marks, strict=True)]
     if sum(map(bool, written)) < 2 or len(written) > len(LETTERS):
         return None
     return Options(tuple(written), tuple(str(label).strip() for label in labels), tuple(right))

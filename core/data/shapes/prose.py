@@ -38,6 +38,8 @@ _TIME = re.compile(
     r"|\d{1,2}:\d\d(?::\d\d| ?[AP]M)\s",
     re.IGNORECASE,
 )
+# A short line with a year and a time, as above each message of a forum, a chat or a mailing list.
+_YEAR, _CLOCK, _LONGEST_STAMP = re.compile(r"\b(?:19|20)\d\d\b"), re.compile(r"\b\d{1,2}:\d\d\b"), 120
 _TIMED = 0.1  # of the lines
 _ENCODED, _OF_ENCODED = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_=-]{60,}"), 0.5  # of the characters
 # Objects inside of lists or of one another, as in JSON; characters for each such place. Not two sources: [5], [6].
@@ -102,6 +104,9 @@ def doubt(texts: Iterable[str], is_document: bool = False) -> Message | None:
     times = [time[0] for line in lines if (time := _TIME.match(line))]
     if len(times) >= max(_MIN_LINES, _TIMED * len(lines)):
         return msg("data.lines_begin", signs=[*dict.fromkeys(times)][:_SHOWN])
+    stamps = [line for line in lines if len(line) <= _LONGEST_STAMP and _YEAR.search(line) and _CLOCK.search(line)]
+    if len({*stamps}) >= max(_MIN_LINES, _TIMED * len(lines)):
+        return msg("data.lines_stamped", example=stamps[0])
     items = [line[0] for line in lines if _LIST_MARK.match(line)]
     if is_document and len(items) >= max(_MIN_LINES, _LISTED * sum(line[0] != "#" for line in lines)):
         return msg("data.lines_begin", signs=[*{*items}][:_SHOWN])

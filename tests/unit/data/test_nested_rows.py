@@ -169,6 +169,7 @@ def test_questions_about_one_text_are_rows_with_it_or_one_conversation(tmp_path:
         "u It rains.\n\nWhy?\nA. So.\nB. No. | a A. So.",
         "u It rains.\n\nWho?\nA. Jo\nB. Zoe | a B. Zoe",
     ]
+    assert len(read(tmp_path, race, race | {"answers": ["A"]})) == 2, "an answer is missing, and nothing says whose"
     marks = {"followup": "y", "yesno": "x"}
     quac = {"paragraphs": [{"context": "It rains.", "qas": [
         marks | {"question": "Why?", "orig_answer": {"text": "So."}},

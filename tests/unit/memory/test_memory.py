@@ -14,6 +14,7 @@ from core.commands import __main__ as commands
 from core.errors import RecipeError
 from core.memory.arithmetic import CACHE_ROOM, Estimate, estimate
 from core.memory.constants import memory_constants
+from core.memory.layers import WIDEST_HEAD, _is_grouped
 from core.memory.setup import Setup
 from core.messages import core_catalogue
 from core.models.known import known_models, shape_of_size
@@ -176,6 +177,8 @@ def test_keys_and_values_are_not_repeated_where_one_kernel_takes_packed_rows(
     spared = (plain - estimate(shape, setup).terms["activations"]) * GIB
     a_layer = 2 * 2048 * (3 * shape.q_width - 2 * shape.kv_width)  # two repeated, and the copy that the output reads
     assert spared == pytest.approx(shape.num_hidden_layers * a_layer if grouped else 0, abs=a_layer)
+    heads = [ModelShape.from_config(LLAMA | {"head_dim": width}) for width in (WIDEST_HEAD, WIDEST_HEAD + 1)]
+    assert [_is_grouped(each, setup) for each in heads] == [grouped, False]
 
 
 def test_rows_side_by_side_have_a_mask_and_packed_ones_none() -> None:

@@ -56,6 +56,7 @@ def test_its_picture_shows_the_numbers_and_answers_and_no_row_of_the_data(run: R
     drawn = ElementTree.fromstring(file.read_bytes())
     texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert texts[0] == "Pirate <b>" and "Validation loss 0.81" in texts and "12 min, 3.2 GiB of memory" in texts
+    assert any(text.startswith("Loss ") for text in texts)
     assert "Write two sentences about the moon." in texts and "lantern" not in " ".join(texts)
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) >= 1
     assert "训练前" in picture.of_run(run, lambda words: words.render("zh"))
