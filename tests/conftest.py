@@ -48,6 +48,7 @@ def swept() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
+    gc.enable()
     settled()
 
 
@@ -153,6 +154,7 @@ FOLDERS = ("unit", "model", "process", "faults", "browser", "windows", "card")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all is collected: a tenth of the seconds in which libraries are imported
     config.stash[TABLE] = FaultTable()
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: lies in tests/{folder}")

@@ -59,8 +59,5 @@ def test_the_text_of_a_message_stands_in_the_column_that_no_row_lacks(tmp_path: 
 def test_lines_with_a_date_and_a_time_above_each_message_are_asked_about(tmp_path: Path) -> None:
     said = "".join(f"Ida Hale (Mar {i + 1} 2021 at 19:1{i}):\n\nThe server of house {i} rests.\n\n" for i in range(9))
     assert report_of(tmp_path, "a.txt", said).undecided
-    heads = (
-        "Anna Ben Carl Dora Emil Frieda Gustav Hanna Ivo Jana Karl Lena Max Nora Otto Paula Rosa Sven Tina Udo".split()
-    )
-    story = "".join(f"{head} left late that day, and we waited long in the rain.\n\n" for head in heads)
+    story = "".join(f"{head}ora left late that day, and we waited long in the rain.\n\n" for head in "ABCDEFGHKLMN")
     assert not report_of(tmp_path, "b.txt", f"{story}On 4 May 2021 at 10:15 it came.\n").undecided
