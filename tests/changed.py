@@ -73,7 +73,7 @@ class Choice:
 def main(arguments: list[str]) -> int:
     """pytest's exit status; 0 where no test reaches the change, 2 for a COMMIT that git does not know."""
     base = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-    project = Project(PROJECT)
+    project = Project(PROJECT, durations.cache() / "modules.pickle")
     try:
         change = Change(project, base or "HEAD")
         if not change.paths and base is None:

@@ -135,7 +135,7 @@ def nearest(tests: list[str], seconds: dict[str, float], most_s: float = MAX_S) 
 def finding(root: Path, fault: Fault, full: bool, seconds: dict[str, float]) -> tuple[str | None, int]:
     """Put the fault in and take it out; return the test that finds it as first_failure does, and how many were run."""
     before = fault.put(root)
-    project = Project(root)
+    project = Project(root, root / "tests" / ".cache" / "modules.pickle")
     choice = Choice.of(project.tests(Change(project, "HEAD").nodes()), seconds)
     tests = nearest(choice.run, seconds)
     failure = first_failure(root, tests) if tests else None

@@ -24,7 +24,6 @@ from pathlib import Path
 import yaml
 
 from core.files import replace
-from tests.kit.durations import cache
 
 Node = tuple[str, str]
 PLACES = ("core", "webui", "launcher", "tests", "benchmarks", "tools")
@@ -112,10 +111,9 @@ def dotted(node: ast.expr) -> tuple[str, ...]:
     return (node.id, *reversed(parts)) if isinstance(node, ast.Name) else ()
 
 
-def parsed_files(files: Sequence[Path], root: Path) -> list[Module]:
-    """Return these files' modules. What was parsed is kept in the test cache by the text of each file, since parsing
+def parsed_files(files: Sequence[Path], root: Path, kept_in: Path) -> list[Module]:
+    """Return these files' modules. What was parsed is kept in the file kept_in by the text of each file, since parsing
     all of them takes four seconds."""
-    kept_in = cache() / "modules.pickle"
     gc.disable()  # two million nodes of syntax, which the collector would look through again and again
     try:
         own = Path(__file__).read_bytes()
@@ -137,12 +135,13 @@ def parsed_files(files: Sequence[Path], root: Path) -> list[Module]:
 class Project:
     """The modules of a checkout, and which definitions use which."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, kept_in: Path):
+        """kept_in: the file in which parsed modules are kept from one run to the next."""
         self.root = root
         inside = (
             file for place in PLACES for file in sorted((root / place).rglob("*.py")) if ".cache" not in file.parts
         )
-        self.modules = {module.name: module for module in parsed_files([*inside, root / "launch.py"], root)}
+        self.modules = {module.name: module for module in parsed_files([*inside, root / "launch.py"], root, kept_in)}
 
     @cached_property
     def users(self) -> dict[Node, set[Node]]:

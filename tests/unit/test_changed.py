@@ -35,6 +35,7 @@ FILES = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
+    tmp_path = tmp_path / "checkout"
     for path, text in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, "utf-8")
@@ -50,7 +51,7 @@ def checkout(tmp_path: Path) -> Path:
 def reached(checkout: Path, path: str, old: str, new: str) -> dict[str, int]:
     file = checkout / path
     file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
-    project = Project(checkout)
+    project = Project(checkout, checkout.parent / "modules.pickle")
     return {
         test.removeprefix("tests/"): distance
         for test, distance in project.tests(Change(project, "HEAD").nodes()).items()
@@ -75,7 +76,7 @@ def test_a_deleted_test_is_not_run_and_what_it_stood_beside_is(checkout: Path) -
     file = checkout / "tests/test_files.py"
     text = file.read_text("utf-8").replace("read()\n", "assert read()\n").replace("def test_write", "def _write")
     file.write_text(text, "utf-8")
-    project = Project(checkout)
+    project = Project(checkout, checkout.parent / "modules.pickle")
     assert project.tests(Change(project, "HEAD").nodes()) == {"tests/test_files.py::test_read": 0}
 
 
@@ -139,10 +140,10 @@ def test_what_the_tests_of_a_file_share_counts_once() -> None:
     assert choice.seconds == FAR_S - 1
 
 
-def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:
+def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys(tmp_path: Path) -> None:
     from core.presets import PROJECT
 
-    tests = Project(PROJECT).tests({("core.training.worker", "main"): 0})
+    tests = Project(PROJECT, tmp_path / "modules.pickle").tests({("core.training.worker", "main"): 0})
     assert any(test.startswith("tests/process/") for test in tests)
     assert len(tests) > 50
     assert not any(test.startswith(("tests/card/", "tests/windows/")) for test in tests), "lanes of their own"
